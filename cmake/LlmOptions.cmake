@@ -1,0 +1,53 @@
+# Language level, warnings, sanitizers and hardening of all our own targets: link `llm_options`.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
+add_library(llm_options INTERFACE)
+target_compile_options(llm_options INTERFACE
+  -Wall -Wextra -Wshadow -Wno-unused-parameter
+  $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
+  $<$<BOOL:${LLM_WERROR}>:-Werror>
+  -fno-omit-frame-pointer -fstack-protector-strong)
+target_include_directories(llm_options INTERFACE "${CMAKE_SOURCE_DIR}")
+target_compile_definitions(llm_options INTERFACE
+  LLM_VERSION="${PROJECT_VERSION}"
+  $<$<BOOL:${LLM_TEST_HOOKS}>:LLM_TEST_HOOKS=1>)
+
+if(LLM_SANITIZE)
+  target_compile_options(llm_options INTERFACE -fsanitize=${LLM_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(llm_options INTERFACE -fsanitize=${LLM_SANITIZE})
+elseif(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+  target_compile_definitions(llm_options INTERFACE $<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:_FORTIFY_SOURCE=2>)
+endif()
+
+# The core and whatever nginx loads: an error is a value there, an exception would cross C frames.
+add_library(llm_noexcept INTERFACE)
+target_link_libraries(llm_noexcept INTERFACE llm_options)
+target_compile_options(llm_noexcept INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions -fno-rtti>
+  -fvisibility=hidden
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-fno-gnu-unique>)
+# nlohmann-json without exceptions: a wrong get<>() would abort, so every use asks is_*() first.
+target_compile_definitions(llm_noexcept INTERFACE JSON_NOEXCEPTION=1)
+
+# llm_unit_test(NAME sources… LIBS libraries…): one GoogleTest program, its cases registered with ctest.
+function(llm_unit_test name)
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
+  add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} llm_options GTest::gtest_main GTest::gmock Threads::Threads)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endfunction()
+
+# llm_fuzz_target(NAME sources… LIBS libraries…): one libFuzzer program; seeds live in tests/fuzz/corpus/NAME.
+function(llm_fuzz_target name)
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
+  add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} llm_options Threads::Threads)
+endfunction()

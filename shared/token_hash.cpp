@@ -1,0 +1,48 @@
+#include "shared/token_hash.hpp"
+
+#include <openssl/sha.h>
+
+#include "shared/hex.hpp"
+
+namespace llm {
+TokenHash hash_token(std::string_view token) {
+    TokenHash out;
+    SHA256(reinterpret_cast<const unsigned char*>(token.data()), token.size(), out.data());
+    return out;
+}
+
+std::string to_hex(const TokenHash& hash) {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    std::string out;
+    out.reserve(hash.size() * 2);
+    for (uint8_t byte : hash) {
+        out += kDigits[byte >> 4];
+        out += kDigits[byte & 15];
+    }
+    return out;
+}
+
+bool from_hex(std::string_view text, TokenHash& out) {
+    if (text.size() != out.size() * 2) {
+        return false;
+    }
+    for (size_t i = 0; i < out.size(); ++i) {
+        const int high = hex_value(text[2 * i]);
+        const int low = hex_value(text[2 * i + 1]);
+        if (high < 0 || low < 0) {
+            return false;
+        }
+        out[i] = static_cast<uint8_t>(high * 16 + low);
+    }
+    return true;
+}
+
+bool equal_constant_time(const TokenHash& a, const TokenHash& b) {
+    unsigned difference = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        difference |= static_cast<unsigned>(a[i] ^ b[i]);
+    }
+    return difference == 0;
+}
+
+}  // namespace llm
