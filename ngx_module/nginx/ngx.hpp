@@ -1,0 +1,36 @@
+// nginx's headers for C++. Include this first: ngx_config.h sets feature macros that system headers read.
+#pragma once
+
+extern "C" {
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_event_connect.h>
+#include <ngx_http.h>
+}
+
+#include <string_view>
+
+namespace llm::nginx {
+
+inline std::string_view view(const ngx_str_t& text) {
+    return {reinterpret_cast<const char*>(text.data), text.len};
+}
+
+// An ngx_str_t over bytes that someone else keeps alive. nginx never writes through the strings we hand it.
+inline ngx_str_t to_ngx(std::string_view text) {
+    return {text.size(), const_cast<u_char*>(reinterpret_cast<const u_char*>(text.data()))};
+}
+
+// A zero-terminated copy in the pool; data == nullptr when memory is short. len excludes the terminator.
+inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view text) {
+    auto* data = static_cast<u_char*>(ngx_pnalloc(pool, text.size() + 1));
+    if (data == nullptr) {
+        return {0, nullptr};
+    }
+    ngx_memcpy(data, text.data(), text.size());
+    data[text.size()] = '\0';
+    return {text.size(), data};
+}
+
+}  // namespace llm::nginx
