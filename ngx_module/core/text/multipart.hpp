@@ -1,0 +1,101 @@
+// Incremental scanner for multipart/form-data bodies (audio and image uploads), RFC 7578 over RFC 2046.
+//
+// Finds the control fields model, stream, priority, n and routing-mode. Stricter than the RFCs where form
+// parsers of engines differ, for the same reason as in json_scan.hpp: no preamble and no epilogue, CRLF line
+// ends only, each part has exactly one Content-Disposition with exactly one `name`, no `name*`, no folded
+// header lines, no transfer encoding of a control field, control fields occur once and are no files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "ngx_module/core/text/control_keys.hpp"
+
+namespace llm::core {
+
+// Plain state, no heap, trivially copyable, below 3 KB. O(bytes); file contents are skipped with memchr.
+class MultipartScan {
+  public:
+    static constexpr size_t kMaxBoundary = 70;       // RFC 2046, section 5.1.1
+    static constexpr size_t kMaxHeaderLine = 1024;   // bytes of one header line of a part
+    static constexpr size_t kMaxPartHeaders = 4096;  // bytes of all header lines of a part
+    static constexpr uint32_t kMaxParts = 1000;
+
+    // True if the media type is multipart/form-data (any case), with or without a usable boundary.
+    static bool is_multipart(std::string_view content_type);
+
+    // Takes the boundary from a Content-Type value, quoted or not. False = not multipart/form-data, no
+    // boundary, two of them, or one with forbidden bytes or of a wrong length; the scanner has then failed.
+    bool begin(std::string_view content_type);
+
+    // Next piece of the body. After a failure further pieces are ignored.
+    void feed(std::string_view chunk);
+
+    // End of body. True = the closing boundary was seen and everything before it is acceptable; call once.
+    bool finish();
+
+    bool failed() const { return error_kind_ != ErrorKind::none; }
+    ErrorKind error_kind() const { return error_kind_; }
+    const char* error() const { return error_; }  // static text; "" without an error
+    std::string_view error_key() const;           // control field at fault, static text; else empty
+
+    // Only model, stream, priority, n and routing-mode (with the spans of model and priority) and text_bytes
+    // (the bytes of fields that are no files) are ever set. An empty stream, priority or n counts as absent.
+    const ControlKeys& keys() const { return keys_; }
+
+  private:
+    enum class State : uint8_t {
+        begin,
+        first_boundary,
+        boundary_end,
+        closing_dash,
+        boundary_lf,
+        header_line,
+        header_lf,
+        body,
+        epilogue,
+        failed
+    };
+    enum class Field : uint8_t { none, model, stream, priority, n, routing_mode };
+
+    const char* header_bytes(const char* p, const char* end);
+    const char* body_bytes(const char* p, const char* end);
+    void begin_part();
+    void end_header_line();
+    void begin_body(uint64_t offset);
+    void content(const char* p, size_t size);
+    void end_part();
+    void fail(ErrorKind kind, const char* text, Field field = Field::none);
+    bool parse_disposition(std::string_view value);
+
+    State state_ = State::failed;
+    uint8_t delimiter_size_ = 0;  // "\r\n--" and the boundary
+    char delimiter_[4 + kMaxBoundary];
+    uint8_t matched_ = 0;  // bytes of the delimiter matched so far
+    uint64_t offset_ = 0;  // of the next byte of the body
+    uint32_t parts_ = 0;
+    // The part that is open.
+    bool has_disposition_ = false;
+    bool is_file_ = false;
+    bool encoded_ = false;
+    Field field_ = Field::none;
+    bool overflow_ = false;
+    uint16_t line_size_ = 0;
+    uint16_t headers_size_ = 0;
+    uint16_t value_size_ = 0;
+    uint64_t body_begin_ = 0;
+    uint64_t body_size_ = 0;
+    char line_[kMaxHeaderLine];
+    char value_[ControlKeys::kMaxModel];
+    uint32_t seen_ = 0;  // bit per Field
+    Field too_long_ = Field::none;
+    ControlKeys keys_;
+    ErrorKind error_kind_ = ErrorKind::none;
+    Field error_field_ = Field::none;
+    const char* error_ = "";
+};
+
+static_assert(sizeof(MultipartScan) < 3072);
+
+}  // namespace llm::core
