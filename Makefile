@@ -1,0 +1,45 @@
+# The two commands of the README, `make run` and `make test`, and their parts. The build itself is CMake's (CMakePresets.json).
+SHELL := /bin/bash
+.PHONY: help build run test test-unit test-e2e test-asan fuzz-smoke bench clean
+
+help:
+	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
+	@echo "make test        install, build and run every test"
+	@echo "make build       the nginx module and llm-engine, into build/release"
+	@echo "make test-unit   the unit tests          make test-e2e    the end-to-end tests (K=name to choose)"
+	@echo "make test-asan   the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz-smoke  every fuzz target for FUZZ_SECONDS=60"
+	@echo "make bench       what the gateway costs over plain nginx"
+	@echo "make clean       remove build/, .run/ and .venv/"
+
+build:
+	@scripts/deps.sh build
+	@scripts/build.sh release
+
+# python3 is among what deps.sh brings, so that the rest can be Python.
+run:
+	@scripts/deps.sh build $(filter postgres,$(CLIENTS))
+	@PORT="$(PORT)" LISTEN="$(LISTEN)" CLIENTS="$(CLIENTS)" /usr/bin/python3 scripts/run.py
+
+test:
+	@scripts/test.sh unit e2e
+
+test-unit:
+	@scripts/test.sh unit
+
+test-e2e:
+	@scripts/test.sh e2e $(if $(K),-k "$(K)")
+
+test-asan:
+	@PRESET=asan scripts/test.sh unit
+
+fuzz-smoke:
+	@scripts/fuzz.sh
+
+bench:
+	@scripts/deps.sh build bench
+	@scripts/build.sh release
+	@bench/gateway-overhead/run.py
+
+clean:
+	@rm -rf build .run .venv
