@@ -1,0 +1,144 @@
+// Clients: the token table, who may call, and with what rights.
+//
+// The table is double-buffered: a loader fills the inactive generation at leisure, commit swaps. Readers take
+// no lock and never block. What a client *does* (virtual counters, running, waiting, token window) lives in
+// accounts keyed by the same hash and survives swaps.
+//
+// Who calls what: sources/ loads (one loader process at a time, see begin_load); nginx/ looks up.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "ngx_module/core/types.hpp"
+#include "ngx_module/core/zone.hpp"
+
+namespace llm::core {
+
+// One row as its source has it. Views need to live only during the call.
+struct ClientRow {
+    TokenHash hash{};
+    int64_t row_id = 0;     // the source's primary key; lets a notification about a row find its token
+    std::string_view name;  // ≤ kMaxNameBytes; cut at that length
+    std::string_view organisation;  // ≤ kMaxOrgBytes
+    std::string_view models;        // comma separated, blanks around commas ignored; empty = all
+    int32_t priority = 0;           // 0..kMaxPriority
+    double weight = 0;              // ≤ 0 or not finite = NULL: the priority is the weight
+    int32_t band = 0;
+    int32_t threshold = 0;           // < 0 counts as 0; kUnlimited never refuses
+    uint32_t max_running = 0;        // seats at once; 0 = no limit
+    uint32_t tokens_per_minute = 0;  // 0 = no limit
+    int64_t expires_at = 0;          // seconds since 1970; 0 = never
+    bool disabled = false;
+    bool chat = false;  // client_type = 'chat' (llm_compat answers some refusals with 200)
+    RoutingMode default_mode = RoutingMode::any;
+};
+
+// A client as the request path sees it: a private copy, valid as long as the caller keeps it.
+struct ClientView {
+    TokenHash hash{};
+    uint32_t epoch = 0;  // of the table when it was copied; submit() looks again when it has moved
+    int32_t priority = 1;
+    float weight = 0;  // 0 = none given: the priority
+    int32_t band = 0;
+    int32_t threshold = kUnlimited;
+    uint32_t max_running = 0;
+    uint32_t tokens_per_minute = 0;
+    int64_t expires_at = 0;
+    bool disabled = false;
+    bool chat = false;
+    bool anonymous = false;  // open access
+    RoutingMode default_mode = RoutingMode::any;
+    char name[kMaxNameBytes + 1] = {};
+    char organisation[kMaxOrgBytes + 1] = {};
+    uint32_t models_bytes = 0;  // 0 = all models
+    char models[kMaxModelListBytes + 1];
+};
+
+enum class Auth : uint8_t {
+    ok,
+    unknown,      // 401: no such token (or it expired, or is disabled: the client is not told which)
+    unavailable,  // 503: clients were never loaded; or the source is down and the token unknown, or past
+                  // `grace`
+};
+
+// Looks a token up. Lock-free and in constant time for a given table fill, whether the token exists or not up
+// to its final comparison, which takes constant time too. With Settings::open_access everybody is the
+// anonymous client (hash of zeros, priority 1). Must not be called while holding the ZoneLock.
+Auth lookup_client(Zone& zone, const TokenHash& hash, int64_t now_us, int64_t wall_s, ClientView& out);
+
+// The anonymous client of open access, also used where another module satisfied authentication without a
+// token.
+ClientView anonymous_client();
+
+// Whether `client` may use `model`. O(its list).
+bool client_may_use(const ClientView& client, std::string_view model);
+
+enum class RowResult : uint8_t {
+    added,
+    bad,        // hash of zeros, name or list too long: skip, log, count
+    duplicate,  // this hash is in the table already; the first row stays
+    full,       // more rows or text than the zone holds: abort the load
+    lost,       // another loader has begun since: stop
+};
+
+// Loads a whole table: begin, then add() each row, then commit() or abort(). The zone's readers are not
+// disturbed. Several processes may try; the latest begin wins and the others' add/commit answer `lost`/false.
+// A loader that dies needs no cleaning up.
+class ClientLoad {
+  public:
+    // Claims the inactive generation. O(clients): clears its index, outside the lock.
+    static ClientLoad begin(Zone& zone);
+
+    // Adds one row. No lock. O(1), O(text).
+    RowResult add(const ClientRow& row);
+
+    // Makes the new table the current one and records a good load at `now_us`. False when the load was lost.
+    // Afterwards call refresh_accounts() until it says true: queued requests of clients that have gone end,
+    // and changed rights take effect for those that stay.
+    bool commit(const ZoneLock& lock, int64_t now_us);
+
+    // Forgets what was added; the current table stays.
+    void abort() { zone_ = nullptr; }
+
+    uint32_t rows() const { return rows_; }
+
+  private:
+    Zone* zone_ = nullptr;
+    uint32_t claim_ = 0;
+    uint32_t generation_ = 0;
+    uint32_t rows_ = 0;
+};
+
+// Walks up to `batch` accounts after a commit, upsert or removal: revokes the queued requests of clients that
+// are gone, expired or disabled (their owners get Event::revoked) and applies changed rights. Returns true
+// when the walk is complete. sweep() continues an unfinished walk as well.
+bool refresh_accounts(const ZoneLock& lock, uint32_t batch, int64_t now_us, int64_t wall_s, WakeSet& wakes);
+
+// Changes one row of the current table (LISTEN/NOTIFY). Takes effect at once for queued requests too.
+RowResult upsert_client(const ZoneLock& lock, const ClientRow& row, int64_t now_us, int64_t wall_s,
+                        WakeSet& wakes);
+// Removes one row; queued requests end. False when there is none.
+bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t now_us, int64_t wall_s,
+                   WakeSet& wakes);
+// The hash of the row with this primary key. Lock-free, O(clients): about 1 ms for 100,000.
+bool find_row(Zone& zone, int64_t row_id, TokenHash& out);
+
+// The source answered (true) or cannot be reached (false). Lock-free. A successful refresh counts as up.
+void set_source_state(Zone& zone, bool up, int64_t now_us);
+
+struct ClientTableView {
+    bool ever_loaded = false;
+    bool source_up = false;
+    uint32_t clients = 0;
+    int64_t loaded_us = 0;       // time of the last good load
+    int64_t last_up_us = 0;      // when the source last answered
+    uint64_t loads = 0;          // good loads
+    uint64_t bad_rows = 0;       // counted by count_bad_row()
+    uint64_t refused_loads = 0;  // counted by count_refused_load()
+};
+ClientTableView client_table(const Zone& zone);
+void count_bad_row(Zone& zone);
+void count_refused_load(Zone& zone);
+
+}  // namespace llm::core

@@ -1,0 +1,277 @@
+// The dispatcher: who goes next, to which engine, and when. The one contract between the core and its
+// callers.
+//
+// Life of a request (the owner is the nginx worker that holds the client's connection)
+//
+//             submit()                 grant (by anyone)           take_up()
+//     (new) ───────────▶ QUEUED ─────────────────────▶ GRANTED ───────────────▶ RUNNING ───▶ finish() (done)
+//        │                  │  ▲                          │  not taken up in        │  ▲
+//        │ granted at once  │  └──────────────────────────┘  kGrantLifeUs           │  │ retry(): another
+//        engine └──────────────────┼──────────────────────────────────────────────────────▶│──┘
+//                           │ revoked, aborted
+//                           ▼
+//                         ENDED ──▶ told to the owner by drain_events(), freed there
+//
+//   cancel() is allowed in every state, any number of times. time_out() is for QUEUED (and GRANTED) requests.
+//   Every call with a stale ticket answers "no such request" and changes nothing.
+//
+// Who may call what
+//   request path (owner):  submit, take_up, cancel, time_out, retry, charge, first_byte, finish,
+//   queue_position wake-up (owner):       drain_events, after its wake fd rang and, as a belt, from its
+//   heartbeat timer every process, by timer: heartbeat each ≤ 250 ms; sweep each ≤ 250 ms (any process; more
+//   often is harmless) start of a process:    attach_process; end: detach_process configuration:
+//   apply_settings, apply_static_engines (engines.hpp) from the first process of a cycle sources:
+//   clients.hpp, engines.hpp web:                   snapshot.hpp, counters.hpp, drain_engine, abort_request,
+//   set_priority
+//
+// Locks: a function that takes a ZoneLock needs it, one that takes a Zone must be called without it unless it
+// says otherwise. After the lock is released, write to the wake fd of every slot in `wakes` (a slot is added
+// only when it is not already signalled; drain_events() clears that). Waking the calling process itself is
+// included: post an event instead of a write if that is cheaper.
+//
+// Nothing here blocks, allocates, logs or reads a clock. Costs are O(log waiting) unless stated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "ngx_module/core/clients.hpp"
+#include "ngx_module/core/counters.hpp"
+#include "ngx_module/core/engines.hpp"
+#include "ngx_module/core/snapshot.hpp"
+#include "ngx_module/core/types.hpp"
+#include "ngx_module/core/zone.hpp"
+
+namespace llm::core {
+
+constexpr int64_t kGrantLifeUs = 2'000'000;  // a grant not taken up by then returns to the head of its flow
+constexpr int64_t kHeartbeatLifeUs =
+    1'000'000;  // an owner silent for longer gets no grants until it beats again
+
+// ---- configuration
+// ------------------------------------------------------------------------------------------
+
+// Makes `settings` the zone's. Queued requests follow where that has a meaning: scheduler, aging, minimum
+// throughput, routing. O(queued) when the scheduler changed.
+void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_us, WakeSet& wakes);
+
+// ---- processes
+// ----------------------------------------------------------------------------------------------
+
+// Takes a process slot; its index is the index of the process's wake fd. `start_time` (field 22 of
+// /proc/self/stat) tells a process from a later one with the same pid. kNone when all slots are taken.
+uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, int64_t now_us);
+
+// A sign of life. Lets grants flow again after a pause; parked requests rejoin the queue at their old place.
+void heartbeat(const ZoneLock& lock, uint32_t process, int64_t now_us, WakeSet& wakes);
+
+// Orderly end: whatever the process still owns is cancelled, the slot is free again.
+void detach_process(const ZoneLock& lock, uint32_t process, int64_t now_us, WakeSet& wakes);
+
+struct ProcessView {
+    uint32_t slot = kNone;
+    uint32_t epoch = 0;
+    int32_t pid = 0;
+    uint64_t start_time = 0;
+    int64_t heartbeat_us = 0;
+    uint32_t requests = 0;
+};
+// Copies up to `capacity` used slots. Lock-free. The caller finds out, outside the lock, which of them are
+// dead (kill(pid, 0) == ESRCH, or another start time) and hands those to reap_process().
+uint32_t list_processes(const Zone& zone, ProcessView* out, uint32_t capacity);
+
+// Releases everything that the dead process `slot` owned: its queued requests leave, its leases return.
+// Nothing happens when the slot's epoch is no longer `epoch`. Returns the number of leases released. O(its
+// requests).
+uint32_t reap_process(const ZoneLock& lock, uint32_t slot, uint32_t epoch, int64_t now_us, WakeSet& wakes);
+
+// ---- requests
+// -----------------------------------------------------------------------------------------------
+
+struct RequestArgs {
+    const ClientView* client = nullptr;
+    std::string_view model;  // decoded; checked here: model_not_found
+    RoutingMode mode = RoutingMode::any;
+    int32_t client_priority = -1;    // from the body; < 0 = none. Never raises (Settings::client_priority)
+    uint32_t seats = 1;              // n × number of prompts, ≥ 1
+    uint32_t prompt_tokens = 0;      // estimate from text bytes without data: URIs
+    uint32_t max_output_tokens = 0;  // 0 = not said
+    bool stream = false;
+    bool observe = false;      // llm_observe: refuse and queue nothing, say what would have been
+    bool exceeds = false;      // llm_compat aristote: scope `queue`, refused when depth *exceeds* threshold
+    uint32_t process = kNone;  // the owner's slot; kNone (no slot was free): granted at once or refused
+    uint64_t cookie = 0;       // given back with every event
+    int64_t queue_timeout_us =
+        60'000'000;       // for display and ordering; the owner's own timer calls time_out()
+    uint32_t random = 0;  // any 32 random bits: jitter, ties between engines
+};
+
+enum class Decision : uint8_t { granted, queued, rejected };
+
+struct Verdict {
+    Decision decision = Decision::rejected;
+    Ticket ticket;                        // granted (already RUNNING, no take_up needed) or queued
+    uint32_t engine = kNone;              // granted
+    uint32_t model = kNone;               // index of the model, when known
+    uint32_t position = 0;                // queued: 1 = next
+    Outcome reason = Outcome::completed;  // rejected: a rejected_… value, already counted in the metrics
+    Outcome would = Outcome::completed;   // observe: what would have been said (completed = nothing)
+    bool would_queue = false;             // observe: it would have waited
+    int32_t priority = 0;                 // effective
+    int32_t engine_class = 0;             // the engine gets x-llm-priority: 100 − engine_class
+    uint32_t retry_after_ms = 0;          // rejected with 429/503: 1000..60000, jittered
+    bool should_retry = true;             // false: more than 60 s; send x-should-retry: false
+    uint32_t limit_requests = 0;          // x-ratelimit-limit-requests: the threshold (kUnlimited = omit)
+    uint32_t remaining_requests = 0;
+    uint32_t reset_ms = 0;  // until one more request would be accepted
+};
+
+// Checks model_not_found, model_not_allowed, no_engine, limits and queue, in this order, then grants or
+// queues.
+Verdict submit(const ZoneLock& lock, const RequestArgs& args, int64_t now_us, int64_t wall_s, WakeSet& wakes);
+
+// The owner starts a granted request. False when the grant has expired meanwhile (the request is QUEUED again
+// and will be granted anew), or the ticket is stale. `engine` is set on success. True again for a RUNNING
+// request.
+bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engine, WakeSet& wakes);
+
+enum class Why : uint8_t {
+    client_gone,     // the client closed: cancelled_queued / cancelled_running
+    worker_leaving,  // the owner is being shut down
+    refused,  // the adapter gave up for a reason of its own, which it counts itself: no outcome is counted
+};
+
+// Ends a request in any state and releases what it holds; frees the ticket. Idempotent. False when stale.
+bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSet& wakes);
+
+struct Timeout {
+    bool ended = false;  // false: stale, or no longer waiting (a grant won the race: carry on)
+    Outcome reason = Outcome::rejected_queue_timeout;  // or rejected_no_engine; counted
+    uint32_t retry_after_ms = 0;
+    bool should_retry = true;
+    uint32_t limit_requests = 0;
+    uint32_t remaining_requests = 0;
+    uint32_t reset_ms = 0;
+};
+// The owner's queue timer fired. Ends a QUEUED request; a GRANTED one is left alone.
+Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t random, WakeSet& wakes);
+
+enum class Failure : uint8_t {
+    stale_connection,  // a reused idle connection died at once: same engine, free of charge, no engine
+                       // failure
+    connect,           // refused, timed out, no route
+    reset,             // closed or reset before the response head
+    garbage,           // no HTTP before the response head
+    status_429,
+    status_502,
+    status_503,
+};
+enum class RetryAction : uint8_t {
+    again,  // send it to `engine` (a lease is held on it)
+    pass,   // nothing left; hand the engine's own 429/503 on unchanged, then finish() as usual
+    fail,   // nothing left: 502 engine_error, then finish(Outcome::engine_error)
+};
+struct RetryAnswer {
+    RetryAction action = RetryAction::fail;
+    uint32_t engine = kNone;
+    uint32_t attempts = 0;  // attempts begun so far, this one included
+};
+// A RUNNING request failed before its response head. Does the breaker's and the limit's bookkeeping for the
+// failed engine and moves the lease: another engine with room, else one seat over the limit of another
+// engine, else the same one after 429/503. `retries` is llm_retries. With a stale ticket: fail.
+RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, int64_t now_us,
+                  uint32_t random, WakeSet& wakes);
+
+// The response head arrived. `status` feeds the breaker: 500, 502 and 504 count as failures, 429 and 503
+// lower the limit, everything else is a success.
+void response_head(const ZoneLock& lock, Ticket ticket, uint32_t status, int64_t now_us, WakeSet& wakes);
+
+// Completion tokens seen so far in a stream (cumulative). Call in batches: each 16 tokens or 200 ms. The
+// first call with tokens > 0 records time to first token; later ones the time between tokens. `blocked` = the
+// client does not read (back-pressure): the interval is left out of the engine's measured speed.
+void charge(const ZoneLock& lock, Ticket ticket, uint32_t completion_tokens, bool blocked, int64_t now_us,
+            WakeSet& wakes);
+
+struct Usage {
+    uint32_t prompt_tokens = 0;
+    uint32_t cached_tokens = 0;  // part of prompt_tokens served from the engine's prefix cache
+    uint32_t completion_tokens = 0;
+    bool exact = false;  // from the engine's `usage`; false: counted or estimated by the gateway
+};
+
+// What a finished request was, for usage records and log variables.
+struct RequestSummary {
+    bool valid = false;
+    uint32_t engine = kNone;
+    uint32_t model = kNone;
+    int32_t priority = 0;
+    uint32_t attempts = 0;
+    int64_t arrived_us = 0;
+    int64_t dispatched_us = 0;   // the first grant; 0 = never
+    int64_t first_token_us = 0;  // 0 = none seen
+    int64_t ended_us = 0;
+    Usage usage;
+};
+
+// Ends a RUNNING request: releases the lease (once, whatever happens later), trues up the charge, counts the
+// outcome (completed, engine_error, timeout, or the cancelled_running of a client that left) and runs the
+// dispatcher. A request that failed before its first byte is refunded in full. Idempotent; stale: invalid
+// summary.
+RequestSummary finish(const ZoneLock& lock, Ticket ticket, Outcome outcome, const Usage& usage,
+                      int64_t now_us, WakeSet& wakes);
+
+// Gives the lease back early, when the engine has sent everything but the client still reads (nginx-craft 8).
+// The request stays RUNNING for finish(), which then releases nothing more. Idempotent.
+void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes);
+
+// Place in the queue, 1 = next; 0 = not waiting. FIFO estimate within the class. O(classes).
+uint32_t queue_position(const ZoneLock& lock, Ticket ticket);
+
+// ---- events
+// -------------------------------------------------------------------------------------------------
+
+enum class EventKind : uint8_t {
+    granted,  // take_up() it within kGrantLifeUs
+    revoked,  // its client is no longer valid: answer 401. The ticket is already freed
+    aborted,  // an administrator ended it: answer 503 (queued: already freed; running: call finish())
+};
+struct Event {
+    EventKind kind = EventKind::granted;
+    Ticket ticket;
+    uint64_t cookie = 0;
+    uint32_t engine = kNone;  // granted
+    uint32_t wait_ms = 0;     // time spent in the queue
+};
+// Takes up to `capacity` events of the process; 0 = none left. Clears `signalled`, so call it until it
+// answers less than `capacity`.
+uint32_t drain_events(const ZoneLock& lock, uint32_t process, Event* out, uint32_t capacity, int64_t now_us);
+
+// ---- periodic
+// -----------------------------------------------------------------------------------------------
+
+struct SweepResult {
+    uint32_t expired_grants = 0;
+    uint32_t parked_processes = 0;   // silent owners found
+    uint32_t forgotten_engines = 0;  // log them: `forgotten` holds the first id
+    uint32_t probes = 0;             // breakers that went half-open
+    bool accounts_pending = false;   // a refresh of accounts is unfinished: sweep again soon
+    char forgotten[kMaxEngineIdBytes + 1] = {};
+};
+// Everything that happens by the mere passing of time: expired grants, silent owners, stale reports,
+// half-open breakers, expired clients, forgotten engines, aged requests, and as a belt one run of the
+// dispatcher. O(processes
+// + engines + a bounded batch of accounts).
+SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes);
+
+// ---- administration
+// -----------------------------------------------------------------------------------------
+
+// Ends a request from outside (DELETE requests/{id}): its owner gets Event::aborted. False when stale.
+bool abort_request(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes);
+
+// Gives a queued request another priority (PATCH requests/{id}), up or down, 0..kMaxPriority. False when it
+// does not wait.
+bool set_priority(const ZoneLock& lock, Ticket ticket, int32_t priority, int64_t now_us, WakeSet& wakes);
+
+}  // namespace llm::core
