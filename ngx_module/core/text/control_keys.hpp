@@ -29,7 +29,7 @@ enum class ErrorKind : uint8_t {
     wrong_value,     // right type, impossible value: a negative max_tokens (error_key names it)
     value_too_long,  // the body is valid, but `model` or `routing-mode` is longer than is kept (error_key
                      // names it): no registered model has such a name. Known only after finish().
-    too_large,  // multipart: header block, boundary or number of parts over the limit
+    too_large,       // multipart: header block, boundary or number of parts over the limit
 };
 
 // The control keys of contract.md section 3. `null` = absent (the optional is empty), but the span is set

@@ -90,25 +90,27 @@ class JsonScan {
     };
 
     const char* step(const char* p, const char* end);
+    const char* begin_value(const char* p);
+    void end_value();
+    void begin_container(const char* p, bool object);
+    void end_container(const char* p, bool object);
+    void count_prompt();
+    void end_literal(const char* p);
+    const char* number_bytes(const char* p, const char* end);
+    void end_number(const char* p);
+    void set_count(std::optional<uint32_t>& field, const char* p);
+    void begin_string(const char* p, bool is_key);
     const char* string_bytes(const char* p, const char* end);
     const char* utf8_continuation(const char* p, const char* end);
-    const char* number_bytes(const char* p, const char* end);
-    const char* begin_value(const char* p);
-    bool begin_string(const char* p, bool is_key);
-    bool begin_container(const char* p, bool object);
-    void end_container(const char* p, bool object);
     void end_string(const char* p);
-    void end_key();
-    void end_number(const char* p);
-    void end_literal(const char* p);
-    void end_value();
-    void escape_byte(char c);
-    void hex_digit(char c);
+    void end_key(const char* p);
+    void escape_byte(const char* p);
+    void hex_digit(const char* p);
     void append(const char* p, size_t size);
     void append_code_point(uint32_t code_point);
-    void wrong_type(const char* p) { fail(ErrorKind::wrong_type, "wrong type of a control key", p, key_); }
-    void set_count(std::optional<uint32_t>& field, const char* p);
+    void match_data_uri(const char* p, size_t size);
     Span* span_of(Key key);
+    void wrong_type(const char* p) { fail(ErrorKind::wrong_type, "wrong type of a control key", p, key_); }
     bool in_object() const { return (object_bits_[(depth_ - 1) >> 6] >> ((depth_ - 1) & 63)) & 1; }
     uint64_t offset(const char* p) const { return base_ + static_cast<uint64_t>(p - chunk_); }
     void fail(ErrorKind kind, const char* text, const char* p, Key key = Key::none);
@@ -141,8 +143,8 @@ class JsonScan {
     // Control keys.
     Key key_ = Key::none;  // the key whose value is being read, at depth 1 (or in stream_options)
     bool in_stream_options_ = false;
-    bool in_prompt_ = false;      // inside the array of `prompt`, `input` or `token_ids`
-    bool count_prompts_ = false;  // ... of `prompt`
+    bool in_tokens_ = false;      // inside the array `prompt`, `input` or `token_ids`
+    bool count_prompts_ = false;  // inside the array `prompt`
     bool prompts_counted_ = false;
     Key too_long_ = Key::none;
     uint8_t key_size_ = 0;
