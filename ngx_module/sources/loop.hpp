@@ -1,0 +1,112 @@
+// Small tools for background work on nginx's event loop: a timer that keeps no worker alive, and log lines
+// that appear once a minute however often their cause does.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+namespace llm::nginx::sources {
+
+// A one-shot timer owned by an object. Cancelable: a worker that is asked to leave does not wait for it.
+// The object must not move while the timer exists.
+class Timer {
+  public:
+    using Handler = void (*)(void* owner);
+
+    Timer(Handler handler, void* owner) : owner_(owner), handler_(handler) {
+        event_.handler = [](ngx_event_t* event) {
+            auto* timer = static_cast<Timer*>(event->data);
+            timer->handler_(timer->owner_);
+        };
+        event_.data = this;
+        event_.cancelable = 1;
+    }
+    ~Timer() { stop(); }
+    Timer(const Timer&) = delete;
+    Timer& operator=(const Timer&) = delete;
+
+    // Fires once, `delay` milliseconds from now; replaces an earlier setting.
+    void start(ngx_msec_t delay) {
+        stop();
+        event_.log = ngx_cycle->log;
+        ngx_add_timer(&event_, delay);
+    }
+
+    void stop() {
+        if (event_.timer_set) {
+            ngx_del_timer(&event_);
+        }
+    }
+
+    bool running() const { return event_.timer_set; }
+
+  private:
+    // nginx's debug log reads an int behind three pointers of whatever `data` points to, as in
+    // ngx_connection_t
+    void* owner_;
+    Handler handler_;
+    void* unused_ = nullptr;
+    int ident_ = -1;
+    ngx_event_t event_{};
+};
+
+// Runs work again on the next round of the event loop, after the other connections had their turn. For
+// handlers that stop in the middle because they have used up their share of time.
+class Continuation {
+  public:
+    using Handler = Timer::Handler;
+
+    Continuation(Handler handler, void* owner) : owner_(owner), handler_(handler) {
+        event_.handler = [](ngx_event_t* event) {
+            auto* self = static_cast<Continuation*>(event->data);
+            self->handler_(self->owner_);
+        };
+        event_.data = this;
+    }
+    ~Continuation() { cancel(); }
+    Continuation(const Continuation&) = delete;
+    Continuation& operator=(const Continuation&) = delete;
+
+    void post() {
+        event_.log = ngx_cycle->log;
+        ngx_post_event(&event_, &ngx_posted_next_events);
+    }
+
+    void cancel() {
+        if (event_.posted) {
+            ngx_delete_posted_event(&event_);
+        }
+    }
+
+  private:
+    void* owner_;
+    Handler handler_;
+    void* unused_ = nullptr;
+    int ident_ = -1;
+    ngx_event_t event_{};
+};
+
+// Lets one event through per minute. Time is nginx's monotonic milliseconds.
+class OncePerMinute {
+  public:
+    bool pass() {
+        if (used_ && ngx_current_msec - last_ < 60'000) {
+            return false;
+        }
+        used_ = true;
+        last_ = ngx_current_msec;
+        return true;
+    }
+    // The next event passes again: the trouble was over in between.
+    void reset() { used_ = false; }
+
+  private:
+    bool used_ = false;
+    ngx_msec_t last_ = 0;
+};
+
+// True once this process is on its way out: nothing new may be started or armed.
+inline bool leaving() {
+    return ngx_exiting || ngx_terminate || ngx_quit;
+}
+
+}  // namespace llm::nginx::sources

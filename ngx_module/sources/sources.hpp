@@ -1,0 +1,78 @@
+// Where the dispatcher's facts come from: clients (a file or PostgreSQL) and engines (Redis). One worker, the
+// leader, runs the sources on its event loop and writes what they say into the zone, where every worker reads
+// it.
+//
+// Order of calls: parse_*() while directives are read; prepare() in postconfiguration; start() in
+// init_process of each worker (it does nothing but in the leader); stop() in exit_process.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ngx_module/core/zone.hpp"
+#include "ngx_module/sources/client_file.hpp"
+#include "ngx_module/sources/host_resolver.hpp"
+#include "shared/redis_url.hpp"
+
+namespace llm::nginx::sources {
+
+// `llm_priority_db source [refresh= grace=]`.
+struct ClientSourceConfig {
+    enum class Kind : uint8_t { none, file, postgres };
+    Kind kind = Kind::none;         // none: open access, nothing to read
+    std::string location;           // the path, or the postgresql:// URL
+    uint64_t refresh_ms = 30'000;   // PostgreSQL: everything is read again this often, ≥ 1000
+    uint64_t grace_ms = 3'600'000;  // known clients keep working this long without the database
+
+    // filled by prepare()
+    ClientFile file;                     // what the file held, so that a file only root can read works
+    std::vector<PeerAddress> addresses;  // of the database server, when nginx has no resolver to ask later
+};
+
+// `llm_redis url [prefix=]`.
+struct RedisConfig {
+    bool enabled = false;
+    RedisUrl url;
+    std::string prefix = "llm:";
+
+    std::vector<PeerAddress> addresses;  // filled by prepare(), as above
+};
+
+// Reads "file:PATH", "postgresql://…" or "postgres://…" into kind and location. A relative PATH is the
+// caller's to complete (ngx_conf_full_name). Empty string, or what is allowed; the text never repeats a
+// password.
+std::string parse_client_source(std::string_view text, ClientSourceConfig& out);
+
+// Reads the URL of llm_redis; same result convention.
+std::string parse_redis_source(std::string_view text, RedisConfig& out);
+
+// What can only be checked with the whole configuration at hand: reads the client file, and resolves host
+// names when http{} has no resolver (blocking, as proxy_pass does). Never connects anywhere. Empty string, or
+// the reason with file, line and column: a configuration error. Rows that are skipped are logged as warnings.
+std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& redis);
+
+// True in the process that runs the sources: worker 0, or the only process.
+bool is_leader();
+
+// What the sources need of the module.
+struct Hooks {
+    core::Zone* zone = nullptr;
+    // Wakes these processes; called without the zone's lock.
+    void (*wake)(const core::WakeSet& wakes) = nullptr;
+    // The key to send to an announced engine (llm_engine_key); empty = none.
+    std::string (*engine_key)(std::string_view engine_id) = nullptr;
+};
+
+// In init_process. Starts the sources if this process leads; the configuration must live as long as the
+// cycle. False when memory or connections are missing, logged.
+bool start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisConfig& redis,
+           const Hooks& hooks);
+
+// In exit_process, and by itself when the worker begins to leave. Idempotent.
+void stop();
+
+}  // namespace llm::nginx::sources
