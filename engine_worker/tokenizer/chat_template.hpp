@@ -1,5 +1,5 @@
-// Chat templates: the Jinja subset that real models' templates use, byte for byte as Python's jinja2 renders it
-// under transformers' settings (trim_blocks, lstrip_blocks, loop controls, tojson without HTML escapes).
+// Chat templates: the Jinja subset that real models' templates use, byte for byte as Python's jinja2 renders
+// it under transformers' settings (trim_blocks, lstrip_blocks, loop controls, tojson without HTML escapes).
 #pragma once
 
 #include <memory>
@@ -16,19 +16,19 @@ class ChatTemplate {
     // Parses a template. Throws std::runtime_error naming line and construct that is not supported.
     static std::unique_ptr<ChatTemplate> parse(std::string_view source);
 
-    // The template of a model directory: chat_template.jinja, else `chat_template` of tokenizer_config.json (a
-    // string, or a list of which "default" is taken); else, where the directory has none, ChatML.
+    // The template of a model directory: chat_template.jinja, else `chat_template` of tokenizer_config.json
+    // (a string, or a list of which "default" is taken); else, where the directory has none, ChatML.
     static std::unique_ptr<ChatTemplate> load(const std::string& dir);
 
     virtual ~ChatTemplate() = default;
 
     struct Context {
-        nlohmann::ordered_json messages;              // array of {role, content, …} as the client sent them
-        nlohmann::ordered_json tools;                 // array or null
+        nlohmann::ordered_json messages;  // array of {role, content, …} as the client sent them
+        nlohmann::ordered_json tools;     // array or null
         bool add_generation_prompt = true;
         std::string bos_token, eos_token;
-        nlohmann::ordered_json extra;                 // chat_template_kwargs: more variables, or null
-        std::optional<int64_t> now;                   // seconds since 1970 for strftime_now; absent = the clock
+        nlohmann::ordered_json extra;  // chat_template_kwargs: more variables, or null
+        std::optional<int64_t> now;    // seconds since 1970 for strftime_now; absent = the clock
     };
     // Throws TemplateError when the template itself refuses (raise_exception) or fails, or passes its limits.
     virtual std::string render(const Context& context) const = 0;
