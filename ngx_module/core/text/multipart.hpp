@@ -46,7 +46,6 @@ class MultipartScan {
 
   private:
     enum class State : uint8_t {
-        begin,
         first_boundary,
         boundary_end,
         closing_dash,
@@ -57,37 +56,42 @@ class MultipartScan {
         epilogue,
         failed
     };
+    // Order of kFieldNames in multipart.cpp.
     enum class Field : uint8_t { none, model, stream, priority, n, routing_mode };
 
+    const char* step(const char* p, const char* end);
     const char* header_bytes(const char* p, const char* end);
     const char* body_bytes(const char* p, const char* end);
     void begin_part();
     void end_header_line();
-    void begin_body(uint64_t offset);
+    bool parse_disposition(std::string_view value);
+    void begin_body(const char* p);
     void content(const char* p, size_t size);
     void end_part();
+    void set_field(std::string_view value);
+    uint64_t offset(const char* p) const { return base_ + static_cast<uint64_t>(p - chunk_); }
     void fail(ErrorKind kind, const char* text, Field field = Field::none);
-    bool parse_disposition(std::string_view value);
 
+    const char* chunk_ = nullptr;  // start of the piece being scanned, valid during feed()
+    uint64_t base_ = 0;            // offset of chunk_ in the body
     State state_ = State::failed;
-    uint8_t delimiter_size_ = 0;  // "\r\n--" and the boundary
-    char delimiter_[4 + kMaxBoundary];
-    uint8_t matched_ = 0;  // bytes of the delimiter matched so far
-    uint64_t offset_ = 0;  // of the next byte of the body
+    uint8_t delimiter_size_ = 0;
+    uint8_t matched_ = 0;               // bytes of the delimiter matched so far
+    char delimiter_[4 + kMaxBoundary];  // CR LF, two dashes and the boundary
     uint32_t parts_ = 0;
     // The part that is open.
     bool has_disposition_ = false;
     bool is_file_ = false;
     bool encoded_ = false;
+    bool overflow_ = false;  // the value did not fit into value_
     Field field_ = Field::none;
-    bool overflow_ = false;
     uint16_t line_size_ = 0;
     uint16_t headers_size_ = 0;
     uint16_t value_size_ = 0;
-    uint64_t body_begin_ = 0;
-    uint64_t body_size_ = 0;
+    Span content_;
     char line_[kMaxHeaderLine];
     char value_[ControlKeys::kMaxModel];
+    // All parts.
     uint32_t seen_ = 0;  // bit per Field
     Field too_long_ = Field::none;
     ControlKeys keys_;

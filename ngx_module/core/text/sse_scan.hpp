@@ -3,6 +3,8 @@
 // buffer.
 #pragma once
 
+// Lead: Usage and EventKind became ReportedUsage and StreamEvent here, because dispatcher.hpp has those names in the
+// same namespace (remove this remark with your next edit).
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,14 +14,14 @@ namespace llm::core {
 
 // The engine's own count, from a `usage` object. Responses-API names (input_tokens, output_tokens) are the
 // same fields.
-struct Usage {
+struct ReportedUsage {
     uint64_t prompt_tokens = 0;
     uint64_t completion_tokens = 0;
     uint64_t cached_tokens = 0;  // of the prompt tokens; prompt_tokens_details.cached_tokens
 };
 
 // What a finished event of an event stream was. If several apply, the first in this order.
-enum class EventKind : uint8_t {
+enum class StreamEvent : uint8_t {
     done,        // data: [DONE]
     error,       // data has a top-level `error` that is not null
     content,     // carries at least one token: text, reasoning or tool-call arguments, not empty
@@ -42,7 +44,7 @@ class UsageScan {
     struct Piece {
         size_t size = 0;                    // bytes taken from the front of the argument
         bool ends_event = false;            // they end an event (its blank line included)
-        EventKind kind = EventKind::other;  // valid with ends_event
+        StreamEvent kind = StreamEvent::other;  // valid with ends_event
     };
 
     UsageScan() { reset(Framing::sse); }
@@ -73,8 +75,9 @@ class UsageScan {
     // The first token has been seen (the unfinished event counts): its arrival is the time to first token.
     bool content_seen() const { return content_seen_; }
 
-    // The last complete usage object; null ones are skipped. For json, only that of the top level.
-    const std::optional<Usage>& usage() const { return usage_; }
+    // The last complete usage object; null ones are skipped, a count it lacks keeps the value of the one
+    // before. For json, only that of the top level.
+    const std::optional<ReportedUsage>& usage() const { return usage_; }
 
     bool done() const { return done_; }              // data: [DONE]
     bool error_seen() const { return error_seen_; }  // an `error` event (sse), or a top-level `error` (json)
@@ -87,8 +90,8 @@ class UsageScan {
     bool json_complete() const { return json_complete_; }
 
   private:
-    enum class Line : uint8_t { start, bom, field, after_colon, payload, skip };
-    enum class Token : uint8_t { outside, string, escape, after_string, value };
+    enum class Line : uint8_t { start, bom, field, after_colon, payload_start, payload, skip };
+    enum class Token : uint8_t { outside, string, escape, after_string, value, text_byte, choice, number };
     enum class Key : uint8_t {
         none,
         text,
@@ -99,48 +102,52 @@ class UsageScan {
         completion_tokens,
         cached_tokens
     };
-    enum class Expect : uint8_t { none, value, text_byte, choice, number };
 
     const char* line_bytes(const char* p, const char* end, Piece& piece);
-    const char* json_bytes(const char* p, const char* end);
-    const char* outside_bytes(const char* p, const char* end);
-    const char* string_bytes(const char* p, const char* end);
-    const char* value_byte(const char* p);
-    void end_line(Piece& piece);
-    void end_event(Piece& piece);
+    const char* end_line(const char* p, const char* end, Piece& piece);
     void begin_event();
-    void open_bracket();
+    void end_event(Piece& piece);
+    const char* json_bytes(const char* p, const char* end);
+    void json_line_end();
+    const char* structural_byte(const char* p);
+    void begin_string();
+    const char* string_bytes(const char* p, const char* end);
+    Key classify() const;
+    const char* value_byte(const char* p);
     void close_bracket();
     void end_number();
     void saw_content();
-    Key classify() const;
 
     Framing framing_ = Framing::sse;
     // Lines and events.
     Line line_ = Line::start;
+    bool at_start_ = true;         // no byte yet: a byte order mark may come
     bool after_cr_ = false;        // the last byte was CR: an LF belongs to it
     bool after_event_cr_ = false;  // ... and that CR ended an event
-    bool first_line_ = true;
-    bool event_empty_ = true;  // no line since the last blank one
-    uint8_t matched_ = 0;      // bytes of the field name, of [DONE] or of the byte order mark
-    bool event_data_ = false;  // the event has a data line
-    bool event_done_ = false, event_content_ = false, event_usage_ = false, event_error_ = false;
-    bool event_choices_empty_ = false, event_choices_full_ = false;
-    EventKind last_kind_ = EventKind::other;
-    // JSON tokens of the payload.
+    bool event_empty_ = true;      // no line since the last blank one
+    uint8_t matched_ = 0;          // bytes of the field name, of [DONE] or of the byte order mark
+    StreamEvent last_kind_ = StreamEvent::other;
+    // The open event.
+    bool event_data_ = false;  // has a data line
+    bool event_done_ = false;
+    bool event_error_ = false;
+    bool event_content_ = false;
+    bool event_usage_ = false;
+    bool event_choices_empty_ = false;
+    bool event_choices_full_ = false;
+    // Its payload (all data lines), or the document.
     Token token_ = Token::outside;
-    Expect expect_ = Expect::none;
-    Key key_ = Key::none;
-    bool key_escaped_ = false;
+    Key key_ = Key::none;  // whose value is being read
     bool in_usage_ = false;
-    uint32_t depth_ = 0;
-    uint32_t usage_depth_ = 0;
+    bool usage_counted_ = false;  // the open usage object has a count
+    uint32_t depth_ = 0;          // open brackets
+    uint32_t usage_depth_ = 0;    // ... inside the usage object
     uint8_t key_size_ = 0;
     char key_bytes_[24];
     uint64_t number_ = 0;
-    Usage pending_;
+    ReportedUsage pending_;
     // Results.
-    std::optional<Usage> usage_;
+    std::optional<ReportedUsage> usage_;
     uint64_t content_events_ = 0;
     bool content_seen_ = false;
     bool done_ = false;
