@@ -6,7 +6,8 @@
 
 namespace llm::engine {
 
-void AddedTokenMatcher::add(std::string_view spelling, const AddedToken& token) {
+void AddedTokenMatcher::add(const AddedToken& token) {
+    const std::string& spelling = token.spelling;
     if (spelling.empty())
         return;
     first_byte_[static_cast<unsigned char>(spelling[0])] = true;

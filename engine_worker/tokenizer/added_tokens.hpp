@@ -12,6 +12,7 @@ namespace llm::engine {
 struct AddedToken {
     int32_t id = -1;
     std::string content;
+    std::string spelling;  // what is looked for and what it decodes to: the content, normalised where asked
     bool special = false;
     bool normalized = false;   // looked for in the normalised text, and in the normalised spelling
     bool lstrip = false;       // swallows the white space before it
@@ -22,9 +23,8 @@ struct AddedToken {
 // Leftmost-longest search for a set of added tokens. Immutable after the adds.
 class AddedTokenMatcher {
   public:
-    // `spelling` is what to look for (the content, or its normalised form); empty ones are ignored. `token`
-    // must outlive the matcher.
-    void add(std::string_view spelling, const AddedToken& token);
+    // A token with an empty spelling is ignored. `token` must outlive the matcher.
+    void add(const AddedToken& token);
     bool empty() const { return nodes_.size() == 1; }
 
     struct Segment {

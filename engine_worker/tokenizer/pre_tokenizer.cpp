@@ -8,6 +8,9 @@ namespace {
 // The split pattern that ByteLevel has built in (GPT-2, OpenAI's encoder.py).
 constexpr const char* kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+// Whitespace: runs of \w as Rust's regex crate has it (UTS #18), or of what is neither that nor white space.
+constexpr const char* kWordPattern =
+    R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}]+|[^\s\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}]+)";
 constexpr const char* kPunctuationPattern = R"([\p{P}!-/:-@\[-`{-~])";  // category P and ASCII punctuation
 
 }  // namespace
@@ -84,7 +87,7 @@ void PreTokenizer::add(const JsonPart& part, int depth) {
         step.behavior =
             part.at("individual_digits").boolean(false) ? Behavior::kIsolated : Behavior::kContiguous;
     } else if (type == "Whitespace") {
-        step.regex.emplace(R"(\w+|[^\w\s]+)");
+        step.regex.emplace(kWordPattern);
         step.behavior = Behavior::kRemoved;
         step.invert = true;
     } else if (type == "WhitespaceSplit") {

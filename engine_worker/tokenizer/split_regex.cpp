@@ -22,7 +22,7 @@ std::string pcre2_message(int code) {
 }
 
 // Members of \w and of Oniguruma's \h (a hexadecimal digit) as they stand inside a class.
-constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kHexMembers = "0-9A-Fa-f";
 
 }  // namespace

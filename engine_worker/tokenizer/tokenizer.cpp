@@ -125,6 +125,7 @@ BpeTokenizer::BpeTokenizer(std::string_view text, const json& config) : file_(To
 }
 
 void BpeTokenizer::load_added_tokens(const JsonPart& list) {
+    RegexScratch scratch;
     int32_t largest = bpe_.size() - 1;
     if (!list.is_null()) {
         for (size_t i = 0; i < list.size(); ++i) {
@@ -137,6 +138,7 @@ void BpeTokenizer::load_added_tokens(const JsonPart& list) {
             token.lstrip = part.at("lstrip").boolean(false);
             token.rstrip = part.at("rstrip").boolean(false);
             token.single_word = part.at("single_word").boolean(false);
+            token.spelling = token.normalized ? normalizer_.apply(token.content, scratch) : token.content;
             largest = std::max(largest, token.id);
             added_.push_back(std::move(token));
         }
@@ -145,16 +147,12 @@ void BpeTokenizer::load_added_tokens(const JsonPart& list) {
     special_.resize(names_.size());
     for (int32_t id = 0; id < bpe_.size(); ++id)
         names_[static_cast<size_t>(id)] = bpe_.token(id);
-    RegexScratch scratch;
     for (const AddedToken& token : added_) {  // no longer grows: matchers and names point into it
         const auto id = static_cast<size_t>(token.id);
-        names_[id] = token.content;
+        names_[id] = token.spelling;
         special_[id] = special_[id] || token.special;
         added_ids_[token.content] = token.id;
-        if (token.normalized)
-            normalized_matcher_.add(normalizer_.apply(token.content, scratch), token);
-        else
-            raw_matcher_.add(token.content, token);
+        (token.normalized ? normalized_matcher_ : raw_matcher_).add(token);
     }
 }
 
