@@ -1,0 +1,241 @@
+#include "engine_worker/scheduler/engine_core.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace llm::engine {
+namespace {
+
+constexpr int32_t kMinChunk = 32;
+constexpr double kLongWait = 1.0;  // seconds in line that a report counts as waiting
+
+int32_t seats(const BackendInfo& info, int32_t wanted) {
+    return std::max(1, std::min({wanted, info.max_step_seqs, info.max_step_tokens - kMinChunk}));
+}
+
+SchedulerOptions scheduler_options(const BackendInfo& info, const EngineOptions& options) {
+    SchedulerOptions out;
+    out.max_running = seats(info, options.max_running);
+    out.max_step_tokens = info.max_step_tokens;
+    out.n_blocks = static_cast<int32_t>(
+        std::min<int64_t>(info.kv_slots / BlockManager::kBlockSize,
+                          std::numeric_limits<int32_t>::max() / BlockManager::kBlockSize));
+    out.min_chunk = std::min(kMinChunk, info.max_step_tokens);
+    out.step_target_ms = options.step_target_ms;
+    out.hash_key = options.hash_key;
+    return out;
+}
+
+bool contains(const std::vector<int32_t>& list, int32_t token) {
+    return std::find(list.begin(), list.end(), token) != list.end();
+}
+
+// Choices of one request differ by their seed; the first keeps the client's.
+uint64_t seed_of(uint64_t seed, int32_t choice) {
+    return seed + 0x9e3779b97f4a7c15ULL * static_cast<uint64_t>(choice);
+}
+
+}  // namespace
+
+EngineCore::EngineCore(std::unique_ptr<Backend> backend, const Tokenizer& tokenizer, const EngineOptions& options,
+                       Clock clock)
+    : backend_(std::move(backend)),
+      tokenizer_(tokenizer),
+      options_(options),
+      clock_(std::move(clock)),
+      max_running_(seats(backend_->info(), options.max_running)),
+      max_context_(0),
+      scheduler_(scheduler_options(backend_->info(), options)) {
+    max_context_ =
+        static_cast<int32_t>(std::min<int64_t>(backend_->info().max_context, scheduler_.max_slots()));
+}
+
+void EngineCore::add(Request request) {
+    const double now = clock_();
+    Pending& pending = requests_[request.id];
+    pending.arrived = now;
+    pending.counted.resize(request.prompts.size());
+    const auto sampling = std::make_shared<const Sampling>(std::move(request.sampling));
+    const uint64_t root = scheduler_.blocks().root(request.salt);
+    std::vector<std::pair<int32_t, float>> no_end = sampling->logit_bias;
+    if (sampling->ignore_eos || sampling->min_tokens > 0) {
+        for (const int32_t end : options_.end_tokens) {
+            std::erase_if(no_end, [end](const auto& bias) { return bias.first == end; });
+            no_end.emplace_back(end, -std::numeric_limits<float>::infinity());
+        }
+    }
+    for (size_t p = 0; p < request.prompts.size(); ++p) {
+        for (int32_t c = 0; c < request.n; ++c) {
+            auto s = std::make_unique<Sequence>();
+            s->id = next_sequence_++;
+            s->request = request.id;
+            s->choice = static_cast<int32_t>(p) * request.n + c;
+            s->prompt_index = static_cast<int32_t>(p);
+            s->priority_class = request.priority_class;
+            s->tokens = request.prompts[p];
+            s->n_prompt = s->n_tokens();
+            s->max_tokens = std::min(sampling->max_tokens, max_context_ - s->n_prompt);
+            s->sampling = sampling;
+            s->seed = seed_of(sampling->seed, s->choice);
+            s->root = root;
+            s->arrived = s->waiting_since = now;
+            s->text = std::make_unique<TextOutput>(tokenizer_, sampling->stop, sampling->include_stop);
+            s->bias = sampling->logit_bias;
+            s->bias_no_end = no_end;
+            ++pending.open;
+            pending.sequences.push_back(s->id);
+            scheduler_.add(std::move(s));
+        }
+    }
+}
+
+void EngineCore::cancel(uint64_t request) {
+    const auto found = requests_.find(request);
+    if (found == requests_.end()) {
+        return;
+    }
+    charge_users(clock_());
+    for (const uint64_t id : found->second.sequences) {
+        scheduler_.remove(id);
+    }
+    requests_.erase(found);
+    ++stats_.cancelled;
+}
+
+bool EngineCore::step(std::vector<Event>& events) {
+    const Plan& plan = scheduler_.plan(clock_());
+    if (plan.rows.empty()) {
+        return false;
+    }
+    const double start = clock_();
+    backend_->launch(builder_.build(plan));
+    backend_->wait(result_);
+    const double now = clock_();
+    scheduler_.cost().observe(plan.load, (now - start) * 1e3);
+    stats_.busy_seconds += now - start;
+    ++stats_.steps;
+
+    charge_users(now);
+    ended_.clear();
+    size_t sampled = 0;
+    for (const PlannedRow& row : plan.rows) {
+        scheduler_.commit(row);
+        if (row.sample) {
+            accept(row, result_, sampled++, now, events);
+        }
+    }
+    for (const uint64_t id : ended_) {
+        scheduler_.remove(id);
+    }
+    return true;
+}
+
+void EngineCore::charge_users(double now) {
+    for (const auto& s : scheduler_.running()) {
+        if (s->first_token > 0) {
+            stats_.user_seconds += now - s->charged_until;
+            s->charged_until = now;
+        }
+    }
+}
+
+void EngineCore::count_token(Sequence& s, double now) {
+    ++stats_.tokens_out;
+    if (s.first_token > 0) {
+        ++stats_.decode_tokens;
+        stats_.inter_token.observe(now - s.last_token);
+    } else {
+        s.first_token = now;
+        s.charged_until = now;
+        stats_.time_to_first_token.observe(now - s.arrived);
+        Pending& pending = requests_[s.request];
+        if (!pending.counted[s.prompt_index]) {
+            pending.counted[s.prompt_index] = true;
+            stats_.tokens_in += s.n_prompt;
+        }
+    }
+    s.last_token = now;
+}
+
+void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
+                        std::vector<Event>& events) {
+    Sequence& s = *row.sequence;
+    const Sampling& asked = *s.sampling;
+    const int32_t token = result.token[index];
+    const bool first = s.n_generated() == 0;
+    s.tokens.push_back(token);
+    count_token(s, now);
+
+    Event event;
+    event.request = s.request;
+    event.choice = s.choice;
+    event.completion_tokens = s.n_generated();
+    event.cached_tokens = s.n_cached;
+    const bool end =
+        (!asked.ignore_eos && contains(options_.end_tokens, token)) || contains(asked.stop_tokens, token);
+    if (end) {
+        s.text->finish(event.text);
+        event.finish = FinishReason::stop;
+    } else if (s.text->push(token, event.text)) {
+        event.finish = FinishReason::stop;
+    } else if (s.n_generated() >= s.max_tokens) {
+        event.finish = s.text->finish(event.text) ? FinishReason::stop : FinishReason::length;
+    }
+    if (asked.n_logprobs >= 0 && !end) {
+        event.logprobs.push_back({token, result.logprob[index]});
+        if (asked.n_logprobs > 0) {
+            event.logprobs.insert(event.logprobs.end(), result.top[index].begin(), result.top[index].end());
+        }
+    }
+    if (event.finish != FinishReason::none) {
+        end_sequence(s, event.finish, now);
+    }
+    if (first || event.finish != FinishReason::none || !event.text.empty() || !event.logprobs.empty()) {
+        events.push_back(std::move(event));
+    }
+}
+
+void EngineCore::end_sequence(Sequence& s, FinishReason reason, double now) {
+    ++(reason == FinishReason::stop ? stats_.finished_stop : stats_.finished_length);
+    scheduler_.record_output(s.n_generated());
+    ended_.push_back(s.id);
+    const auto found = requests_.find(s.request);
+    if (--found->second.open == 0) {
+        ++stats_.completed;
+        stats_.request_duration.observe(now - found->second.arrived);
+        requests_.erase(found);
+    }
+}
+
+void EngineCore::fail(const std::string& why, std::vector<Event>& events) {
+    for (const auto& [id, pending] : requests_) {
+        Event event;
+        event.request = id;
+        event.finish = FinishReason::failed;
+        event.error = why;
+        events.push_back(std::move(event));
+        for (const uint64_t sequence : pending.sequences) {
+            scheduler_.remove(sequence);
+        }
+    }
+    requests_.clear();
+}
+
+const EngineStats& EngineCore::stats() {
+    const double now = clock_();
+    stats_.running = static_cast<uint32_t>(scheduler_.running().size());
+    stats_.waiting = static_cast<uint32_t>(scheduler_.waiting().size());
+    stats_.waiting_long = 0;
+    for (const auto& s : scheduler_.waiting()) {
+        stats_.waiting_long += now - s->waiting_since > kLongWait ? 1 : 0;
+    }
+    const int32_t n_blocks = scheduler_.blocks().n_blocks();
+    stats_.kv_usage = n_blocks > 0 ? static_cast<double>(scheduler_.blocks().n_live()) / n_blocks : 0;
+    stats_.preemptions = scheduler_.preemptions();
+    stats_.prefix_queries = scheduler_.prefix_queries();
+    stats_.prefix_hits = scheduler_.prefix_hits();
+    return stats_;
+}
+
+}  // namespace llm::engine

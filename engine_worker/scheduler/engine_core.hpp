@@ -1,0 +1,87 @@
+// The engine without threads: requests in, one step at a time, events out.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "engine_worker/backend/backend.hpp"
+#include "engine_worker/scheduler/engine_stats.hpp"
+#include "engine_worker/scheduler/request.hpp"
+#include "engine_worker/scheduler/scheduler.hpp"
+#include "engine_worker/scheduler/step_builder.hpp"
+#include "engine_worker/tokenizer/tokenizer.hpp"
+
+namespace llm::engine {
+
+// Seconds of a clock that never goes back.
+using Clock = std::function<double()>;
+
+struct EngineOptions {
+    int32_t max_running = 64;          // sequences; lowered to what the backend can take
+    double step_target_ms = 0;         // SchedulerOptions::step_target_ms
+    std::vector<int32_t> end_tokens;   // tokens that end the text
+    uint64_t hash_key = 0;
+};
+
+class EngineCore {
+  public:
+    // `tokenizer` must outlive the core.
+    EngineCore(std::unique_ptr<Backend> backend, const Tokenizer& tokenizer, const EngineOptions& options,
+               Clock clock);
+
+    // The most tokens that a prompt and its answer may have together.
+    int32_t max_context() const { return max_context_; }
+    int32_t max_running() const { return max_running_; }
+
+    // Every prompt must be shorter than max_context(), request.id new.
+    void add(Request request);
+
+    // The request ends here and frees its memory; no further event names it. Unknown ids are ignored.
+    void cancel(uint64_t request);
+
+    // Runs one step and appends what it brought. False: there was nothing to do. Throws std::runtime_error when
+    // the backend failed; the core is then only good for fail().
+    bool step(std::vector<Event>& events);
+
+    // Ends every request with FinishReason::failed.
+    void fail(const std::string& why, std::vector<Event>& events);
+
+    bool has_work() const { return !scheduler_.running().empty() || !scheduler_.waiting().empty(); }
+    const EngineStats& stats();
+    const Scheduler& scheduler() const { return scheduler_; }
+
+  private:
+    struct Pending {
+        int32_t open = 0;                 // choices that have not ended
+        std::vector<uint64_t> sequences;  // all of them
+        std::vector<bool> counted;        // per prompt: its tokens are in tokens_in
+        double arrived = 0;
+    };
+
+    void accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
+                std::vector<Event>& events);
+    void count_token(Sequence& sequence, double now);
+    void charge_users(double now);
+    void end_sequence(Sequence& sequence, FinishReason reason, double now);
+
+    std::unique_ptr<Backend> backend_;
+    const Tokenizer& tokenizer_;
+    EngineOptions options_;
+    Clock clock_;
+    int32_t max_running_;
+    int32_t max_context_;
+    Scheduler scheduler_;
+    StepBuilder builder_;
+    StepResult result_;
+    std::unordered_map<uint64_t, Pending> requests_;
+    std::vector<uint64_t> ended_;  // sequences that ended in this step
+    uint64_t next_sequence_ = 1;
+    EngineStats stats_;
+};
+
+}  // namespace llm::engine

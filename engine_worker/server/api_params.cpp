@@ -1,0 +1,259 @@
+#include "engine_worker/server/api_params.hpp"
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "engine_worker/server/api_error.hpp"
+
+namespace llm::engine {
+namespace {
+
+constexpr size_t kMaxStops = 16;
+constexpr size_t kMaxStopBytes = 1024;
+constexpr size_t kMaxBias = 1024;
+
+ApiError wrong_type(const char* name, const char* expected, const Json& value) {
+    return {400, "invalid_request_error", "invalid_type",
+            "Invalid type for '" + std::string(name) + "': expected " + expected + ", but got " +
+                (value.is_null() ? "null" : std::string("a value of type ") + value.type_name()) + ".",
+            name};
+}
+
+std::string range_text(const char* name, double low, double high) {
+    const auto text = [](double v) {
+        std::array<char, 32> buffer;
+        return std::string(buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), v).ptr);
+    };
+    return "'" + std::string(name) + "' must be between " + text(low) + " and " + text(high) + ".";
+}
+
+std::vector<std::string> parse_stop(const Params& params) {
+    std::vector<std::string> stops;
+    const Json* value = params.find("stop");
+    if (value == nullptr) {
+        return stops;
+    }
+    const auto add = [&stops](const Json& one) {
+        if (!one.is_string()) {
+            throw wrong_type("stop", "a string or an array of strings", one);
+        }
+        const auto& text = one.get_ref<const std::string&>();
+        if (text.empty() || text.size() > kMaxStopBytes) {
+            throw bad_value("stop", "A stop string must have 1 to " + std::to_string(kMaxStopBytes) + " bytes.");
+        }
+        stops.push_back(text);
+    };
+    if (value->is_array()) {
+        if (value->size() > kMaxStops) {
+            throw bad_value("stop", "At most " + std::to_string(kMaxStops) + " stop strings are supported.");
+        }
+        for (const Json& one : *value) {
+            add(one);
+        }
+    } else {
+        add(*value);
+    }
+    return stops;
+}
+
+std::vector<std::pair<int32_t, float>> parse_bias(const Params& params, int32_t vocab_size) {
+    std::vector<std::pair<int32_t, float>> out;
+    const Json* value = params.find("logit_bias");
+    if (value == nullptr) {
+        return out;
+    }
+    if (!value->is_object()) {
+        throw wrong_type("logit_bias", "an object", *value);
+    }
+    if (value->size() > kMaxBias) {
+        throw bad_value("logit_bias", "'logit_bias' may have at most " + std::to_string(kMaxBias) + " entries.");
+    }
+    for (const auto& [key, bias] : value->items()) {
+        int32_t token = -1;
+        const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+        if (error != std::errc() || end != key.data() + key.size() || token < 0 || token >= vocab_size) {
+            throw bad_value("logit_bias", "'logit_bias' names a token id that does not exist: " + key);
+        }
+        if (!bias.is_number() || !(std::abs(bias.get<double>()) <= 100.0)) {
+            throw bad_value("logit_bias", "Values of 'logit_bias' must be numbers between -100 and 100.");
+        }
+        out.emplace_back(token, bias.get<float>());
+    }
+    return out;
+}
+
+std::vector<int32_t> parse_stop_tokens(const Params& params, int32_t vocab_size) {
+    std::vector<int32_t> out;
+    const Json* value = params.find("stop_token_ids");
+    if (value == nullptr) {
+        return out;
+    }
+    if (!value->is_array() || value->size() > kMaxBias) {
+        throw wrong_type("stop_token_ids", "an array of token ids", *value);
+    }
+    for (const Json& one : *value) {
+        if (!one.is_number_integer() || one.get<int64_t>() < 0 || one.get<int64_t>() >= vocab_size) {
+            throw bad_value("stop_token_ids", "'stop_token_ids' names a token id that does not exist.");
+        }
+        out.push_back(one.get<int32_t>());
+    }
+    return out;
+}
+
+// Fields that would change the answer; each with the value, if any, that asks for what we do anyway.
+constexpr std::array<std::pair<const char*, const char*>, 31> kUnsupported = {{
+    {"allowed_token_ids", "[]"},
+    {"audio", "{}"},
+    {"bad_words", "[]"},
+    {"chat_template", "\"\""},
+    {"continue_final_message", "false"},
+    {"documents", "[]"},
+    {"dry_multiplier", "0"},
+    {"function_call", "\"none\""},
+    {"functions", "[]"},
+    {"guided_choice", "[]"},
+    {"guided_grammar", "\"\""},
+    {"guided_json", "{}"},
+    {"guided_regex", "\"\""},
+    {"kv_transfer_params", "{}"},
+    {"length_penalty", "1"},
+    {"logits_processors", "[]"},
+    {"mirostat", "0"},
+    {"modalities", "[\"text\"]"},
+    {"prediction", "{}"},
+    {"prompt_embeds", "\"\""},
+    {"prompt_logprobs", "0"},
+    {"response_format", "{\"type\":\"text\"}"},
+    {"return_token_ids", "false"},
+    {"skip_special_tokens", "true"},
+    {"structured_outputs", "{}"},
+    {"suffix", "\"\""},
+    {"tools", "[]"},
+    {"truncate_prompt_tokens", "-1"},
+    {"typical_p", "1"},
+    {"use_beam_search", "false"},
+    {"web_search_options", "false"},
+}};
+
+}  // namespace
+
+const Json* Params::find(const char* name) const {
+    const auto at = body_.find(name);
+    return at == body_.end() || at->is_null() ? nullptr : &*at;
+}
+
+std::optional<double> Params::number(const char* name, double low, double high) const {
+    const Json* value = find(name);
+    if (value == nullptr) {
+        return std::nullopt;
+    }
+    if (!value->is_number()) {
+        throw wrong_type(name, "a number", *value);
+    }
+    const double v = value->get<double>();
+    if (!(v >= low && v <= high)) {
+        throw bad_value(name, range_text(name, low, high));
+    }
+    return v;
+}
+
+std::optional<int64_t> Params::integer(const char* name, int64_t low, int64_t high) const {
+    const Json* value = find(name);
+    if (value == nullptr) {
+        return std::nullopt;
+    }
+    const bool whole = value->is_number_float() && std::floor(value->get<double>()) == value->get<double>() &&
+                       std::abs(value->get<double>()) < 9e15;
+    if (!value->is_number_integer() && !whole) {
+        throw wrong_type(name, "an integer", *value);
+    }
+    const bool huge = value->is_number_unsigned() &&
+                      value->get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    const int64_t v = whole ? static_cast<int64_t>(value->get<double>()) : value->get<int64_t>();
+    if (huge || v < low || v > high) {
+        throw bad_value(name, "'" + std::string(name) + "' must be between " + std::to_string(low) + " and " +
+                                  std::to_string(high) + ".");
+    }
+    return v;
+}
+
+std::optional<bool> Params::boolean(const char* name) const {
+    const Json* value = find(name);
+    if (value == nullptr) {
+        return std::nullopt;
+    }
+    if (!value->is_boolean()) {
+        throw wrong_type(name, "a boolean", *value);
+    }
+    return value->get<bool>();
+}
+
+std::optional<std::string> Params::string(const char* name) const {
+    const Json* value = find(name);
+    if (value == nullptr) {
+        return std::nullopt;
+    }
+    if (!value->is_string()) {
+        throw wrong_type(name, "a string", *value);
+    }
+    return value->get<std::string>();
+}
+
+Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint64_t random_seed) {
+    constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
+    constexpr int64_t kSeedMin = std::numeric_limits<int64_t>::min();
+    constexpr int64_t kSeedMax = std::numeric_limits<int64_t>::max();
+    Sampling out;
+    out.temperature = static_cast<float>(params.number("temperature", 0, 2).value_or(1));
+    out.top_p = static_cast<float>(params.number("top_p", 0, 1).value_or(1));
+    if (out.top_p <= 0) {
+        throw bad_value("top_p", "'top_p' must be greater than 0 and at most 1.");
+    }
+    out.top_k = static_cast<int32_t>(std::max<int64_t>(params.integer("top_k", -1, kIntMax).value_or(0), 0));
+    out.min_p = static_cast<float>(params.number("min_p", 0, 1).value_or(0));
+    out.repetition_penalty = static_cast<float>(params.number("repetition_penalty", 0, 10).value_or(1));
+    if (out.repetition_penalty <= 0) {
+        throw bad_value("repetition_penalty", "'repetition_penalty' must be greater than 0.");
+    }
+    out.presence_penalty = static_cast<float>(params.number("presence_penalty", -2, 2).value_or(0));
+    out.frequency_penalty = static_cast<float>(params.number("frequency_penalty", -2, 2).value_or(0));
+    const auto seed = params.integer("seed", kSeedMin, kSeedMax);
+    out.seed = seed.has_value() ? static_cast<uint64_t>(*seed) : random_seed;
+    out.logit_bias = parse_bias(params, limits.vocab_size);
+    out.stop = parse_stop(params);
+    out.stop_tokens = parse_stop_tokens(params, limits.vocab_size);
+    out.include_stop = params.boolean("include_stop_str_in_output").value_or(false);
+    out.ignore_eos = params.boolean("ignore_eos").value_or(false);
+
+    const auto max_tokens = params.integer("max_tokens", 1, kIntMax);
+    const auto max_completion = params.integer("max_completion_tokens", 1, kIntMax);
+    const int64_t limit = max_completion.value_or(max_tokens.value_or(limits.max_context));
+    out.max_tokens = static_cast<int32_t>(std::min<int64_t>(limit, limits.max_context));
+    out.min_tokens = static_cast<int32_t>(params.integer("min_tokens", 0, out.max_tokens).value_or(0));
+    return out;
+}
+
+void refuse_unsupported(const Params& params) {
+    for (const auto& [name, neutral] : kUnsupported) {
+        const Json* value = params.find(name);
+        const bool off = value != nullptr && value->is_boolean() && !value->get<bool>() &&
+                         std::string_view(neutral) != "true";
+        if (value != nullptr && !off && *value != Json::parse(neutral)) {
+            throw unsupported(name);
+        }
+    }
+    if (const Json* choice = params.find("tool_choice");
+        choice != nullptr && *choice != "none" && *choice != "auto") {
+        throw unsupported("tool_choice", "'tool_choice' needs 'tools', which this engine does not support.");
+    }
+    if (params.integer("best_of", 1, 1 << 20).value_or(1) != params.integer("n", 1, 1 << 20).value_or(1) &&
+        params.find("best_of") != nullptr) {
+        throw unsupported("best_of", "'best_of' other than 'n' is not supported by this engine.");
+    }
+}
+
+}  // namespace llm::engine

@@ -1,0 +1,32 @@
+// One HTTP request, and what is refused before anybody looks at it.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace llm::engine {
+
+struct HttpRequest {
+    std::string method;
+    std::string target;  // as sent
+    std::string path;    // percent-decoded, without the query
+    std::string query;   // as sent, without '?'
+    int minor_version = 1;
+    bool keep_alive = true;
+    std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
+    std::string body;
+
+    // The first header of that name (lower case), or empty.
+    std::string_view header(std::string_view name) const;
+};
+
+struct HttpLimits {
+    size_t max_head = 32 * 1024;          // request line and headers, bytes
+    size_t max_headers = 100;
+    size_t max_body = 32 * 1024 * 1024;   // bytes
+};
+
+}  // namespace llm::engine
