@@ -1,0 +1,63 @@
+#include "engine_worker/backend/cpu/memory.hpp"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+namespace llm::engine {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+}  // namespace
+
+Region::Region(size_t bytes) : size_(round_up(bytes, kHugePage)) {
+    if (size_ == 0) {
+        return;
+    }
+    // One huge page more than needed, so that the part used can begin on a huge page.
+    const size_t reserved = size_ + kHugePage;
+    void* start =
+        mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) {
+        throw std::runtime_error("cannot reserve " + std::to_string(size_ >> 20) +
+                                 " MiB of memory: " + std::strerror(errno));
+    }
+    auto* begin = static_cast<std::byte*>(start);
+    auto* aligned = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<size_t>(begin), kHugePage));
+    const size_t before = static_cast<size_t>(aligned - begin);
+    if (before > 0) {
+        munmap(begin, before);
+    }
+    if (before < kHugePage) {
+        munmap(aligned + size_, kHugePage - before);
+    }
+    madvise(aligned, size_, MADV_HUGEPAGE);
+    data_ = aligned;
+}
+
+Region::~Region() {
+    if (data_ != nullptr) {
+        munmap(data_, size_);
+    }
+}
+
+size_t available_memory() {
+    std::ifstream in("/proc/meminfo");
+    std::string key;
+    size_t kib = 0;
+    std::string unit;
+    while (in >> key >> kib) {
+        if (key == "MemAvailable:") {
+            return kib << 10;
+        }
+        std::getline(in, unit);
+    }
+    return 0;
+}
+
+}  // namespace llm::engine

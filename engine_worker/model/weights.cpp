@@ -1,0 +1,106 @@
+#include "engine_worker/model/weights.hpp"
+
+#include <set>
+#include <stdexcept>
+
+namespace llm::engine {
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+    std::string text = "[";
+    for (size_t i = 0; i < shape.size(); i++) {
+        text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+    }
+    return text + "]";
+}
+
+// Hands out tensors and remembers which it has handed out.
+class Finder {
+  public:
+    explicit Finder(const TensorStore& store) : store_(store) {}
+
+    Tensor take(const std::string& name, const std::vector<int64_t>& shape) {
+        Tensor tensor = store_.find(name);
+        if (!tensor) {
+            throw std::runtime_error(store_.root() + ": tensor " + name + " is missing");
+        }
+        const std::string& file = store_.names().at(name);
+        if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBf16) {
+            throw std::runtime_error(file + ": tensor " + name + " has dtype " +
+                                     std::string(dtype_name(tensor.dtype)) +
+                                     "; only F32, F16 and BF16 are supported");
+        }
+        if (tensor.shape != shape) {
+            throw std::runtime_error(file + ": tensor " + name + " has shape " + shape_text(tensor.shape) +
+                                     ", but config.json implies " + shape_text(shape));
+        }
+        taken_.insert(name);
+        return tensor;
+    }
+
+    void refuse_leftovers(const ModelConfig& config) const {
+        for (const auto& [name, file] : store_.names()) {
+            const bool derived = name.ends_with(".rotary_emb.inv_freq");  // computed from rope_theta instead
+            const bool unused_head = config.tied_embeddings && name == "lm_head.weight";
+            if (!taken_.contains(name) && !derived && !unused_head) {
+                throw std::runtime_error(file + ": tensor " + name + " is not part of the " +
+                                         config.model_type + " model that config.json describes");
+            }
+        }
+    }
+
+  private:
+    const TensorStore& store_;
+    std::set<std::string> taken_;
+};
+
+LayerTensors take_layer(Finder& finder, const ModelConfig& config, int32_t index) {
+    const int64_t dim = config.dim;
+    const int64_t q_dim = int64_t{config.n_heads} * config.head_dim;
+    const int64_t kv_dim = int64_t{config.n_kv_heads} * config.head_dim;
+    const int64_t ffn = config.ffn_dim;
+    const std::string prefix = "model.layers." + std::to_string(index) + ".";
+    const std::string attention = prefix + "self_attn.";
+    LayerTensors layer;
+    layer.attn_norm = finder.take(prefix + "input_layernorm.weight", {dim});
+    layer.q = finder.take(attention + "q_proj.weight", {q_dim, dim});
+    layer.k = finder.take(attention + "k_proj.weight", {kv_dim, dim});
+    layer.v = finder.take(attention + "v_proj.weight", {kv_dim, dim});
+    layer.o = finder.take(attention + "o_proj.weight", {dim, q_dim});
+    if (config.qkv_bias) {
+        layer.q_bias = finder.take(attention + "q_proj.bias", {q_dim});
+        layer.k_bias = finder.take(attention + "k_proj.bias", {kv_dim});
+        layer.v_bias = finder.take(attention + "v_proj.bias", {kv_dim});
+    }
+    if (config.o_bias) {
+        layer.o_bias = finder.take(attention + "o_proj.bias", {dim});
+    }
+    if (config.qk_norm) {
+        layer.q_norm = finder.take(attention + "q_norm.weight", {config.head_dim});
+        layer.k_norm = finder.take(attention + "k_norm.weight", {config.head_dim});
+    }
+    layer.mlp_norm = finder.take(prefix + "post_attention_layernorm.weight", {dim});
+    layer.gate = finder.take(prefix + "mlp.gate_proj.weight", {ffn, dim});
+    layer.up = finder.take(prefix + "mlp.up_proj.weight", {ffn, dim});
+    layer.down = finder.take(prefix + "mlp.down_proj.weight", {dim, ffn});
+    return layer;
+}
+
+}  // namespace
+
+ModelTensors load_model_tensors(const ModelConfig& config) {
+    ModelTensors tensors;
+    tensors.store = std::make_shared<TensorStore>(config.dir);
+    Finder finder(*tensors.store);
+    tensors.embedding = finder.take("model.embed_tokens.weight", {config.vocab_size, config.dim});
+    tensors.norm = finder.take("model.norm.weight", {config.dim});
+    tensors.lm_head = config.tied_embeddings ? tensors.embedding
+                                             : finder.take("lm_head.weight", {config.vocab_size, config.dim});
+    for (int32_t i = 0; i < config.n_layers; i++) {
+        tensors.layers.push_back(take_layer(finder, config, i));
+    }
+    finder.refuse_leftovers(config);
+    return tensors;
+}
+
+}  // namespace llm::engine
