@@ -3,8 +3,6 @@
 // buffer.
 #pragma once
 
-// Lead: Usage and EventKind became ReportedUsage and StreamEvent here, because dispatcher.hpp has those names in the
-// same namespace (remove this remark with your next edit).
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -23,7 +21,7 @@ struct ReportedUsage {
 // What a finished event of an event stream was. If several apply, the first in this order.
 enum class StreamEvent : uint8_t {
     done,        // data: [DONE]
-    error,       // data has a top-level `error` that is not null
+    error,       // data has a top-level `error` (object or string)
     content,     // carries at least one token: text, reasoning or tool-call arguments, not empty
     usage_only,  // `choices` is [] and there is a usage object: the extra chunk of
                  // stream_options.include_usage
@@ -42,8 +40,8 @@ class UsageScan {
 
     // A run of bytes that next() has looked at.
     struct Piece {
-        size_t size = 0;                    // bytes taken from the front of the argument
-        bool ends_event = false;            // they end an event (its blank line included)
+        size_t size = 0;                        // bytes taken from the front of the argument
+        bool ends_event = false;                // they end an event (its blank line included)
         StreamEvent kind = StreamEvent::other;  // valid with ends_event
     };
 

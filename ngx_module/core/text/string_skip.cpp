@@ -172,12 +172,15 @@ LLM_AVX2 __m256i utf8_errors(__m256i x, __m256i before) {
     return _mm256_xor_si256(pair, demanded);
 }
 
-// Where the character begins that is not complete before `p` (at most three bytes before), or `p`.
+// Where the character begins that is not complete before `p` (at most three bytes before), or `p`. Bytes that
+// lead no character (C0, F5, ...) count as incomplete too: what is wrong with them shows only in the pair
+// with their successor.
 const char* incomplete_start(const char* begin, const char* p) {
     for (int back = 1; back <= 3 && p - back >= begin && is_high(p[-back]); ++back) {
-        const Utf8Lead lead = utf8_lead(static_cast<uint8_t>(p[-back]));
-        if (lead.need != 0) {
-            return lead.need >= back ? p - back : p;
+        const auto byte = static_cast<uint8_t>(p[-back]);
+        if (byte >= 0xc0) {
+            const int size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+            return size > back ? p - back : p;
         }
     }
     return p;
