@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
-#include "ngx_module/core/zone.hpp"
 #include "ngx_module/sources/client_file.hpp"
+#include "ngx_module/sources/hooks.hpp"
 #include "ngx_module/sources/host_resolver.hpp"
 #include "shared/redis_url.hpp"
 
@@ -35,20 +35,18 @@ struct ClientSourceConfig {
 
 // `llm_redis url [prefix=]`.
 struct RedisConfig {
-    bool enabled = false;
-    RedisUrl url;
+    RedisUrl url;  // from parse_redis_url()
     std::string prefix = "llm:";
 
     std::vector<PeerAddress> addresses;  // filled by prepare(), as above
+
+    bool enabled() const { return !url.host.empty() || !url.socket_path.empty(); }
 };
 
-// Reads "file:PATH", "postgresql://…" or "postgres://…" into kind and location. A relative PATH is the
-// caller's to complete (ngx_conf_full_name). Empty string, or what is allowed; the text never repeats a
-// password.
-std::string parse_client_source(std::string_view text, ClientSourceConfig& out);
-
-// Reads the URL of llm_redis; same result convention.
-std::string parse_redis_source(std::string_view text, RedisConfig& out);
+// Reads "file:PATH" (absolute) or "postgresql://…" (postgres://… too). Empty string, or what is allowed; the
+// text never repeats a password.
+std::string parse_client_source(std::string_view text, uint64_t refresh_ms, uint64_t grace_ms,
+                                ClientSourceConfig& out);
 
 // What can only be checked with the whole configuration at hand: reads the client file, and resolves host
 // names when http{} has no resolver (blocking, as proxy_pass does). Never connects anywhere. Empty string, or
@@ -58,21 +56,13 @@ std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& re
 // True in the process that runs the sources: worker 0, or the only process.
 bool is_leader();
 
-// What the sources need of the module.
-struct Hooks {
-    core::Zone* zone = nullptr;
-    // Wakes these processes; called without the zone's lock.
-    void (*wake)(const core::WakeSet& wakes) = nullptr;
-    // The key to send to an announced engine (llm_engine_key); empty = none.
-    std::string (*engine_key)(std::string_view engine_id) = nullptr;
-};
-
 // In init_process. Starts the sources if this process leads; the configuration must live as long as the
 // cycle. False when memory or connections are missing, logged.
 bool start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisConfig& redis,
            const Hooks& hooks);
 
-// In exit_process, and by itself when the worker begins to leave. Idempotent.
+// In exit_process, or as soon as the worker has been told to leave. Idempotent. Never from inside a source's
+// own callback; the connections close by themselves when nginx closes idle connections.
 void stop();
 
 }  // namespace llm::nginx::sources

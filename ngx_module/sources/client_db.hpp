@@ -1,0 +1,62 @@
+// Clients from PostgreSQL: the whole table at the start and every `refresh`, single rows as soon as a
+// notification on channel llm_users names them.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ngx_module/sources/client_sink.hpp"
+#include "ngx_module/sources/pg_client.hpp"
+#include "ngx_module/sources/users_query.hpp"
+
+namespace llm::nginx::sources {
+
+class ClientDb : private PgClient::Listener {
+  public:
+    // `endpoint` and `hooks` must outlive it. `refresh_ms` ≥ 1.
+    ClientDb(const PgEndpoint& endpoint, uint64_t refresh_ms, const Hooks& hooks);
+
+    void start() { client_.start(); }
+    void stop();
+
+  private:
+    void on_ready() override;
+    void on_lost() override;
+    void on_notify(std::string_view channel, std::string_view payload) override;
+
+    void prepare_session(size_t step);
+    void discover();
+    void load();
+    void on_row(const PGresult& row);
+    void on_loaded(const std::string& error);
+    void proceed();
+    void read_changed();
+    void on_changed_row(const PGresult& row, std::set<std::string>& missing);
+    void work_off_changes();
+    bool parse(const PGresult& row, ClientRecord& out, std::string& id, std::string& reason) const;
+    void complain(const char* what, const std::string& error);
+
+    PgClient client_;
+    ClientSink sink_;
+    ngx_msec_t refresh_ms_;
+    Timer refresh_;
+    UsersQuery users_;
+    uint64_t position_ = 0;  // of the row within its answer
+
+    bool session_ready_ = false;
+    bool load_wanted_ = false;
+    std::set<std::string> changed_;  // ids of rows to read again
+
+    // What the last answer said about changed rows, waiting to be applied a little at a time.
+    std::vector<ClientRecord> to_change_;
+    std::vector<std::string> to_remove_;
+    Continuation apply_;
+    OncePerMinute complaint_;
+};
+
+}  // namespace llm::nginx::sources

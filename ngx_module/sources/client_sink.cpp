@@ -1,0 +1,177 @@
+#include "ngx_module/sources/client_sink.hpp"
+
+#include <functional>
+#include <utility>
+
+#include "ngx_module/sources/log_text.hpp"
+
+namespace llm::nginx::sources {
+namespace {
+
+constexpr size_t kComplaintsPerLoad = 20;
+constexpr uint32_t kAccountsPerRun = 1024;
+
+std::string describe(const ClientRecord& record) {
+    return (record.id.empty() ? "" : "id " + record.id + " ") + "(\"" + record.name + "\")";
+}
+
+}  // namespace
+
+ClientSink::ClientSink(const Hooks& hooks, std::string source)
+    : hooks_(hooks),
+      source_(std::move(source)),
+      accounts_([](void* self) { static_cast<ClientSink*>(self)->refresh_accounts(); }, this) {}
+
+void ClientSink::begin() {
+    load_ = core::ClientLoad::begin(*hooks_.zone);
+    loading_ = true;
+    refused_ = false;
+    rows_ = 0;
+    skipped_ = 0;
+    complaints_.clear();
+    complaints_hash_ = 0;
+}
+
+bool ClientSink::add(const ClientRecord& record) {
+    if (!loading_ || refused_) {
+        return false;
+    }
+    switch (load_.add(record.row())) {
+        case core::RowResult::added:
+            ++rows_;
+            return true;
+        case core::RowResult::duplicate:
+            skip(describe(record), "its token is that of an earlier row");
+            return true;
+        case core::RowResult::bad:
+            skip(describe(record), "not accepted");
+            return true;
+        case core::RowResult::full:
+            refused_ = true;
+            core::count_refused_load(*hooks_.zone);
+            if (refusal_.pass()) {
+                ngx_log_error(
+                    NGX_LOG_ERR, ngx_cycle->log, 0,
+                    "llm: %s has more clients than the zone holds (%uD): nothing of it is taken, the clients "
+                    "known so far stay; make llm_zone larger",
+                    source_.c_str(), hooks_.zone->plan().clients);
+            }
+            return false;
+        case core::RowResult::lost:
+            refused_ = true;  // a newer process loads: its table counts
+            return false;
+    }
+    return false;
+}
+
+void ClientSink::skip(std::string_view row, std::string_view reason) {
+    core::count_bad_row(*hooks_.zone);
+    ++skipped_;
+    complain(printable(std::string(row) + ": " + std::string(reason), 300));
+}
+
+void ClientSink::complain(const std::string& line) {
+    complaints_hash_ = complaints_hash_ * 1099511628211u + std::hash<std::string>()(line);
+    if (complaints_.size() < kComplaintsPerLoad) {
+        complaints_.push_back(line);
+    }
+}
+
+void ClientSink::commit() {
+    if (!std::exchange(loading_, false)) {
+        return;
+    }
+    // the same complaints every 30 s would bury the log
+    if (complaints_hash_ != std::exchange(last_complaints_hash_, complaints_hash_)) {
+        for (const std::string& line : complaints_) {
+            ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: client skipped in %s: %s", source_.c_str(),
+                          line.c_str());
+        }
+        if (skipped_ > complaints_.size()) {
+            ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: %uz more clients skipped in %s",
+                          skipped_ - complaints_.size(), source_.c_str());
+        }
+    }
+    if (refused_) {
+        load_.abort();
+        return;
+    }
+    bool committed;
+    {
+        const core::ZoneLock lock(*hooks_.zone);
+        committed = load_.commit(lock, hooks_.now_us());
+    }
+    if (!committed) {
+        return;
+    }
+    if (!loaded_once_ || rows_ != last_rows_) {
+        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uD clients loaded from %s", rows_,
+                      source_.c_str());
+    }
+    loaded_once_ = true;
+    last_rows_ = rows_;
+    refusal_.reset();
+    accounts_.post();
+}
+
+void ClientSink::abandon() {
+    if (std::exchange(loading_, false)) {
+        load_.abort();
+    }
+}
+
+void ClientSink::refresh_accounts() {
+    core::WakeSet wakes;
+    bool done;
+    {
+        const core::ZoneLock lock(*hooks_.zone);
+        done = core::refresh_accounts(lock, kAccountsPerRun, hooks_.now_us(), hooks_.wall_s(), wakes);
+    }
+    hooks_.wake(wakes);
+    if (!done) {
+        accounts_.post();
+    }
+}
+
+void ClientSink::change(const ClientRecord& record) {
+    TokenHash old{};
+    const core::ClientRow row = record.row();
+    const bool had = row.row_id != 0 && core::find_row(*hooks_.zone, row.row_id, old);
+    core::WakeSet wakes;
+    core::RowResult result;
+    {
+        const core::ZoneLock lock(*hooks_.zone);
+        if (had && old != record.token) {  // a new secret for the same client: the old one ends
+            core::remove_client(lock, old, hooks_.now_us(), hooks_.wall_s(), wakes);
+        }
+        result = core::upsert_client(lock, row, hooks_.now_us(), hooks_.wall_s(), wakes);
+    }
+    hooks_.wake(wakes);
+    if (result != core::RowResult::added) {
+        core::count_bad_row(*hooks_.zone);
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: changed client %s of %s not taken: %s",
+                      printable(describe(record)).c_str(), source_.c_str(),
+                      result == core::RowResult::full        ? "the zone is full"
+                      : result == core::RowResult::duplicate ? "its token is another client's"
+                                                             : "not accepted");
+    }
+}
+
+void ClientSink::remove(std::string_view row_id) {
+    TokenHash hash{};
+    if (!core::find_row(*hooks_.zone, row_number(row_id), hash)) {
+        return;
+    }
+    core::WakeSet wakes;
+    {
+        const core::ZoneLock lock(*hooks_.zone);
+        core::remove_client(lock, hash, hooks_.now_us(), hooks_.wall_s(), wakes);
+    }
+    hooks_.wake(wakes);
+}
+
+void ClientSink::source_state(bool up) {
+    core::set_source_state(*hooks_.zone, up, hooks_.now_us());
+}
+
+}  // namespace llm::nginx::sources

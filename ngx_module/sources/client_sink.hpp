@@ -1,0 +1,65 @@
+// Puts clients into the zone, whatever source they come from, and says in the log what could not be taken.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ngx_module/core/clients.hpp"
+#include "ngx_module/sources/client_row.hpp"
+#include "ngx_module/sources/hooks.hpp"
+#include "ngx_module/sources/loop.hpp"
+
+namespace llm::nginx::sources {
+
+class ClientSink {
+  public:
+    // `source` names the source in the log: a path, or host and database.
+    ClientSink(const Hooks& hooks, std::string source);
+
+    // A whole table: begin(), then add() or skip() for each row, then commit(). begin() again drops what was
+    // not committed.
+    void begin();
+    // False when the rest of the table is not wanted any more: it does not fit, or a newer process loads too.
+    bool add(const ClientRecord& record);
+    // A row that is not valid: counted and, unless the last load had the very same complaints, logged.
+    void skip(std::string_view row, std::string_view reason);
+    // Makes the new table the current one, or logs why not. O(1) here; clients that have gone are dealt with
+    // on later rounds of the loop, some thousand at a time.
+    void commit();
+    void abandon();
+
+    // One row that has changed since the load.
+    void change(const ClientRecord& record);
+    // One row that is there no more, or is not valid any more. O(clients): call it for few.
+    void remove(std::string_view row_id);
+
+    // Whether the source can be read. A commit says yes by itself.
+    void source_state(bool up);
+
+  private:
+    void complain(const std::string& line);
+    void refresh_accounts();
+
+    const Hooks& hooks_;
+    std::string source_;
+
+    core::ClientLoad load_;
+    bool loading_ = false;
+    bool refused_ = false;  // this load came to nothing
+    uint32_t rows_ = 0;
+    uint32_t skipped_ = 0;
+    std::vector<std::string> complaints_;  // of this load, so many as may be logged
+    uint64_t complaints_hash_ = 0;
+    uint64_t last_complaints_hash_ = 0;
+    uint32_t last_rows_ = 0;
+    bool loaded_once_ = false;
+
+    Continuation accounts_;
+    OncePerMinute refusal_;
+};
+
+}  // namespace llm::nginx::sources

@@ -1,0 +1,102 @@
+#include "ngx_module/sources/client_watch.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace llm::nginx::sources {
+namespace {
+
+// A change is taken up at the second look that shows the same version, so that nobody's half-written file is
+// read: within half a second.
+constexpr ngx_msec_t kLookMs = 250;
+constexpr size_t kClientsPerRun = 2'000;  // about 1 ms
+
+}  // namespace
+
+ClientWatch::ClientWatch(std::string path, const ClientFile& initial, const Hooks& hooks)
+    : path_(path),
+      sink_(hooks, std::move(path)),
+      file_(initial),
+      tried_(initial.signature),
+      seen_(initial.signature),
+      timer_([](void* self) { static_cast<ClientWatch*>(self)->look(); }, this),
+      more_([](void* self) { static_cast<ClientWatch*>(self)->continue_load(); }, this) {}
+
+void ClientWatch::start() {
+    sink_.begin();
+    added_ = 0;
+    while (add_some()) {
+    }
+    timer_.start(kLookMs);
+}
+
+void ClientWatch::stop() {
+    timer_.stop();
+    more_.cancel();
+    sink_.abandon();
+}
+
+void ClientWatch::look() {
+    if (leaving()) {
+        return;
+    }
+    timer_.start(kLookMs);
+    const FileSignature now = file_signature(path_);
+    const bool settled = now == std::exchange(seen_, now);
+    if (settled && now != tried_) {
+        tried_ = now;
+        reload();
+    }
+}
+
+void ClientWatch::reload() {
+    if (tried_.size < 0) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %s is gone: the clients known so far stay",
+                      path_.c_str());
+        return;
+    }
+    ClientFile fresh;
+    const std::string error = read_client_file(path_, fresh);
+    if (!error.empty()) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %s; the clients known so far stay",
+                      error.c_str());
+        return;
+    }
+    tried_ = fresh.signature;  // it may have changed again since the look
+    file_ = std::move(fresh);
+    sink_.begin();
+    added_ = 0;
+    more_.post();
+}
+
+void ClientWatch::continue_load() {
+    if (add_some()) {
+        more_.post();
+    }
+}
+
+// False when the load is complete.
+bool ClientWatch::add_some() {
+    if (added_ == 0) {
+        for (const std::string& skipped : file_.skipped) {
+            const size_t colon = std::min(skipped.find(": "), skipped.size());
+            sink_.skip(skipped.substr(0, colon), skipped.substr(std::min(colon + 2, skipped.size())));
+        }
+    }
+    const size_t end = std::min(added_ + kClientsPerRun, file_.clients.size());
+    for (; added_ < end; ++added_) {
+        if (!sink_.add(file_.clients[added_])) {
+            added_ = file_.clients.size();
+            break;
+        }
+    }
+    if (added_ < file_.clients.size()) {
+        return true;
+    }
+    sink_.commit();
+    sink_.source_state(true);
+    file_ = ClientFile{};  // the zone has it now
+    return false;
+}
+
+}  // namespace llm::nginx::sources

@@ -1,0 +1,118 @@
+// One connection to PostgreSQL on nginx's event loop, libpq in its asynchronous form. Connects, runs one
+// statement at a time and hands over rows as they arrive, listens for notifications, and comes back by
+// itself.
+//
+// Nothing here blocks: names are resolved before libpq sees them (hostaddr), Kerberos is off, the socket is
+// non-blocking. Rows come one by one (PQsetSingleRowMode), a bounded number per run of the loop, so that a
+// table of a million rows neither fills memory nor holds up requests.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <libpq-fe.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ngx_module/sources/backoff.hpp"
+#include "ngx_module/sources/host_resolver.hpp"
+#include "ngx_module/sources/loop.hpp"
+#include "ngx_module/sources/pg_url.hpp"
+
+namespace llm::nginx::sources {
+
+struct PgEndpoint {
+    PgUrl url;
+    std::vector<PeerAddress>
+        addresses;  // one for each host of `url` that is a name, when nobody can be asked later
+    ngx_resolver_t* resolver = nullptr;
+};
+
+class PgClient {
+  public:
+    // May call query() and restart() from inside, not stop().
+    class Listener {
+      public:
+        virtual ~Listener() = default;
+        virtual void on_ready() = 0;
+        // It was ready and is no more, or could not be reached at all. A statement under way is forgotten.
+        virtual void on_lost() = 0;
+        virtual void on_notify(std::string_view channel, std::string_view payload) = 0;
+    };
+    // A row of the answer, valid during the call; its column descriptions too. Must not touch the client.
+    using OnRow = std::function<void(const PGresult& row)>;
+    // The end of the answer: `error` is empty, or the server's message in one line. `last` has the columns.
+    using OnEnd = std::function<void(const PGresult* last, const std::string& error)>;
+
+    PgClient(const PgEndpoint& endpoint, Listener& listener);
+    ~PgClient() { stop(); }
+    PgClient(const PgClient&) = delete;
+    PgClient& operator=(const PgClient&) = delete;
+
+    void start();
+    void stop();
+    bool ready() const { return state_ == State::ready; }
+    bool busy() const { return state_ == State::asking; }
+
+    // Sends one statement; only when ready() (a connection that is busy() is not). Parameters are text.
+    void query(const std::string& sql, const std::vector<std::string>& parameters, OnRow on_row,
+               OnEnd on_end);
+
+    // Gives the connection up and connects again.
+    void restart(const std::string& reason);
+
+    const std::string& place() const { return endpoint_.url.place; }
+
+  private:
+    enum class State : uint8_t { stopped, waiting, resolving, connecting, ready, asking };
+    struct FreeConnection {
+        void operator()(PGconn* connection) const { PQfinish(connection); }
+    };
+    struct FreeResult {
+        void operator()(PGresult* result) const { PQclear(result); }
+    };
+
+    static void on_event(ngx_event_t* event);
+    void attempt();
+    void resolve_next();
+    void connect();
+    void poll_connect();
+    void pump();
+    bool take_results();
+    void take_notifications();
+    void flush();
+    void on_timer();
+    void fail(const std::string& reason);
+    bool watch(bool read, bool write);
+    void unwatch();
+
+    const PgEndpoint& endpoint_;
+    Listener& listener_;
+    State state_ = State::stopped;
+    std::unique_ptr<PGconn, FreeConnection> connection_;
+    ngx_connection_t* watched_ = nullptr;  // nginx's view of libpq's socket; libpq owns the descriptor
+    uint64_t incarnation_ = 0;             // grows with every connection given up
+
+    HostResolver resolver_;
+    std::vector<std::string> hostaddr_;  // resolved so far in this attempt
+    uint32_t attempts_ = 0;
+
+    OnRow on_row_;
+    OnEnd on_end_;
+    std::string query_error_;
+    std::unique_ptr<PGresult, FreeResult> last_;
+    bool progress_ = false;  // something arrived since the last look
+
+    Timer timer_;
+    Continuation more_;
+    Backoff backoff_;
+    OncePerMinute complaint_;
+};
+
+// A message of libpq in one line.
+std::string one_line(const char* message);
+
+}  // namespace llm::nginx::sources
