@@ -303,10 +303,11 @@ inline void write_lookup_model(const std::string& dir, const std::vector<int32_t
                             options.type);
 }
 
-// After the tokens t[0..p], greedy decoding gives t[p - distance], or t[0] where there is none: with distance
-// n - 1 a prompt of n tokens is repeated for ever. One attention head per 64 dimensions copies the embedding
-// found `distance` positions back (query and key are constants, given by biases; the rotation alone makes
-// their product largest at that offset) into dimensions that only lm_head reads.
+// After the tokens t[0..p], greedy decoding gives t[p - distance]: with distance n - 1 a prompt of n tokens
+// is repeated for ever. The prompt needs at least distance + 1 tokens; what follows a shorter one is not
+// defined. One attention head per 64 dimensions copies the embedding found `distance` positions back (query
+// and key are constants, given by biases; the rotation alone makes their product largest at that offset) into
+// dimensions that only lm_head reads.
 inline void write_copy_model(const std::string& dir, int32_t vocab_size, int32_t distance,
                              const ConstructedOptions& options = {}) {
     constexpr size_t kHeadDim = 64;
