@@ -33,4 +33,16 @@ inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view text) {
     return {text.size(), data};
 }
 
+// A buffer over bytes that live as long as the pool, as one link of a chain sees it; nullptr when memory is
+// short.
+inline ngx_buf_t* memory_buffer(ngx_pool_t* pool, std::string_view bytes) {
+    auto* buffer = static_cast<ngx_buf_t*>(ngx_pcalloc(pool, sizeof(ngx_buf_t)));
+    if (buffer != nullptr) {
+        buffer->memory = 1;
+        buffer->start = buffer->pos = to_ngx(bytes).data;
+        buffer->end = buffer->last = buffer->start + bytes.size();
+    }
+    return buffer;
+}
+
 }  // namespace llm::nginx

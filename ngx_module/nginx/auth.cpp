@@ -1,0 +1,112 @@
+#include "ngx_module/nginx/auth.hpp"
+
+#include "ngx_module/core/text/bearer.hpp"
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/worker.hpp"
+
+namespace llm::nginx {
+namespace {
+
+// A client's record is large (its list of models); almost always it is used at once by the request that
+// looked it up, so one per worker does. `owner` is the serial of the request whose it is.
+core::ClientView scratch;
+uint64_t owner = 0;
+
+AuthState look_up(Request& request) {
+    const core::Auth result = core::lookup_client(zone(), request.token_hash, now_us(), wall_s(), scratch);
+    owner = result == core::Auth::ok ? request.serial : 0;
+    switch (result) {
+        case core::Auth::ok:
+            return AuthState::ok;
+        case core::Auth::unavailable:
+            return AuthState::unavailable;
+        default:
+            return AuthState::rejected;
+    }
+}
+
+bool copy_identity(Request& request, const core::ClientView& client) {
+    request.client = copy_to_pool(request.r->pool, client.name);
+    request.organisation = copy_to_pool(request.r->pool, client.organisation);
+    request.chat = client.chat;
+    request.default_mode = client.default_mode;
+    return request.client.data != nullptr && request.organisation.data != nullptr;
+}
+
+core::Bearer bearer_of(const Request& request) {
+    const ngx_table_elt_t* header = request.r->headers_in.authorization;
+    if (header == nullptr) {
+        return {};
+    }
+    return loc_conf(request.r).compat == kCompatAristote ? core::parse_bearer_exact(view(header->value))
+                                                         : core::parse_bearer(view(header->value));
+}
+
+bool open_access(const Request& request) {
+    return main_conf(request.r).options->clients.kind == sources::ClientSourceConfig::Kind::none;
+}
+
+}  // namespace
+
+bool authenticate(Request& request) {
+    if (request.auth != AuthState::unknown) {
+        return true;
+    }
+    if (open_access(request)) {
+        accept_anonymous(request);
+        return true;
+    }
+    const core::Bearer bearer = bearer_of(request);
+    if (bearer.status != core::BearerStatus::ok) {
+        request.auth =
+            bearer.status == core::BearerStatus::missing ? AuthState::missing : AuthState::malformed;
+        return true;
+    }
+    request.token_hash = hash_token(bearer.token);
+    request.auth = look_up(request);
+    return request.auth != AuthState::ok || copy_identity(request, scratch);
+}
+
+const core::ClientView* client_of(Request& request) {
+    if (owner == request.serial) {
+        return &scratch;
+    }
+    if (request.token_hash == TokenHash{}) {
+        scratch = core::anonymous_client();
+        owner = request.serial;
+        return &scratch;
+    }
+    return look_up(request) == AuthState::ok ? &scratch : nullptr;
+}
+
+bool another_module_vouches(const Request& request) {
+    const auto* core =
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(request.r, ngx_http_core_module));
+    if (core->satisfy != NGX_HTTP_SATISFY_ANY || request.r->access_code != 0) {
+        return false;
+    }
+    // credentials of auth_basic share the header with our tokens
+    const ngx_table_elt_t* header = request.r->headers_in.authorization;
+    const bool basic = header != nullptr && header->value.len >= 6 &&
+                       ngx_strncasecmp(header->value.data, to_ngx("basic ").data, 6) == 0;
+    return request.auth == AuthState::missing || (basic && request.auth == AuthState::malformed);
+}
+
+void accept_anonymous(Request& request) {
+    request.auth = AuthState::ok;
+    request.token_hash = {};
+    request.default_mode = core::RoutingMode::any;
+}
+
+Refusal auth_refusal(const Request& request) {
+    Refusal refusal;
+    if (request.auth == AuthState::unavailable) {
+        refusal.code = ErrorCode::auth_unavailable;
+        refusal.retry_after_ms = 1000 + random32() % 4000;
+        return refusal;
+    }
+    refusal.code = ErrorCode::invalid_api_key;
+    return refusal;
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,338 @@
+#include "ngx_module/nginx/body.hpp"
+
+#include <openssl/evp.h>
+#include <algorithm>
+#include <cstdio>
+
+#include "ngx_module/core/text/json_scan.hpp"
+#include "ngx_module/core/text/json_write.hpp"
+#include "ngx_module/core/text/multipart.hpp"
+#include "ngx_module/nginx/conf.hpp"
+
+namespace llm::nginx {
+namespace {
+
+constexpr size_t kFilePiece = 64 * 1024;
+constexpr uint32_t kBytesPerToken = 4;  // rule of thumb for English text; usage corrects it
+
+// Hands every piece of the body to `take`. False on a read error of the temporary file.
+template <class Take>
+bool walk_body(ngx_http_request_t* r, Take take) {
+    if (r->request_body == nullptr) {
+        return true;
+    }
+    for (ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+        ngx_buf_t* buffer = link->buf;
+        if (ngx_buf_in_memory(buffer)) {
+            take(std::string_view(reinterpret_cast<char*>(buffer->pos),
+                                  static_cast<size_t>(buffer->last - buffer->pos)));
+            continue;
+        }
+        if (!buffer->in_file) {
+            continue;
+        }
+        auto* piece = static_cast<u_char*>(ngx_palloc(r->pool, kFilePiece));
+        if (piece == nullptr) {
+            return false;
+        }
+        for (off_t at = buffer->file_pos; at < buffer->file_last;) {
+            const auto size = static_cast<size_t>(std::min<off_t>(buffer->file_last - at, kFilePiece));
+            const ssize_t read = ngx_read_file(buffer->file, piece, size, at);
+            if (read <= 0) {
+                return false;
+            }
+            take(std::string_view(reinterpret_cast<char*>(piece), static_cast<size_t>(read)));
+            at += read;
+        }
+        ngx_pfree(r->pool, piece);
+    }
+    return true;
+}
+
+// "not JSON: <what> near byte N" in the request's pool.
+ngx_str_t describe(ngx_pool_t* pool, const char* text, std::string_view key, uint64_t offset) {
+    constexpr size_t kCapacity = 256;
+    auto* buffer = static_cast<u_char*>(ngx_pnalloc(pool, kCapacity));
+    if (buffer == nullptr) {
+        return ngx_null_string;
+    }
+    const ngx_str_t name = to_ngx(key);
+    u_char* end = key.empty() ? ngx_snprintf(buffer, kCapacity,
+                                             "The request body is not valid: %s near byte %uL.", text, offset)
+                              : ngx_snprintf(buffer, kCapacity, "The request body is not valid: %s ('%V').",
+                                             text, &name);
+    return {static_cast<size_t>(end - buffer), buffer};
+}
+
+void refuse_scan(Request& request, core::ErrorKind kind, const char* text, std::string_view key,
+                 uint64_t offset, Refusal& refusal) {
+    switch (kind) {
+        case core::ErrorKind::empty:
+            refusal.code = ErrorCode::model_required;
+            return;
+        case core::ErrorKind::value_too_long:
+            // no engine has a model of such a name; a routing mode of such a length is simply a bad one
+            refusal.code = key == "model" ? ErrorCode::model_not_found : ErrorCode::invalid_json;
+            refusal.param = to_ngx(key);
+            return;
+        default:
+            refusal.code = ErrorCode::invalid_json;
+            refusal.param = to_ngx(key);
+            refusal.detail = describe(request.r->pool, text, key, offset);
+    }
+}
+
+bool routing_mode_of(Request& request, const core::ControlKeys& keys, Refusal& refusal) {
+    request.mode = request.default_mode;
+    if (!keys.has_routing_mode) {
+        return true;
+    }
+    const std::string_view mode = keys.routing_mode();
+    if (mode == "any") {
+        request.mode = core::RoutingMode::any;
+    } else if (mode == "private-first") {
+        request.mode = core::RoutingMode::private_first;
+    } else if (mode == "private-only") {
+        request.mode = core::RoutingMode::private_only;
+    } else {
+        refusal.code = ErrorCode::invalid_json;
+        refusal.param = to_ngx("routing-mode");
+        refusal.detail =
+            to_ngx("The value of 'routing-mode' must be 'any', 'private-first' or 'private-only'.");
+        refusal.compat_detail = copy_to_pool(request.r->pool, mode);
+        return false;
+    }
+    return true;
+}
+
+bool take_keys(Request& request, const core::ControlKeys& keys, Refusal& refusal) {
+    if (!routing_mode_of(request, keys, refusal)) {
+        return false;
+    }
+    request.client_model = copy_to_pool(request.r->pool, keys.has_model ? keys.model() : std::string_view{});
+    request.model = request.client_model;
+    request.stream = keys.stream.value_or(false);
+    request.has_priority = keys.priority.has_value();
+    request.client_priority = keys.priority.value_or(0);
+    const uint64_t seats = uint64_t{keys.n.value_or(1)} * keys.prompt_count;
+    request.seats = static_cast<uint32_t>(std::clamp<uint64_t>(seats, 1, 1'000'000));
+    const uint64_t prompt = keys.text_bytes / kBytesPerToken + keys.prompt_tokens_given;
+    request.prompt_tokens = static_cast<uint32_t>(std::min<uint64_t>(prompt, 0x7fffffff));
+    request.max_output_tokens = keys.output_limit().value_or(0);
+    request.wants_usage = keys.include_usage.value_or(false);
+    request.model_span = keys.model_span;
+    request.priority_span = keys.priority_span;
+    request.stream_options_span = keys.stream_options_span;
+    request.include_usage_span = keys.include_usage_span;
+    request.object_end = keys.object_end;
+    request.object_empty = keys.object_empty;
+    request.stream_options_empty = keys.stream_options_empty;
+    return request.client_model.data != nullptr;
+}
+
+template <class Scanner>
+bool finish_scan(Request& request, Scanner& scanner, bool read, uint64_t offset, Refusal& refusal) {
+    if (!read) {
+        refusal.code = ErrorCode::internal_error;
+        return false;
+    }
+    if (!scanner.finish()) {
+        refuse_scan(request, scanner.error_kind(), scanner.error(), scanner.error_key(), offset, refusal);
+        return false;
+    }
+    return take_keys(request, scanner.keys(), refusal);
+}
+
+bool is_multipart(const Request& request, std::string_view& type) {
+    const ngx_table_elt_t* header = request.r->headers_in.content_type;
+    type = header != nullptr ? view(header->value) : std::string_view{};
+    return core::MultipartScan::is_multipart(type);
+}
+
+// A run of `chain` that holds the bytes [begin, end) of the body, as new buffers over the same memory or
+// file.
+bool append_range(ngx_pool_t* pool, ngx_chain_t* chain, uint64_t begin, uint64_t end, ngx_chain_t**& tail) {
+    uint64_t at = 0;
+    for (; chain != nullptr && at < end; chain = chain->next) {
+        const ngx_buf_t* source = chain->buf;
+        const auto size = static_cast<uint64_t>(ngx_buf_size(source));
+        const uint64_t from = std::max(begin, at);
+        const uint64_t to = std::min(end, at + size);
+        if (from < to) {
+            auto* piece = static_cast<ngx_buf_t*>(ngx_palloc(pool, sizeof(ngx_buf_t)));
+            ngx_chain_t* link = ngx_alloc_chain_link(pool);
+            if (piece == nullptr || link == nullptr) {
+                return false;
+            }
+            *piece = *source;
+            const auto skip = static_cast<off_t>(from - at);
+            const auto keep = static_cast<off_t>(to - from);
+            if (ngx_buf_in_memory(source)) {
+                piece->pos = source->pos + skip;
+                piece->last = piece->pos + keep;
+                piece->start = piece->pos;  // a repeated attempt rewinds to start
+                piece->end = piece->last;
+            }
+            if (source->in_file) {
+                piece->file_pos = source->file_pos + skip;
+                piece->file_last = piece->file_pos + keep;
+            }
+            piece->last_buf = 0;
+            link->buf = piece;
+            link->next = nullptr;
+            *tail = link;
+            tail = &link->next;
+        }
+        at += size;
+    }
+    return true;
+}
+
+bool append_text(ngx_pool_t* pool, const ngx_str_t& text, ngx_chain_t**& tail) {
+    ngx_buf_t* piece = memory_buffer(pool, view(text));
+    ngx_chain_t* link = ngx_alloc_chain_link(pool);
+    if (piece == nullptr || link == nullptr) {
+        return false;
+    }
+    link->buf = piece;
+    link->next = nullptr;
+    *tail = link;
+    tail = &link->next;
+    return true;
+}
+
+ngx_str_t quoted(ngx_pool_t* pool, std::string_view text) {
+    const size_t capacity = core::JsonWriter::escaped_size(text);
+    auto* buffer = static_cast<char*>(ngx_pnalloc(pool, capacity));
+    if (buffer == nullptr) {
+        return {0, nullptr};
+    }
+    core::JsonWriter out(buffer, capacity);
+    out.string(text);
+    return to_ngx(out.text());
+}
+
+ngx_str_t formatted(ngx_pool_t* pool, const char* format, int32_t value) {
+    constexpr size_t kCapacity = 64;
+    auto* buffer = static_cast<u_char*>(ngx_pnalloc(pool, kCapacity));
+    if (buffer == nullptr) {
+        return {0, nullptr};
+    }
+    const int size = std::snprintf(reinterpret_cast<char*>(buffer), kCapacity, format, value);
+    return {static_cast<size_t>(size), buffer};
+}
+
+}  // namespace
+
+bool scan_body(Request& request, Refusal& refusal) {
+    uint64_t offset = 0;
+    std::string_view type;
+    if (is_multipart(request, type)) {
+        core::MultipartScan scanner;
+        scanner.begin(type);
+        const bool read = walk_body(request.r, [&](std::string_view piece) { scanner.feed(piece); });
+        return finish_scan(request, scanner, read, offset, refusal);
+    }
+    core::JsonScan scanner;
+    const bool read = walk_body(request.r, [&](std::string_view piece) { scanner.feed(piece); });
+    return finish_scan(request, scanner, read, scanner.error_offset(), refusal);
+}
+
+bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
+    ngx_chain_t* result = nullptr;
+    ngx_chain_t** tail = &result;
+    uint64_t at = 0;
+    off_t change = 0;
+    for (size_t i = 0; i < count; ++i) {
+        if (!append_range(r->pool, r->request_body->bufs, at, splices[i].span.begin, tail) ||
+            !append_text(r->pool, splices[i].text, tail)) {
+            return false;
+        }
+        at = splices[i].span.end;
+        change += static_cast<off_t>(splices[i].text.len) -
+                  static_cast<off_t>(splices[i].span.end - splices[i].span.begin);
+    }
+    if (!append_range(r->pool, r->request_body->bufs, at, UINT64_MAX, tail)) {
+        return false;
+    }
+    r->request_body->bufs = result;
+    r->headers_in.content_length_n += change;
+    return true;
+}
+
+bool rewrite_body(Request& request) {
+    ngx_http_request_t* r = request.r;
+    const LocConf& conf = loc_conf(r);
+    std::string_view type;
+    const bool multipart = is_multipart(request, type);
+    Splice splices[4];
+    size_t count = 0;
+    bool member_added = !request.object_empty;
+    const core::Span at_end{request.object_end, request.object_end};
+
+    if (request.model.data != request.client_model.data &&
+        view(request.model) != view(request.client_model) && !request.model_span.empty()) {
+        splices[count++] = {request.model_span,
+                            multipart ? request.model : quoted(r->pool, view(request.model))};
+    }
+    if (conf.engine_priority == kEnginePriorityVllm && !multipart) {
+        const int32_t value = std::max(5 - request.priority, 0);
+        if (!request.priority_span.empty()) {
+            splices[count++] = {request.priority_span, formatted(r->pool, "%d", value)};
+        } else {
+            splices[count++] = {
+                at_end, formatted(r->pool, member_added ? ",\"priority\":%d" : "\"priority\":%d", value)};
+            member_added = true;
+        }
+    }
+    if (conf.usage_inject && request.stream && !request.wants_usage && !multipart) {
+        if (!request.include_usage_span.empty()) {
+            splices[count++] = {request.include_usage_span, to_ngx("true")};
+        } else if (!request.stream_options_span.empty() &&
+                   request.stream_options_span.end - request.stream_options_span.begin > 4) {
+            // an object: a member goes before its closing brace
+            const core::Span brace{request.stream_options_span.end - 1, request.stream_options_span.end - 1};
+            splices[count++] = {brace, to_ngx(request.stream_options_empty ? "\"include_usage\":true"
+                                                                           : ",\"include_usage\":true")};
+        } else if (!request.stream_options_span.empty()) {
+            splices[count++] = {request.stream_options_span,
+                                to_ngx("{\"include_usage\":true}")};  // null or {}
+        } else {
+            splices[count++] = {at_end, to_ngx(member_added ? ",\"stream_options\":{\"include_usage\":true}"
+                                                            : "\"stream_options\":{\"include_usage\":true}")};
+        }
+    }
+    if (count == 0) {
+        return true;
+    }
+    for (size_t i = 0; i < count; ++i) {
+        if (splices[i].text.data == nullptr) {
+            return false;
+        }
+    }
+    // two insertions at the closing brace keep the order in which they were made
+    std::stable_sort(splices, splices + count,
+                     [](const Splice& a, const Splice& b) { return a.span.begin < b.span.begin; });
+    return splice_body(r, splices, count);
+}
+
+bool hash_body(ngx_http_request_t* r, ngx_str_t& digest) {
+    EVP_MD_CTX* context = EVP_MD_CTX_new();
+    if (context == nullptr || EVP_DigestInit_ex(context, EVP_sha256(), nullptr) != 1) {
+        EVP_MD_CTX_free(context);
+        return false;
+    }
+    const bool read =
+        walk_body(r, [&](std::string_view piece) { EVP_DigestUpdate(context, piece.data(), piece.size()); });
+    TokenHash hash;
+    unsigned size = 0;
+    const bool hashed = read && EVP_DigestFinal_ex(context, hash.data(), &size) == 1;
+    EVP_MD_CTX_free(context);
+    if (!hashed) {
+        return false;
+    }
+    digest = copy_to_pool(r->pool, to_hex(hash));
+    return digest.data != nullptr;
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,18 @@
+// nginx's own error pages, replaced by JSON.
+#pragma once
+
+#include "ngx_module/nginx/request.hpp"
+
+namespace llm::nginx {
+
+// Whether the answer whose header is being sent is a page that nginx made up itself
+// (ngx_http_special_response.c), not something that an engine or a configured error_page has produced.
+bool is_own_error_page(const Request& request);
+
+// Turns header and length of such a page into those of the error object, and adds the headers of the refusal.
+bool begin_error_page(Request& request);
+
+// Sends the error object in place of the page in `in`.
+ngx_int_t send_error_page(Request& request, ngx_chain_t* in, ngx_http_output_body_filter_pt next);
+
+}  // namespace llm::nginx

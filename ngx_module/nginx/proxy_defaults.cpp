@@ -1,0 +1,116 @@
+// ngx_http_proxy_module keeps its configuration struct private, but its command table says at which offset
+// each directive stores its value. Writing a value there before proxy merges is the same as the user having
+// written the directive, except that a directive of the user's own still wins.
+#include "ngx_module/nginx/proxy_defaults.hpp"
+
+extern "C" {
+extern ngx_module_t ngx_http_proxy_module;
+}
+
+namespace llm::nginx {
+namespace {
+
+// The field that a directive of proxy's fills; nullptr when this nginx has no such directive.
+template <class Field>
+Field* field_of(void* conf, std::string_view directive) {
+    for (const ngx_command_t* command = ngx_http_proxy_module.commands; command->name.len != 0; ++command) {
+        if (view(command->name) == directive) {
+            return reinterpret_cast<Field*>(static_cast<char*>(conf) + command->offset);
+        }
+    }
+    return nullptr;
+}
+
+template <class Field>
+void set_if_unset(const ProxyLevel& level, std::string_view directive, Field unset, Field value) {
+    for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
+        const Field* field = field_of<Field>(at->proxy_conf, directive);
+        if (field == nullptr || *field != unset) {
+            return;
+        }
+    }
+    *field_of<Field>(level.proxy_conf, directive) = value;
+}
+
+// The nearest list of proxy_set_header that applies at this level, nullptr when there is none.
+const ngx_array_t* inherited_headers(const ProxyLevel& level) {
+    for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
+        auto** field = field_of<ngx_array_t*>(at->proxy_conf, "proxy_set_header");
+        if (field != nullptr && *field != static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR)) {
+            return *field;
+        }
+    }
+    return nullptr;
+}
+
+bool has_header(const ngx_array_t& headers, std::string_view name) {
+    const auto* header = static_cast<const ngx_keyval_t*>(headers.elts);
+    for (ngx_uint_t i = 0; i < headers.nelts; ++i) {
+        if (header[i].key.len == name.size() &&
+            ngx_strncasecmp(header[i].key.data, to_ngx(name).data, name.size()) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool add_header(ngx_array_t& headers, std::string_view name, std::string_view value) {
+    if (has_header(headers, name)) {
+        return true;
+    }
+    auto* header = static_cast<ngx_keyval_t*>(ngx_array_push(&headers));
+    if (header == nullptr) {
+        return false;
+    }
+    header->key = to_ngx(name);
+    header->value = to_ngx(value);
+    return true;
+}
+
+// A proxy_set_header of the user's own replaces all inherited ones; ours must not get lost by that, so the
+// list of this level becomes a copy with ours added where the user has none of that name.
+char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
+    auto** field = field_of<ngx_array_t*>(level.proxy_conf, "proxy_set_header");
+    ngx_array_t* headers = ngx_array_create(cf->pool, 4, sizeof(ngx_keyval_t));
+    if (field == nullptr || headers == nullptr) {
+        return static_cast<char*>(NGX_CONF_ERROR);
+    }
+    if (const ngx_array_t* inherited = inherited_headers(level);
+        inherited != nullptr && inherited->nelts > 0) {
+        void* copy = ngx_array_push_n(headers, inherited->nelts);
+        if (copy == nullptr) {
+            return static_cast<char*>(NGX_CONF_ERROR);
+        }
+        ngx_memcpy(copy, inherited->elts, inherited->nelts * sizeof(ngx_keyval_t));
+    }
+    if (!add_header(*headers, "Host", "$llm_engine_host") || !add_header(*headers, "Connection", "")) {
+        return static_cast<char*>(NGX_CONF_ERROR);
+    }
+    *field = headers;
+    return NGX_CONF_OK;
+}
+
+}  // namespace
+
+void* current_proxy_conf(ngx_conf_t* cf) {
+    return ngx_http_conf_get_module_loc_conf(cf, ngx_http_proxy_module);
+}
+
+char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level) {
+    constexpr ngx_msec_t kReadTimeout = 600'000;  // silence of an engine, not time in our queue
+    set_if_unset<ngx_uint_t>(level, "proxy_http_version", NGX_CONF_UNSET_UINT, NGX_HTTP_VERSION_11);
+    set_if_unset<ngx_flag_t>(level, "proxy_buffering", NGX_CONF_UNSET, 0);
+    set_if_unset<ngx_msec_t>(level, "proxy_read_timeout", NGX_CONF_UNSET_MSEC, kReadTimeout);
+    // Which failures may be tried again; whether there is another engine to try is the balancer's decision.
+    set_if_unset<ngx_uint_t>(level, "proxy_next_upstream", 0,
+                             NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_ERROR |
+                                 NGX_HTTP_UPSTREAM_FT_TIMEOUT | NGX_HTTP_UPSTREAM_FT_INVALID_HEADER |
+                                 NGX_HTTP_UPSTREAM_FT_HTTP_429 | NGX_HTTP_UPSTREAM_FT_HTTP_502 |
+                                 NGX_HTTP_UPSTREAM_FT_HTTP_503 | NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT);
+    // an engine must not be able to make nginx serve another location
+    set_if_unset<ngx_uint_t>(level, "proxy_ignore_headers", 0,
+                             NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT);
+    return add_headers(cf, level);
+}
+
+}  // namespace llm::nginx

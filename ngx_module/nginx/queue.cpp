@@ -1,0 +1,270 @@
+#include "ngx_module/nginx/queue.hpp"
+
+#include <algorithm>
+
+#include "ngx_module/nginx/auth.hpp"
+#include "ngx_module/nginx/body.hpp"
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/worker.hpp"
+
+namespace llm::nginx {
+namespace {
+
+core::RequestArgs make_args(const Request& request, const core::ClientView& client) {
+    const LocConf& conf = loc_conf(request.r);
+    core::RequestArgs args;
+    args.client = &client;
+    args.model = view(request.model);
+    args.mode = request.mode;
+    args.client_priority = request.has_priority ? std::max(request.client_priority, 0) : -1;
+    args.seats = request.seats;
+    args.prompt_tokens = request.prompt_tokens;
+    args.max_output_tokens = request.max_output_tokens;
+    args.stream = request.stream;
+    args.observe = conf.observe != 0;
+    args.exceeds = conf.compat == kCompatAristote;
+    args.process = process_slot();
+    args.cookie = request.serial;
+    args.queue_timeout_us = static_cast<int64_t>(conf.queue_timeout) * 1000;
+    args.random = random32();
+    return args;
+}
+
+template <class Answer>
+Refusal make_refusal(core::Outcome reason, const Answer& answer) {
+    Refusal refusal;
+    refusal.code = code_of_outcome(reason);
+    refusal.retry_after_ms = answer.retry_after_ms;
+    refusal.should_retry = answer.should_retry;
+    refusal.has_limits = error_info(refusal.code).status == NGX_HTTP_TOO_MANY_REQUESTS;
+    refusal.limit_requests = answer.limit_requests;
+    refusal.remaining_requests = answer.remaining_requests;
+    refusal.reset_ms = answer.reset_ms;
+    return refusal;
+}
+
+// The lease is held: makes everything ready for the proxy. False when memory is short.
+bool go_on(Request& request, uint32_t engine) {
+    request.stage = Stage::running;
+    request.attempts = 1;
+    request.dispatched_us = now_us();
+    return rewrite_body(request) && set_target(request, engine);
+}
+
+void leave_queue(Request& request) {
+    if (request.queue_timer.timer_set) {
+        ngx_del_timer(&request.queue_timer);
+    }
+    register_parked(request.ticket, nullptr);
+}
+
+// Runs the phases of a request that was suspended. Nothing of it may be touched afterwards.
+void resume(Request& request) {
+    ngx_http_request_t* r = request.r;
+    ngx_connection_t* connection = r->connection;
+    ngx_http_set_log_request(connection->log, r);
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_core_run_phases;
+    ngx_http_core_run_phases(r);
+    ngx_http_run_posted_requests(connection);
+}
+
+// Ends a suspended request with a refusal. Nothing of it may be touched afterwards.
+void refuse_suspended(Request& request, const Refusal& refusal) {
+    ngx_http_request_t* r = request.r;
+    ngx_connection_t* connection = r->connection;
+    ngx_http_set_log_request(connection->log, r);
+    const ngx_int_t status = refuse(request, refusal);
+    if (status != NGX_DONE) {  // NGX_DONE: answered already, the request may be gone
+        ngx_http_finalize_request(r, status);
+    }
+    ngx_http_run_posted_requests(connection);
+}
+
+void refuse_suspended(Request& request, ErrorCode code) {
+    Refusal refusal;
+    refusal.code = code;
+    refuse_suspended(request, refusal);
+}
+
+// Breaks off a request that an engine is answering.
+void end_running(Request& request) {
+    ngx_http_request_t* r = request.r;
+    ngx_connection_t* connection = r->connection;
+    ngx_http_set_log_request(connection->log, r);
+    ngx_http_finalize_request(r, NGX_ERROR);
+    ngx_http_run_posted_requests(connection);
+}
+
+void on_queue_timer(ngx_event_t* event) {
+    auto& request = *static_cast<Request*>(static_cast<ngx_connection_t*>(event->data)->data);
+    core::WakeSet wakes;
+    core::Timeout timeout;
+    {
+        core::ZoneLock lock(zone());
+        timeout = core::time_out(lock, request.ticket, now_us(), random32(), wakes);
+    }
+    wake(wakes);
+    if (!timeout.ended) {
+        return;  // the grant is on its way
+    }
+    leave_queue(request);
+    request.outcome = timeout.reason;
+    request.outcome_counted = true;
+    request.ticket = {};
+    refuse_suspended(request, make_refusal(timeout.reason, timeout));
+}
+
+// Suspends the request until its grant rings. The timer is not cancelable: a worker that leaves waits for
+// what is queued in it.
+ngx_int_t suspend(Request& request) {
+    ngx_http_request_t* r = request.r;
+    ngx_connection_t* connection = r->connection;
+    if (connection->read->ready) {
+        ngx_post_event(connection->read, &ngx_posted_events);  // what is there may be the client's farewell
+    } else if (ngx_handle_read_event(connection->read, 0) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    // a fake connection: nginx's debug log reads ->fd of an event's data
+    auto* holder = static_cast<ngx_connection_t*>(ngx_pcalloc(r->pool, sizeof(ngx_connection_t)));
+    if (holder == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    holder->data = &request;
+    holder->fd = connection->fd;
+    request.queue_timer.data = holder;
+    request.queue_timer.handler = on_queue_timer;
+    request.queue_timer.log = connection->log;
+    ngx_add_timer(&request.queue_timer, loc_conf(r).queue_timeout);
+    register_parked(request.ticket, &request);
+    request.stage = Stage::queued;
+    return NGX_AGAIN;
+}
+
+void on_grant(Request& request) {
+    core::WakeSet wakes;
+    uint32_t engine = core::kNone;
+    bool taken;
+    {
+        core::ZoneLock lock(zone());
+        taken = core::take_up(lock, request.ticket, now_us(), engine, wakes);
+    }
+    wake(wakes);
+    if (!taken) {
+        return;  // expired: it waits again, and will be granted anew
+    }
+    leave_queue(request);
+    if (go_on(request, engine)) {
+        resume(request);
+    } else {
+        refuse_suspended(request, ErrorCode::internal_error);
+    }
+}
+
+}  // namespace
+
+ngx_int_t submit_request(Request& request) {
+    const core::ClientView* client = client_of(request);
+    if (client == nullptr) {
+        return refuse(request, ErrorCode::invalid_api_key);  // gone since the access phase
+    }
+    const core::RequestArgs args = make_args(request, *client);
+    core::WakeSet wakes;
+    core::Verdict verdict;
+    request.submitted_us = now_us();
+    {
+        core::ZoneLock lock(zone());
+        verdict = core::submit(lock, args, request.submitted_us, wall_s(), wakes);
+    }
+    wake(wakes);
+    request.model_index = verdict.model;
+    request.priority = verdict.priority;
+    request.engine_class = verdict.engine_class;
+    if (verdict.decision == core::Decision::rejected) {
+        request.outcome = verdict.reason;
+        request.outcome_counted = true;
+        return refuse(request, make_refusal(verdict.reason, verdict));
+    }
+    request.ticket = verdict.ticket;
+    request.outcome_counted = false;
+    request.lease_released = false;
+    if (args.observe && (verdict.would_queue || verdict.would != core::Outcome::completed)) {
+        const ngx_str_t what = to_ngx(verdict.would_queue ? "queued" : core::outcome_name(verdict.would));
+        ngx_log_error(NGX_LOG_NOTICE, request.r->connection->log, 0,
+                      "llm_observe: request of \"%V\" would be %V", &request.client, &what);
+    }
+    if (verdict.decision == core::Decision::granted) {
+        return go_on(request, verdict.engine) ? NGX_DECLINED : refuse(request, ErrorCode::internal_error);
+    }
+    request.position = verdict.position;
+    return suspend(request);
+}
+
+void handle_event(Request& request, const core::Event& event) {
+    if (request.stage != Stage::queued) {
+        if (event.kind == core::EventKind::aborted && request.stage == Stage::running) {
+            request.ended_by_engine = true;
+            request.outcome = core::Outcome::cancelled_running;
+            end_running(request);
+        }
+        return;
+    }
+    switch (event.kind) {
+        case core::EventKind::granted:
+            return on_grant(request);
+        case core::EventKind::revoked:
+            leave_queue(request);
+            request.ticket = {};
+            request.auth = AuthState::rejected;
+            return refuse_suspended(request, ErrorCode::invalid_api_key);
+        case core::EventKind::aborted:
+            leave_queue(request);
+            request.ticket = {};
+            return refuse_suspended(request, ErrorCode::aborted);
+    }
+}
+
+void release_lease(Request& request) {
+    if (request.lease_released || !request.ticket.valid()) {
+        return;
+    }
+    request.lease_released = true;
+    core::WakeSet wakes;
+    {
+        core::ZoneLock lock(zone());
+        core::release_lease(lock, request.ticket, now_us(), wakes);
+    }
+    wake(wakes);
+}
+
+void end_request(Request& request) {
+    if (!request.ticket.valid()) {
+        return;
+    }
+    core::WakeSet wakes;
+    if (request.stage == Stage::queued) {
+        leave_queue(request);
+        request.outcome = core::Outcome::cancelled_queued;
+        core::ZoneLock lock(zone());
+        core::cancel(lock, request.ticket, core::Why::client_gone, now_us(), wakes);
+    } else {
+        if (!request.ended_by_engine) {
+            // either the gateway itself could not go on, or the client left
+            request.outcome = request.refusal.code != ErrorCode::none
+                                  ? error_info(request.refusal.code).outcome
+                                  : core::Outcome::cancelled_running;
+        }
+        core::ZoneLock lock(zone());
+        core::finish(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
+    }
+    wake(wakes);
+    request.outcome_counted = true;
+    request.ticket = {};
+    request.stage = Stage::ended;
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,283 @@
+// The path of a request through nginx's phases, its suspension in the queue, and its end.
+#include "ngx_module/nginx/request.hpp"
+
+#include <new>
+
+#include "ngx_module/nginx/auth.hpp"
+#include "ngx_module/nginx/body.hpp"
+#include "ngx_module/nginx/compat.hpp"
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/queue.hpp"
+#include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/worker.hpp"
+#include "ngx_module/web/handlers.hpp"
+
+namespace llm::nginx {
+namespace {
+
+uint64_t last_serial = 0;
+
+// Runs when the request ends, before the log phase. Its address marks the cleanup that holds our Request.
+void on_cleanup(void* data) {
+    end_request(*static_cast<Request*>(data));
+}
+
+Request* find_after_redirect(ngx_http_request_t* r) {
+    for (ngx_http_cleanup_t* cleanup = r->main->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
+        if (cleanup->handler == on_cleanup) {
+            return static_cast<Request*>(cleanup->data);
+        }
+    }
+    return nullptr;
+}
+
+bool is_models_listing(const ngx_http_request_t* r) {
+    if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
+        return false;
+    }
+    const std::string_view uri = view(r->uri);
+    return uri == "/v1/models" || uri.starts_with("/v1/models/");
+}
+
+// An OPTIONS request (CORS preflight) carries no token and no body: any engine can answer it.
+ngx_int_t pass_options(Request& request) {
+    uint32_t engine;
+    {
+        core::ZoneLock lock(zone());
+        engine = core::any_usable_engine(lock, now_us(), random32());
+    }
+    if (engine == core::kNone) {
+        return refuse(request, ErrorCode::no_engine);
+    }
+    if (!set_target(request, engine)) {
+        return refuse(request, ErrorCode::internal_error);
+    }
+    request.stage = Stage::bypass;
+    return NGX_DECLINED;
+}
+
+void on_body(ngx_http_request_t* r) {
+    Request* request = get_request(r);
+    if (request == nullptr || request->stage != Stage::reading) {
+        return;  // read at once: the caller goes on by itself
+    }
+    request->stage = Stage::fresh;
+    // reading has set it to do nothing
+    r->write_event_handler = ngx_http_core_run_phases;
+    ngx_http_core_run_phases(r);
+}
+
+// Reads the body. NGX_OK: it is there. NGX_DONE: wait, the phases will run again. Else a status.
+ngx_int_t read_body(Request& request) {
+    ngx_http_request_t* r = request.r;
+    if (r->request_body != nullptr) {
+        return NGX_OK;
+    }
+    const ngx_int_t status = ngx_http_read_client_request_body(r, on_body);
+    if (status >= NGX_HTTP_SPECIAL_RESPONSE || status == NGX_ERROR) {
+        return status;
+    }
+    // The call took a reference for its callback, which must not outlive this phase: with it a body that
+    // grows too large while it arrives would never be closed.
+    r->main->count--;
+    if (status == NGX_AGAIN) {
+        request.stage = Stage::reading;
+        return NGX_DONE;
+    }
+    return NGX_OK;
+}
+
+// llm_model decides the model, when it has a value.
+ngx_int_t apply_model_directive(Request& request) {
+    const LocConf& conf = loc_conf(request.r);
+    request.model = request.client_model;
+    if (conf.model == nullptr) {
+        return NGX_OK;
+    }
+    ngx_str_t value;
+    if (ngx_http_complex_value(request.r, conf.model, &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+    if (value.len > 0) {
+        request.model = value;
+    }
+    return NGX_OK;
+}
+
+ngx_int_t prepare(Request& request) {
+    ngx_http_request_t* r = request.r;
+    // HTTP/2 and later need not say that a body follows
+    if (r->headers_in.content_length_n <= 0 && !r->headers_in.chunked &&
+        r->http_version < NGX_HTTP_VERSION_20) {
+        return refuse(request, ErrorCode::model_required);
+    }
+    if (has_content_encoding(r)) {
+        return refuse(request, ErrorCode::unsupported_encoding);
+    }
+    const ngx_int_t read = read_body(request);
+    if (read != NGX_OK) {
+        return read;
+    }
+    if (!request.scanned) {
+        Refusal refusal;
+        if (!scan_body(request, refusal)) {
+            return refuse(request, refusal);
+        }
+        request.scanned = true;
+    }
+    if (apply_model_directive(request) != NGX_OK) {
+        return NGX_ERROR;
+    }
+    if (request.model.len == 0) {
+        return refuse(request, ErrorCode::model_required);
+    }
+    return NGX_OK;
+}
+
+ngx_int_t start(Request& request) {
+    ngx_http_request_t* r = request.r;
+    if (!authenticate(request)) {
+        return NGX_ERROR;
+    }
+    if (r->method == NGX_HTTP_OPTIONS && request.auth == AuthState::missing) {
+        return pass_options(request);
+    }
+    if (another_module_vouches(request)) {
+        accept_anonymous(request);
+    }
+    if (request.auth != AuthState::ok) {
+        return refuse(request, auth_refusal(request));
+    }
+    if (is_models_listing(r)) {
+        request.stage = Stage::bypass;
+        r->content_handler = web::models_handler;
+        return NGX_DECLINED;
+    }
+    const ngx_int_t ready = prepare(request);
+    return ready == NGX_OK ? submit_request(request) : ready;
+}
+
+}  // namespace
+
+Request* get_request(ngx_http_request_t* r) {
+    auto* request = static_cast<Request*>(ngx_http_get_module_ctx(r->main, ngx_http_llm_dispatch_module));
+    if (request == nullptr && (r->main->internal || r->main->filter_finalize)) {
+        request = find_after_redirect(r);
+        if (request != nullptr) {
+            ngx_http_set_ctx(r->main, request, ngx_http_llm_dispatch_module);
+        }
+    }
+    return request;
+}
+
+Request* make_request(ngx_http_request_t* r) {
+    Request* request = get_request(r);
+    if (request != nullptr) {
+        return request;
+    }
+    ngx_http_request_t* main = r->main;
+    void* memory = ngx_palloc(main->pool, sizeof(Request));
+    ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(main, 0);
+    if (memory == nullptr || cleanup == nullptr) {
+        return nullptr;
+    }
+    request = new (memory) Request();
+    request->r = main;
+    request->serial = ++last_serial;
+    request->seats = 1;
+    request->model_index = core::kNone;
+    request->arrived_us = now_us();
+    cleanup->handler = on_cleanup;
+    cleanup->data = request;
+    ngx_http_set_ctx(main, request, ngx_http_llm_dispatch_module);
+    return request;
+}
+
+ngx_int_t access_handler(ngx_http_request_t* r) {
+    if (loc_conf(r).dispatch == 0) {
+        return NGX_DECLINED;
+    }
+    Request* request = make_request(r);
+    if (request == nullptr || !authenticate(*request)) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (request->stage != Stage::fresh && request->stage != Stage::ended) {
+        return NGX_OK;  // an internal redirect: it was let in before
+    }
+    if (request->auth == AuthState::ok ||
+        (r->method == NGX_HTTP_OPTIONS && request->auth == AuthState::missing)) {
+        return NGX_OK;
+    }
+    return refuse(*request, auth_refusal(*request));
+}
+
+ngx_int_t precontent_handler(ngx_http_request_t* r) {
+    if (r != r->main || loc_conf(r).dispatch == 0) {
+        return NGX_DECLINED;
+    }
+    Request* request = make_request(r);
+    if (request == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    switch (request->stage) {
+        case Stage::running:
+        case Stage::bypass:
+            return NGX_DECLINED;  // resumed, or redirected within nginx: it keeps what it has
+        case Stage::queued:
+        case Stage::reading:
+            return NGX_DONE;
+        default:
+            request->refusal = {};
+            return start(*request);
+    }
+}
+
+ngx_int_t refuse(Request& request, const Refusal& refusal) {
+    request.refusal = refusal;
+    request.stage = Stage::ended;
+    const LocConf& conf = loc_conf(request.r);
+    if (conf.compat == kCompatAristote) {
+        set_compat_answer(request, request.refusal);
+    }
+    if (request.refusal.compat_status == NGX_HTTP_OK) {
+        return send_compat_ok(request);  // error_page has no say in a 200
+    }
+    return request.refusal.compat_status != 0 ? request.refusal.compat_status
+                                              : error_info(refusal.code).status;
+}
+
+ngx_int_t refuse(Request& request, ErrorCode code) {
+    Refusal refusal;
+    refusal.code = code;
+    return refuse(request, refusal);
+}
+
+ngx_int_t log_handler(ngx_http_request_t* r) {
+    Request* request = get_request(r);
+    if (request == nullptr) {
+        // nginx answered before any of our phases: too large by Content-Length, malformed, denied
+        if (loc_conf(r).dispatch != 0 && r->headers_out.status != 0) {
+            core::count_outcome(zone(), core::kNone,
+                                error_info(code_of_status(r->headers_out.status)).outcome);
+        }
+        return NGX_OK;
+    }
+    if (request->outcome_counted || request->stage == Stage::bypass) {
+        return NGX_OK;
+    }
+    if (request->refusal.code != ErrorCode::none) {
+        request->outcome = error_info(request->refusal.code).outcome;
+    } else if (request->stage == Stage::reading || request->r->connection->error) {
+        request->outcome = core::Outcome::cancelled_queued;
+    } else if (r->headers_out.status >= NGX_HTTP_BAD_REQUEST) {
+        request->outcome = error_info(code_of_status(static_cast<ngx_int_t>(r->headers_out.status))).outcome;
+    } else {
+        return NGX_OK;  // only a variable was asked for, in a location that does not dispatch
+    }
+    request->outcome_counted = true;
+    core::count_outcome(zone(), request->model_index, request->outcome);
+    return NGX_OK;
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,149 @@
+// One client request on its way through the gateway: the process-local half of what the core keeps in the
+// zone.
+//
+// Life: the access phase authenticates; the precontent phase reads the body, scans it and submits to the
+// core, which grants or queues; a queued request is suspended until its grant rings (worker.cpp); then
+// nginx's proxy runs, with our balancer (balancer.cpp) and our filters (response_filter.cpp); the cleanup
+// ends whatever is still held.
+//
+// A Request lives in the request's pool and is found through r->ctx; internal redirects clear that, so it is
+// also found among the pool's cleanups (get_request).
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include "ngx_module/core/dispatcher.hpp"
+#include "ngx_module/core/text/control_keys.hpp"
+#include "ngx_module/nginx/error_answer.hpp"
+
+namespace llm::nginx {
+
+enum class Stage : uint8_t {
+    fresh,    // nothing submitted yet
+    reading,  // the body is on its way
+    queued,   // suspended, waits for a grant
+    running,  // holds a lease (until `released`), proxied to an engine
+    bypass,   // proxied without a lease (OPTIONS)
+    ended,    // refused, or finished: may be submitted anew after an internal redirect
+};
+
+enum class AuthState : uint8_t {
+    unknown,      // not looked at yet
+    missing,      // no token
+    malformed,    // an Authorization header that holds no token
+    rejected,     // no such token, or it expired, or is disabled
+    unavailable,  // cannot be told at present
+    ok,
+};
+
+// What the balancer connects to; strings in the request's pool.
+struct Target {
+    uint32_t engine = core::kNone;
+    ngx_str_t id = ngx_null_string;
+    ngx_str_t url = ngx_null_string;
+    ngx_str_t host = ngx_null_string;  // Host header
+    ngx_str_t key = ngx_null_string;
+    bool tls = false;
+    sockaddr* address = nullptr;
+    socklen_t address_len = 0;
+};
+
+struct StreamScan;  // response_filter.cpp
+
+struct Request {
+    ngx_http_request_t* r;
+    uint64_t serial;  // tells this request from another one at the same address, later
+    Stage stage;
+
+    // who
+    AuthState auth;
+    TokenHash token_hash;
+    ngx_str_t client;  // name; empty for the anonymous client
+    ngx_str_t organisation;
+    bool chat;  // client_type = chat
+    core::RoutingMode default_mode;
+
+    // what: from the body
+    bool scanned;
+    ngx_str_t model;         // as routed to
+    ngx_str_t client_model;  // as the client wrote it
+    bool stream;
+    bool has_priority;
+    int32_t client_priority;
+    core::RoutingMode mode;
+    uint32_t seats;
+    uint32_t prompt_tokens;      // estimate
+    uint32_t max_output_tokens;  // 0 = not said
+    bool wants_usage;            // the client asked for stream_options.include_usage itself
+    core::Span model_span, priority_span, stream_options_span, include_usage_span;
+    uint64_t object_end;
+    bool object_empty, stream_options_empty;
+
+    // in the core
+    core::Ticket ticket;
+    uint32_t model_index;
+    int32_t priority;  // effective
+    int32_t engine_class;
+    uint32_t position;  // at submission
+    uint32_t attempts;
+    bool lease_released;
+    ngx_event_t queue_timer;
+
+    // the engine
+    Target target;
+    bool head_seen;                          // a response head was passed on
+    bool garbage;                            // what came was no HTTP
+    bool retry_ready;                        // process_header has already moved the lease
+    bool target_changed;                     // the request that nginx built is for another engine
+    bool cut_off;                            // the answer must not look complete to the client
+    ngx_http_upstream_t* wrapped_upstream;   // whose callbacks are ours
+    ngx_http_upstream_t* finished_upstream;  // its answer is over: later answers are nginx's own
+    ngx_int_t (*process_header)(ngx_http_request_t* r);
+    ngx_int_t (*reinit_request)(ngx_http_request_t* r);
+    void (*finalize_request)(ngx_http_request_t* r, ngx_int_t rc);
+    ngx_int_t (*input_filter_init)(void* data);
+    ngx_int_t (*input_filter)(void* data, ssize_t bytes);
+    StreamScan* scan;
+
+    // the end
+    Refusal refusal;
+    core::Outcome outcome;
+    bool outcome_counted;  // the core has counted it
+    bool ended_by_engine;  // `outcome` says how the engine's answer ended
+    core::Usage usage;
+    ngx_str_t request_id;  // x-request-id
+    int64_t arrived_us;
+    int64_t submitted_us;
+    int64_t dispatched_us;   // 0 = never
+    int64_t first_token_us;  // 0 = none seen
+    ngx_str_t error_body;    // JSON that replaces nginx's page, while it is being sent
+};
+
+// The request's state; nullptr when there is none yet (get) or memory is short (make). `r` may be a
+// subrequest.
+Request* get_request(ngx_http_request_t* r);
+Request* make_request(ngx_http_request_t* r);
+
+// Phase handlers.
+ngx_int_t access_handler(ngx_http_request_t* r);
+ngx_int_t precontent_handler(ngx_http_request_t* r);
+ngx_int_t log_handler(ngx_http_request_t* r);
+
+// Notes why the request is refused and returns the status for nginx.
+ngx_int_t refuse(Request& request, const Refusal& refusal);
+ngx_int_t refuse(Request& request, ErrorCode code);
+
+// Something happened to a queued or running request of this worker (worker.cpp).
+void handle_event(Request& request, const core::Event& event);
+
+// Ends the request in the core: cancels, or finishes with `request.outcome`. Idempotent.
+void end_request(Request& request);
+
+// Gives the seat back while the client still reads. Idempotent.
+void release_lease(Request& request);
+
+// Copies what is needed to connect to `engine`, on which a lease is held, and writes the headers that only
+// this engine may see. False when memory is short or the engine is gone.
+bool set_target(Request& request, uint32_t engine);
+
+}  // namespace llm::nginx

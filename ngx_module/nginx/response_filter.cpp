@@ -1,0 +1,240 @@
+#include "ngx_module/nginx/response_filter.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "ngx_module/core/text/sse_scan.hpp"
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/error_page.hpp"
+#include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/worker.hpp"
+
+namespace llm::nginx {
+
+// Reads an engine's answer as it passes. In the request's pool.
+struct StreamScan {
+    core::UsageScan scan;
+    bool event_stream = false;
+    bool readable = false;      // a 2xx answer without Content-Encoding
+    uint64_t charged = 0;       // completion tokens the core knows of
+    ngx_msec_t charged_at = 0;  // ngx_current_msec of the last charge
+};
+
+namespace {
+
+constexpr uint64_t kChargeTokens = 16;
+constexpr ngx_msec_t kChargeInterval = 200;
+
+ngx_http_output_header_filter_pt next_header_filter;
+ngx_http_output_body_filter_pt next_body_filter;
+
+bool is_event_stream(const ngx_http_request_t* r) {
+    constexpr std::string_view kType = "text/event-stream";
+    return r->headers_out.content_type.len >= kType.size() &&
+           ngx_strncasecmp(r->headers_out.content_type.data, to_ngx(kType).data, kType.size()) == 0;
+}
+
+bool has_response_encoding(const ngx_http_request_t* r) {
+    return r->headers_out.content_encoding != nullptr && r->headers_out.content_encoding->hash != 0 &&
+           r->headers_out.content_encoding->value.len != 0;
+}
+
+bool begin_scan(Request& request) {
+    ngx_http_request_t* r = request.r;
+    void* memory = ngx_palloc(r->pool, sizeof(StreamScan));
+    if (memory == nullptr) {
+        return false;
+    }
+    auto* scan = new (memory) StreamScan();
+    scan->event_stream = is_event_stream(r);
+    scan->readable = r->headers_out.status >= 200 && r->headers_out.status < 300 && !has_response_encoding(r);
+    scan->scan.reset(scan->event_stream ? core::UsageScan::Framing::sse : core::UsageScan::Framing::json);
+    scan->charged_at = ngx_current_msec;
+    request.scan = scan;
+    return true;
+}
+
+// An engine may echo the id it was given; the client gets it once, from us.
+void drop_response_header(ngx_http_request_t* r, std::string_view name) {
+    for (ngx_list_part_t* part = &r->headers_out.headers.part; part != nullptr; part = part->next) {
+        auto* header = static_cast<ngx_table_elt_t*>(part->elts);
+        for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+            if (header[i].key.len == name.size() &&
+                ngx_strncasecmp(header[i].key.data, to_ngx(name).data, name.size()) == 0) {
+                header[i].hash = 0;
+            }
+        }
+    }
+}
+
+int64_t queue_ms(const Request& request) {
+    const int64_t end = request.dispatched_us != 0 ? request.dispatched_us : now_us();
+    return request.submitted_us == 0 ? 0 : (end - request.submitted_us) / 1000;
+}
+
+bool add_gateway_headers(Request& request) {
+    ngx_http_request_t* r = request.r;
+    auto* text = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
+    if (text == nullptr || !set_request_id(request)) {
+        return false;
+    }
+    const u_char* end = ngx_sprintf(text, "%L", queue_ms(request));
+    drop_response_header(r, "x-request-id");
+    return add_response_header(r, "x-request-id", request.request_id) &&
+           add_response_header(r, "x-llm-queue-ms", {static_cast<size_t>(end - text), text});
+}
+
+ngx_int_t header_filter(ngx_http_request_t* r) {
+    if (r != r->main || loc_conf(r).dispatch == 0 || r->headers_out.status < 200) {
+        return next_header_filter(r);
+    }
+    Request* request = make_request(r);
+    if (request == nullptr) {
+        return NGX_ERROR;
+    }
+    if (is_own_error_page(*request)) {
+        if (!begin_error_page(*request)) {
+            return NGX_ERROR;
+        }
+    } else if (r->upstream != nullptr && request->stage == Stage::running) {
+        if (!begin_scan(*request)) {
+            return NGX_ERROR;
+        }
+        if (request->scan->event_stream && !add_response_header(r, "X-Accel-Buffering", to_ngx("no"))) {
+            return NGX_ERROR;
+        }
+    }
+    if (!add_gateway_headers(*request)) {
+        return NGX_ERROR;
+    }
+    return next_header_filter(r);
+}
+
+// Tells the core of tokens in batches: it charges them to the client and measures the engine's speed with
+// them.
+void charge(Request& request, StreamScan& stream) {
+    const uint64_t tokens = stream.scan.content_events();
+    if (tokens == stream.charged) {
+        return;
+    }
+    const bool first = stream.charged == 0;
+    if (!first && tokens - stream.charged < kChargeTokens &&
+        ngx_current_msec - stream.charged_at < kChargeInterval) {
+        return;
+    }
+    const int64_t now = now_us();
+    if (first) {
+        request.first_token_us = now;
+    }
+    stream.charged = tokens;
+    stream.charged_at = ngx_current_msec;
+    core::WakeSet wakes;
+    {
+        core::ZoneLock lock(zone());
+        core::charge(lock, request.ticket, static_cast<uint32_t>(tokens),
+                     request.r->connection->buffered != 0, now, wakes);
+    }
+    wake(wakes);
+}
+
+void scan_answer(Request& request, ngx_chain_t* in) {
+    StreamScan& stream = *request.scan;
+    for (; in != nullptr; in = in->next) {
+        const ngx_buf_t* buffer = in->buf;
+        if (ngx_buf_in_memory(buffer) && buffer->last > buffer->pos) {
+            stream.scan.feed({reinterpret_cast<const char*>(buffer->pos),
+                              static_cast<size_t>(buffer->last - buffer->pos)});
+        }
+    }
+    if (stream.event_stream && request.stage == Stage::running) {
+        charge(request, stream);
+    }
+}
+
+ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) {
+    if (r != r->main) {
+        return next_body_filter(r, in);
+    }
+    auto* request = static_cast<Request*>(ngx_http_get_module_ctx(r, ngx_http_llm_dispatch_module));
+    if (request == nullptr || in == nullptr) {
+        return next_body_filter(r, in);
+    }
+    if (request->error_body.len != 0) {
+        return send_error_page(*request, in, next_body_filter);
+    }
+    if (request->scan != nullptr && request->scan->readable) {
+        scan_answer(*request, in);
+    }
+    if (request->cut_off) {
+        return NGX_ERROR;  // closes the connection without the end that would make the answer look complete
+    }
+    return next_body_filter(r, in);
+}
+
+}  // namespace
+
+ngx_int_t install_response_filters(ngx_conf_t*) {
+    next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = header_filter;
+    next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = body_filter;
+    return NGX_OK;
+}
+
+bool answer_is_cut_off(const Request& request) {
+    const ngx_http_upstream_t* u = request.r->upstream;
+    // a length of -1 at the end: neither Content-Length nor chunks said where the answer ends
+    const bool close_delimited =
+        !u->buffering && u->length == -1 && u->headers_in.content_length_n == -1 && !u->headers_in.chunked;
+    return close_delimited && request.scan != nullptr && request.scan->readable &&
+           request.scan->event_stream && !request.scan->scan.done();
+}
+
+void send_error_event(Request& request, ErrorCode code) {
+    ngx_http_request_t* r = request.r;
+    StreamScan* stream = request.scan;
+    if (stream == nullptr || !stream->event_stream || !stream->readable || r->connection->error ||
+        !stream->scan.at_event_boundary()) {
+        return;
+    }
+    const ngx_str_t event = error_event(r->pool, code);
+    ngx_buf_t* buffer = memory_buffer(r->pool, view(event));
+    if (buffer == nullptr || event.data == nullptr) {
+        return;
+    }
+    buffer->flush = 1;
+    ngx_chain_t out{buffer, nullptr};
+    request.scan = nullptr;  // our own event is not the engine's
+    const bool cut_off = request.cut_off;
+    request.cut_off = false;  // this much still passes
+    ngx_http_output_filter(r, &out);
+    request.cut_off = cut_off;
+    request.scan = stream;
+}
+
+void collect_usage(Request& request) {
+    const StreamScan* stream = request.scan;
+    if (stream == nullptr) {
+        return;  // no answer: nothing was generated that anybody saw
+    }
+    core::Usage& usage = request.usage;
+    if (!stream->readable) {
+        // an error of the engine's own used no tokens; an encoded answer cannot be read
+        usage.exact = request.r->headers_out.status >= 300;
+        usage.prompt_tokens = usage.exact ? 0 : request.prompt_tokens;
+        return;
+    }
+    if (const auto& reported = stream->scan.usage()) {
+        usage.prompt_tokens = static_cast<uint32_t>(std::min<uint64_t>(reported->prompt_tokens, UINT32_MAX));
+        usage.cached_tokens = static_cast<uint32_t>(std::min<uint64_t>(reported->cached_tokens, UINT32_MAX));
+        usage.completion_tokens =
+            static_cast<uint32_t>(std::min<uint64_t>(reported->completion_tokens, UINT32_MAX));
+        usage.exact = true;
+        return;
+    }
+    usage.prompt_tokens = request.prompt_tokens;
+    usage.completion_tokens =
+        static_cast<uint32_t>(std::min<uint64_t>(stream->scan.content_events(), UINT32_MAX));
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,199 @@
+#include "ngx_module/nginx/upstream_hooks.hpp"
+
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/worker.hpp"
+
+namespace llm::nginx {
+namespace {
+
+core::RetryAnswer ask_for_retry(Request& request, core::Failure cause) {
+    core::WakeSet wakes;
+    core::RetryAnswer answer;
+    {
+        core::ZoneLock lock(zone());
+        answer = core::retry(lock, request.ticket, cause, static_cast<uint32_t>(loc_conf(request.r).retries),
+                             now_us(), random32(), wakes);
+    }
+    wake(wakes);
+    return answer;
+}
+
+bool take_answer(Request& request, const core::RetryAnswer& answer) {
+    if (answer.action != core::RetryAction::again) {
+        return false;
+    }
+    request.attempts = answer.attempts;
+    request.lease_released = false;
+    if (!set_target(request, answer.engine)) {
+        return false;
+    }
+    request.target_changed = true;
+    return true;
+}
+
+// The failure that a status of the engine stands for, if the user lets nginx repeat after it.
+bool repeatable_status(const ngx_http_upstream_t& u, core::Failure& cause) {
+    ngx_uint_t flag;
+    switch (u.headers_in.status_n) {
+        case NGX_HTTP_TOO_MANY_REQUESTS:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_429;
+            cause = core::Failure::status_429;
+            break;
+        case NGX_HTTP_BAD_GATEWAY:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_502;
+            cause = core::Failure::status_502;
+            break;
+        case NGX_HTTP_SERVICE_UNAVAILABLE:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_503;
+            cause = core::Failure::status_503;
+            break;
+        default:
+            return false;
+    }
+    flag |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    return (u.conf->next_upstream & flag) == flag;
+}
+
+ngx_int_t process_header(ngx_http_request_t* r);
+
+// Proxy exchanges its own callback when it goes from the status line to the headers, and back for another
+// attempt.
+void keep_wrapped(Request& request) {
+    ngx_http_upstream_t& u = *request.r->upstream;
+    if (u.process_header != process_header) {
+        request.process_header = u.process_header;
+        u.process_header = process_header;
+    }
+}
+
+// Calls proxy's own callback. What is no HTTP it would take for an answer in HTTP/0.9; no engine speaks that.
+ngx_int_t parse_head(Request& request) {
+    ngx_http_request_t* r = request.r;
+    const ngx_uint_t client_version = r->http_version;
+    const ngx_int_t result = request.process_header(r);
+    keep_wrapped(request);
+    if (result == NGX_OK && r->upstream->headers_in.status_n == 0) {
+        r->http_version = client_version;
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+    return result;
+}
+
+// nginx has read a response head (or something that is none).
+ngx_int_t process_header(ngx_http_request_t* r) {
+    Request& request = *get_request(r);
+    const ngx_int_t result = parse_head(request);
+    if (result == NGX_HTTP_UPSTREAM_INVALID_HEADER) {
+        request.garbage = true;
+    }
+    if (result != NGX_OK || request.stage != Stage::running) {
+        return result;
+    }
+    ngx_http_upstream_t& u = *r->upstream;
+    core::Failure cause;
+    if (repeatable_status(u, cause)) {
+        request.retry_ready = take_answer(request, ask_for_retry(request, cause));
+        if (request.retry_ready) {
+            return NGX_OK;  // nginx sees tries > 1 and goes to the next peer
+        }
+        u.peer.tries = 1;  // nothing left: the engine's own answer passes
+    } else {
+        core::WakeSet wakes;
+        {
+            core::ZoneLock lock(zone());
+            core::response_head(lock, request.ticket, static_cast<uint32_t>(u.headers_in.status_n), now_us(),
+                                random32(), wakes);
+        }
+        wake(wakes);
+    }
+    request.head_seen = true;
+    return NGX_OK;
+}
+
+// nginx is about to send the request once more.
+ngx_int_t reinit_request(ngx_http_request_t* r) {
+    Request& request = *get_request(r);
+    const ngx_int_t result = request.reinit_request(r);
+    keep_wrapped(request);
+    return result;
+}
+
+// Bytes of the body have arrived. When they were the last, the engine is free, however slowly the client
+// reads.
+ngx_int_t input_filter(void* data, ssize_t bytes) {
+    auto* r = static_cast<ngx_http_request_t*>(data);
+    Request& request = *get_request(r);
+    const ngx_int_t result = request.input_filter(data, bytes);
+    if (result != NGX_ERROR && r->upstream->length == 0) {
+        release_lease(request);
+    }
+    return result;
+}
+
+// Proxy chooses its input filter here, once it knows the framing.
+ngx_int_t input_filter_init(void* data) {
+    auto* r = static_cast<ngx_http_request_t*>(data);
+    Request& request = *get_request(r);
+    const ngx_int_t result = request.input_filter_init(data);
+    if (result == NGX_OK && !r->upstream->buffering) {
+        request.input_filter = r->upstream->input_filter;
+        r->upstream->input_filter = input_filter;
+    }
+    return result;
+}
+
+core::Outcome outcome_of(const Request& request, ngx_int_t status) {
+    if (status == 0 || status == NGX_DECLINED) {
+        return core::Outcome::completed;
+    }
+    if (status == NGX_HTTP_GATEWAY_TIME_OUT && !request.head_seen) {
+        return core::Outcome::timeout;
+    }
+    return status >= NGX_HTTP_INTERNAL_SERVER_ERROR ? core::Outcome::engine_error
+                                                    : core::Outcome::cancelled_running;
+}
+
+// The upstream is over: 0 complete, a status for a failure, NGX_ERROR or 499 when it was the client's doing.
+void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
+    Request& request = *get_request(r);
+    request.finished_upstream = r->upstream;
+    if (request.stage == Stage::running) {
+        if (status == 0 && request.head_seen && answer_is_cut_off(request)) {
+            status = NGX_HTTP_BAD_GATEWAY;  // closed without [DONE]: looks complete, is not
+            request.cut_off = true;
+        }
+        request.ended_by_engine = true;
+        request.outcome = outcome_of(request, status);
+        if (status > 0 && request.head_seen) {
+            send_error_event(request, status == NGX_HTTP_GATEWAY_TIME_OUT ? ErrorCode::engine_timeout
+                                                                          : ErrorCode::engine_error);
+        }
+        collect_usage(request);
+    }
+    request.finalize_request(r, status);
+}
+
+}  // namespace
+
+void wrap_upstream(Request& request) {
+    ngx_http_upstream_t* u = request.r->upstream;
+    if (request.wrapped_upstream == u) {
+        return;
+    }
+    request.wrapped_upstream = u;
+    request.process_header = u->process_header;
+    request.finalize_request = u->finalize_request;
+    request.input_filter_init = u->input_filter_init;
+    request.reinit_request = u->reinit_request;
+    u->reinit_request = reinit_request;
+    u->process_header = process_header;
+    u->finalize_request = finalize_request;
+    u->input_filter_init = input_filter_init;
+}
+
+bool move_to_next_engine(Request& request, core::Failure cause) {
+    return take_answer(request, ask_for_retry(request, cause));
+}
+
+}  // namespace llm::nginx

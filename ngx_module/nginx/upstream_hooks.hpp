@@ -1,0 +1,16 @@
+// nginx tells a balancer little of what becomes of its connection. These hooks, set on the request's own
+// upstream object, fill the gap: a response head that asks for another engine, the end of the engine's
+// answer, the way it ended.
+#pragma once
+
+#include "ngx_module/nginx/request.hpp"
+
+namespace llm::nginx {
+
+// Wraps the callbacks of request.r->upstream. Once per upstream object.
+void wrap_upstream(Request& request);
+
+// Asks the core where to go after a failed attempt, and prepares the next one. False when nothing is left.
+bool move_to_next_engine(Request& request, core::Failure cause);
+
+}  // namespace llm::nginx

@@ -1,0 +1,330 @@
+// Wake-ups between processes. A grant is written into the owner's ring in the zone; an eventfd then makes the
+// owner look. Nothing polls: the heartbeat, which also drains, is only the belt for a wake-up lost to a
+// crash.
+#include "ngx_module/nginx/worker.hpp"
+
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/request.hpp"
+#include "ngx_module/nginx/settings.hpp"
+#include "ngx_module/nginx/zone.hpp"
+#include "ngx_module/sources/hooks.hpp"
+#include "ngx_module/sources/sources.hpp"
+
+namespace llm::nginx {
+namespace {
+
+constexpr ngx_msec_t kHeartbeat = 250;  // ms; the core parks a process that is silent for 1 s
+constexpr int64_t kSuspectAfterUs =
+    600'000;  // a heartbeat older than this is worth asking whether the process lives
+constexpr uint32_t kEventBatch = 32;
+
+struct Worker {
+    core::Zone zone;
+    SharedRoot* root = nullptr;
+    uint32_t slot = core::kNone;
+    bool started = false;
+    bool leaving = false;
+    ngx_connection_t* bell = nullptr;
+    ngx_event_t heartbeat{};
+    ngx_event_t self_wake{};              // posted instead of writing to our own descriptor
+    ngx_connection_t timer_connection{};  // what nginx's debug log of the two events looks at
+    std::vector<Request*> parked;         // by ticket index
+};
+
+Worker& worker() {
+    static Worker instance;
+    return instance;
+}
+
+// Field 22 of /proc/PID/stat: clock ticks since boot at which the process started. 0 when it cannot be read.
+uint64_t process_start_time(ngx_pid_t pid) {
+    char path[64];
+    std::snprintf(path, sizeof(path), "/proc/%d/stat", static_cast<int>(pid));
+    FILE* file = std::fopen(path, "re");
+    if (file == nullptr) {
+        return 0;
+    }
+    char line[1024];
+    const bool read = std::fgets(line, sizeof(line), file) != nullptr;
+    std::fclose(file);
+    // the command name, in parentheses, may hold anything: count fields after the last ')'
+    const char* rest = read ? std::strrchr(line, ')') : nullptr;
+    unsigned long long start = 0;
+    if (rest == nullptr || std::sscanf(rest + 1,
+                                       " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                                       "%*d %*d %llu",
+                                       &start) != 1) {
+        return 0;
+    }
+    return start;
+}
+
+bool is_dead(const core::ProcessView& process) {
+    if (kill(process.pid, 0) == -1 && ngx_errno == ESRCH) {
+        return true;
+    }
+    const uint64_t start = process_start_time(process.pid);
+    return start != 0 && process.start_time != 0 && start != process.start_time;
+}
+
+// Frees what dead processes held. `everybody` asks about all, else only about those whose heartbeat is
+// overdue.
+void reap_dead(bool everybody) {
+    static core::ProcessView processes[core::kMaxProcesses];
+    Worker& self = worker();
+    const uint32_t count = core::list_processes(self.zone, processes, core::kMaxProcesses);
+    const int64_t now = now_us();
+    for (uint32_t i = 0; i < count; ++i) {
+        const core::ProcessView& process = processes[i];
+        if (process.slot == self.slot || (!everybody && now - process.heartbeat_us < kSuspectAfterUs) ||
+            !is_dead(process)) {
+            continue;
+        }
+        core::WakeSet wakes;
+        uint32_t leases;
+        {
+            core::ZoneLock lock(self.zone);
+            leases = core::reap_process(lock, process.slot, process.epoch, now, wakes);
+        }
+        wake(wakes);
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: worker %P died, %uD leases returned",
+                      process.pid, leases);
+    }
+}
+
+void drain() {
+    Worker& self = worker();
+    core::Event events[kEventBatch];
+    uint32_t count;
+    do {
+        {
+            core::ZoneLock lock(self.zone);
+            count = core::drain_events(lock, self.slot, events, kEventBatch, now_us());
+        }
+        for (uint32_t i = 0; i < count; ++i) {
+            Request* request =
+                events[i].ticket.index < self.parked.size() ? self.parked[events[i].ticket.index] : nullptr;
+            if (request != nullptr && request->ticket == events[i].ticket) {
+                handle_event(*request, events[i]);
+            }
+        }
+    } while (count == kEventBatch);
+}
+
+void log_sweep(const core::SweepResult& result) {
+    if (result.forgotten_engines > 0) {
+        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                      "llm: engine \"%s\" forgotten (%uD in all): its key is gone", result.forgotten,
+                      result.forgotten_engines);
+    }
+    if (result.expired_grants > 0) {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                      "llm: %uD grants were not taken up and returned to the queue", result.expired_grants);
+    }
+}
+
+void on_heartbeat(ngx_event_t* event) {
+    Worker& self = worker();
+    core::WakeSet wakes;
+    core::SweepResult swept;
+    const int64_t now = now_us();
+    {
+        core::ZoneLock lock(self.zone);
+        if (self.slot != core::kNone) {
+            core::heartbeat(lock, self.slot, now, wakes);
+        }
+        swept = core::sweep(lock, now, wall_s(), random32(), wakes);
+    }
+    wake(wakes);
+    log_sweep(swept);
+    reap_dead(false);
+    if (self.slot != core::kNone) {
+        drain();
+    }
+    ngx_add_timer(event, kHeartbeat);
+}
+
+// Read handler of the wake-up descriptor. Edge-triggered: each write is a new edge, so the counter need not
+// be read. nginx also calls it at the start of a graceful shutdown, with close set, because the connection is
+// marked idle.
+void on_bell(ngx_event_t* event) {
+    auto* connection = static_cast<ngx_connection_t*>(event->data);
+    if (connection->close) {
+        connection->close = 0;  // stay: what is queued here still needs its wake-ups
+        worker().leaving = true;
+        sources::stop();
+        return;
+    }
+    drain();
+}
+
+void on_self_wake(ngx_event_t*) {
+    drain();
+}
+
+bool open_bell(Worker& self, ngx_log_t* log) {
+    const int fd = self.root->wake_fd[self.slot % kWakeFds];
+    self.bell = ngx_get_connection(fd, log);
+    if (self.bell == nullptr) {
+        return false;
+    }
+    self.bell->idle = 1;
+    self.bell->read->channel = 1;  // not a socket of a client: no alert when it is open at exit
+    self.bell->read->log = log;
+    self.bell->write->log = log;
+    self.bell->log = log;
+    self.bell->read->handler = on_bell;
+    if (ngx_add_event(self.bell->read, NGX_READ_EVENT, NGX_CLEAR_EVENT) != NGX_OK) {
+        ngx_free_connection(self.bell);
+        self.bell = nullptr;
+        return false;
+    }
+    return true;
+}
+
+void start_timers(Worker& self, ngx_log_t* log) {
+    self.timer_connection.fd = static_cast<ngx_socket_t>(-1);
+    self.heartbeat.handler = on_heartbeat;
+    self.heartbeat.log = log;
+    self.heartbeat.data = &self.timer_connection;
+    self.heartbeat.cancelable = 1;
+    // spread the workers over the interval
+    ngx_add_timer(&self.heartbeat, 1 + random32() % kHeartbeat);
+    self.self_wake.handler = on_self_wake;
+    self.self_wake.log = log;
+    self.self_wake.data = &self.timer_connection;
+}
+
+std::string_view engine_key(std::string_view engine_id) {
+    const MainConf* conf = main_conf(const_cast<ngx_cycle_t*>(ngx_cycle));
+    return conf == nullptr ? std::string_view{} : announced_engine_key(*conf, engine_id);
+}
+
+bool start_sources(Worker& self, ngx_cycle_t* cycle, const MainConf& conf) {
+    sources::Hooks hooks;
+    hooks.zone = &self.zone;
+    hooks.now_us = now_us;
+    hooks.wall_s = wall_s;
+    hooks.wake = wake;
+    hooks.engine_key = engine_key;
+    return sources::start(cycle, conf.options->clients, conf.options->redis, hooks);
+}
+
+}  // namespace
+
+ngx_int_t start_worker(ngx_cycle_t* cycle) {
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {
+        return NGX_OK;
+    }
+    MainConf* conf = main_conf(cycle);
+    if (conf == nullptr || conf->zone == nullptr) {
+        return NGX_OK;
+    }
+    Worker& self = worker();
+    const auto* context = static_cast<const ZoneContext*>(conf->zone->data);
+    self.zone = context->zone;
+    self.root = context->root;
+    self.parked.assign(self.zone.plan().requests, nullptr);
+    core::WakeSet wakes;
+    {
+        const uint64_t start = process_start_time(ngx_pid);
+        core::ZoneLock lock(self.zone);
+        self.slot = core::attach_process(lock, ngx_pid, start, now_us());
+    }
+    // the worker that died may be the one we replace
+    reap_dead(true);
+    apply_configuration(*conf, self.zone, cycle->log, wakes);
+    wake(wakes);
+
+    if (self.slot == core::kNone) {
+        ngx_log_error(
+            NGX_LOG_ERR, cycle->log, 0,
+            "llm: all %uD process slots are taken; this worker refuses what it cannot dispatch at once",
+            core::kMaxProcesses);
+    } else if (!open_bell(self, cycle->log)) {
+        return NGX_ERROR;
+    }
+    start_timers(self, cycle->log);
+    self.started = true;
+    return start_sources(self, cycle, *conf) ? NGX_OK : NGX_ERROR;
+}
+
+void stop_worker(ngx_cycle_t*) {
+    Worker& self = worker();
+    if (!self.started) {
+        return;
+    }
+    self.started = false;
+    sources::stop();
+    if (self.heartbeat.timer_set) {
+        ngx_del_timer(&self.heartbeat);
+    }
+    if (self.self_wake.posted) {
+        ngx_delete_posted_event(&self.self_wake);
+    }
+    core::WakeSet wakes;
+    if (self.slot != core::kNone) {
+        core::ZoneLock lock(self.zone);
+        core::detach_process(lock, self.slot, now_us(), wakes);
+    }
+    self.slot = core::kNone;
+    wake(wakes);
+}
+
+core::Zone& zone() {
+    return worker().zone;
+}
+
+uint32_t process_slot() {
+    return worker().slot;
+}
+
+int64_t now_us() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<int64_t>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
+}
+
+int64_t wall_s() {
+    return ngx_time();
+}
+
+uint32_t random32() {
+    // random() has 31 bits; nginx seeds it per worker
+    return static_cast<uint32_t>(ngx_random()) ^ (static_cast<uint32_t>(ngx_random()) << 16);
+}
+
+void wake(const core::WakeSet& wakes) {
+    if (wakes.empty()) {
+        return;
+    }
+    Worker& self = worker();
+    wakes.for_each([&](uint32_t slot) {
+        if (slot == self.slot) {
+            if (self.started) {
+                ngx_post_event(&self.self_wake, &ngx_posted_events);
+            }
+            return;
+        }
+        const uint64_t one = 1;
+        // a full counter (2^64 - 1 unread writes) would mean that the target is awake anyway
+        [[maybe_unused]] const ssize_t written =
+            write(self.root->wake_fd[slot % kWakeFds], &one, sizeof(one));
+    });
+}
+
+bool leaving() {
+    return worker().leaving || ngx_exiting || ngx_quit || ngx_terminate;
+}
+
+void register_parked(core::Ticket ticket, Request* request) {
+    if (ticket.index < worker().parked.size()) {
+        worker().parked[ticket.index] = request;
+    }
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,140 @@
+#include "ngx_module/nginx/zone.hpp"
+
+#include <sys/eventfd.h>
+#include <new>
+
+#include "ngx_module/nginx/conf.hpp"
+
+namespace llm::nginx {
+namespace {
+
+// nginx hands a zone on to the next cycle when name, size and tag agree. A constant with the layout's
+// version, unlike the address of a symbol, survives a module loaded elsewhere and changes exactly when the
+// layout does.
+void* zone_tag() {
+    return reinterpret_cast<void*>(uintptr_t{0x6c6c6d00} + core::kLayoutVersion);
+}
+
+// nginx's slab allocator keeps its own head and a descriptor per page in front of what it gives out.
+size_t usable_bytes(size_t zone_bytes) {
+    const size_t pages = zone_bytes / ngx_pagesize;
+    const size_t overhead = sizeof(ngx_slab_pool_t) + 64 * sizeof(ngx_slab_page_t) +
+                            pages * sizeof(ngx_slab_page_t) + 4 * ngx_pagesize;
+    return zone_bytes > overhead ? ((zone_bytes - overhead) / ngx_pagesize) * ngx_pagesize : 0;
+}
+
+size_t core_bytes(size_t zone_bytes) {
+    const size_t usable = usable_bytes(zone_bytes);
+    return usable > sizeof(SharedRoot) ? (usable - sizeof(SharedRoot)) & ~size_t{63} : 0;
+}
+
+void lock_zone(void* mutex) {
+    ngx_shmtx_lock(static_cast<ngx_shmtx_t*>(mutex));
+}
+
+void unlock_zone(void* mutex) {
+    ngx_shmtx_unlock(static_cast<ngx_shmtx_t*>(mutex));
+}
+
+bool make_wake_fds(SharedRoot& root, ngx_log_t* log) {
+    for (int& fd : root.wake_fd) {
+        fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (fd < 0) {
+            ngx_log_error(NGX_LOG_EMERG, log, ngx_errno, "llm_zone: eventfd() failed");
+            return false;
+        }
+    }
+    return true;
+}
+
+// Runs in the master before any worker of the cycle exists. With `old_data` the zone is live: nothing in it
+// may change, because the rest of the reload may still fail.
+ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
+    auto* context = static_cast<ZoneContext*>(shm_zone->data);
+    auto* pool = reinterpret_cast<ngx_slab_pool_t*>(shm_zone->shm.addr);
+    ngx_log_t* log = shm_zone->shm.log;
+    const core::LockOps ops{lock_zone, unlock_zone, &pool->mutex};
+
+    if (old_data != nullptr) {
+        context->root = static_cast<ZoneContext*>(old_data)->root;
+    } else if (shm_zone->shm.exists) {
+        context->root = static_cast<SharedRoot*>(pool->data);
+    } else {
+        const size_t bytes = core_bytes(shm_zone->shm.size);
+        // page aligned, like every allocation of a page and more
+        auto* root = static_cast<SharedRoot*>(ngx_slab_calloc(pool, sizeof(SharedRoot) + bytes));
+        if (root == nullptr || !core::format_zone(root->core, bytes)) {
+            ngx_log_error(NGX_LOG_EMERG, log, 0, "llm_zone \"%V\": %uz bytes cannot be carved",
+                          &shm_zone->shm.name, shm_zone->shm.size);
+            return NGX_ERROR;
+        }
+        if (!make_wake_fds(*root, log)) {
+            return NGX_ERROR;
+        }
+        root->core_bytes = bytes;
+        pool->data = root;
+        context->root = root;
+    }
+    if (!context->zone.attach(context->root->core, context->root->core_bytes, ops)) {
+        ngx_log_error(NGX_LOG_EMERG, log, 0, "llm_zone \"%V\": the zone has another layout",
+                      &shm_zone->shm.name);
+        return NGX_ERROR;
+    }
+    if (old_data == nullptr) {
+        const core::ZonePlan& plan = context->zone.plan();
+        ngx_log_error(NGX_LOG_NOTICE, log, 0, "llm_zone \"%V\" holds %uD clients, %uD requests, %uD engines",
+                      &shm_zone->shm.name, plan.clients, plan.requests, plan.engines);
+    }
+    return NGX_OK;
+}
+
+// A zone of another size or layout is a new zone: what waits in the old one is answered by the old workers.
+void warn_of_new_zone(ngx_conf_t* cf, const MainConf& conf) {
+    if (ngx_cycle == nullptr || ngx_is_init_cycle(ngx_cycle) || ngx_test_config) {
+        return;
+    }
+    const MainConf* old = main_conf(const_cast<ngx_cycle_t*>(ngx_cycle));
+    if (old == nullptr || old->zone == nullptr) {
+        return;
+    }
+    if (view(old->zone_name) != view(conf.zone_name) || old->zone_size != conf.zone_size) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "llm_zone has changed: a new zone starts empty, counters and queues begin anew");
+    }
+}
+
+}  // namespace
+
+std::string check_zone_size(size_t bytes) {
+    const core::ZonePlan plan = core::plan_zone(core_bytes(bytes));
+    if (plan.ok) {
+        return {};
+    }
+    size_t needed = plan.min_bytes;
+    while (!core::plan_zone(core_bytes(needed)).ok) {
+        needed += ngx_pagesize;
+    }
+    return "expected at least " + std::to_string((needed + 1023) / 1024) + "k";
+}
+
+ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {
+    const core::ZonePlan plan = core::plan_zone(core_bytes(conf.zone_size));
+    if (conf.queue_size > plan.requests) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_queue_size\": %ui is more than the %uD requests that llm_zone \"%V\" holds",
+                           conf.queue_size, plan.requests, &conf.zone_name);
+        return NGX_ERROR;
+    }
+    ngx_shm_zone_t* zone = ngx_shared_memory_add(cf, &conf.zone_name, conf.zone_size, zone_tag());
+    void* memory = ngx_pcalloc(cf->pool, sizeof(ZoneContext));
+    if (zone == nullptr || memory == nullptr) {
+        return NGX_ERROR;
+    }
+    zone->data = new (memory) ZoneContext();
+    zone->init = init_zone;
+    conf.zone = zone;
+    warn_of_new_zone(cf, conf);
+    return NGX_OK;
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,41 @@
+// The module's shared memory zone: declared while the configuration is read, carved by the core on first use,
+// inherited by every worker and by every later cycle that names the same zone and size.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <string>
+
+#include "ngx_module/core/zone.hpp"
+
+namespace llm::nginx {
+
+struct MainConf;
+
+constexpr size_t kDefaultZoneSize = 64 * 1024 * 1024;
+
+// Wake-up file descriptors, shared by the process slots (slot modulo their number). Two processes on one
+// descriptor only means that one of them sometimes looks into its ring in vain; 64 keeps us far from
+// RLIMIT_NOFILE.
+constexpr uint32_t kWakeFds = 64;
+
+// What nginx's side keeps in the zone next to the core's region.
+struct SharedRoot {
+    int wake_fd[kWakeFds];  // eventfds made by the master: the numbers hold in all its descendants
+    size_t core_bytes;
+    alignas(64) unsigned char core[];
+};
+
+// Per cycle, in the configuration pool: shm_zone->data.
+struct ZoneContext {
+    core::Zone zone;
+    SharedRoot* root;
+};
+
+// Empty, or why a zone of this size cannot work.
+std::string check_zone_size(size_t bytes);
+
+// Declares the zone of the configuration.
+ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf);
+
+}  // namespace llm::nginx
