@@ -13,10 +13,10 @@ struct Footprint {
     int64_t left = 0;
 };
 
-// The most slots that all sequences hold together at any later moment, if each takes one slot per step and frees
-// everything when its `left` is used up. Sorted by `left`, largest first, the peak lies at the moment when one of
-// them ends: max over i of left(i)·(i+1) + sum of used(0..i). (LightLLM's admission rule.) O(n log n).
-// Sorts `all` in place.
+// The most slots that all sequences hold together at any later moment, if each takes one slot per step and
+// frees everything when its `left` is used up. Sorted by `left`, largest first, the peak lies at the moment
+// when one of them ends: max over i of left(i)·(i+1) + sum of used(0..i). (LightLLM's admission rule.) O(n
+// log n). Sorts `all` in place.
 int64_t peak_slots(std::vector<Footprint>& all);
 
 // How long answers were lately: the guess for those that are still being written.
@@ -25,8 +25,8 @@ class OutputLengths {
     void record(int32_t n_tokens);
 
     // Tokens that a sequence which has produced `so_far` of at most `limit` will still produce: the 90th
-    // percentile of recent outputs, less what it has. A sequence that is already longer is expected to go on for
-    // kStep more, again and again. Before kEnough outputs were seen: the whole limit.
+    // percentile of recent outputs, less what it has. A sequence that is already longer is expected to go on
+    // for kStep more, again and again. Before kEnough outputs were seen: the whole limit.
     int32_t remaining(int32_t so_far, int32_t limit) const;
 
   private:

@@ -38,8 +38,8 @@ uint64_t seed_of(uint64_t seed, int32_t choice) {
 
 }  // namespace
 
-EngineCore::EngineCore(std::unique_ptr<Backend> backend, const Tokenizer& tokenizer, const EngineOptions& options,
-                       Clock clock)
+EngineCore::EngineCore(std::unique_ptr<Backend> backend, const Tokenizer& tokenizer,
+                       const EngineOptions& options, Clock clock)
     : backend_(std::move(backend)),
       tokenizer_(tokenizer),
       options_(options),
@@ -109,6 +109,11 @@ bool EngineCore::step(std::vector<Event>& events) {
         return false;
     }
     const double start = clock_();
+    for (const PlannedRow& row : plan.rows) {
+        if (!std::exchange(row.sequence->queue_counted, true)) {
+            stats_.queue_time.observe(start - row.sequence->arrived);
+        }
+    }
     backend_->launch(builder_.build(plan));
     backend_->wait(result_);
     const double now = clock_();

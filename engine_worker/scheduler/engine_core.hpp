@@ -22,9 +22,9 @@ namespace llm::engine {
 using Clock = std::function<double()>;
 
 struct EngineOptions {
-    int32_t max_running = 64;          // sequences; lowered to what the backend can take
-    double step_target_ms = 0;         // SchedulerOptions::step_target_ms
-    std::vector<int32_t> end_tokens;   // tokens that end the text
+    int32_t max_running = 64;         // sequences; lowered to what the backend can take
+    double step_target_ms = 0;        // SchedulerOptions::step_target_ms
+    std::vector<int32_t> end_tokens;  // tokens that end the text
     uint64_t hash_key = 0;
 };
 
@@ -44,8 +44,8 @@ class EngineCore {
     // The request ends here and frees its memory; no further event names it. Unknown ids are ignored.
     void cancel(uint64_t request);
 
-    // Runs one step and appends what it brought. False: there was nothing to do. Throws std::runtime_error when
-    // the backend failed; the core is then only good for fail().
+    // Runs one step and appends what it brought. False: there was nothing to do. Throws std::runtime_error
+    // when the backend failed; the core is then only good for fail().
     bool step(std::vector<Event>& events);
 
     // Ends every request with FinishReason::failed.

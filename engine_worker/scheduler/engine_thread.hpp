@@ -26,10 +26,10 @@ class EngineThread {
     ~EngineThread();  // stops after the current step; unfinished requests get no further event
 
     void submit(Request request);
-    void cancel(uint64_t request);        // honoured before the next step
-    std::vector<Event> take_events();     // in order
-    EngineStats stats() const;            // as of the last step
-    std::string failure() const;          // why the backend is lost; empty = it is not
+    void cancel(uint64_t request);     // honoured before the next step
+    std::vector<Event> take_events();  // in order
+    EngineStats stats() const;         // as of the last step
+    std::string failure() const;       // why the backend is lost; empty = it is not
 
   private:
     void run();

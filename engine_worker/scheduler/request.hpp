@@ -23,8 +23,8 @@ struct Sampling {
     std::vector<std::pair<int32_t, float>> logit_bias;
     int32_t n_logprobs = -1;  // as SampleParams::n_logprobs
 
-    int32_t max_tokens = 0;   // > 0; the engine lowers it to what context and memory hold
-    int32_t min_tokens = 0;   // no end-of-text token before
+    int32_t max_tokens = 0;  // > 0; the engine lowers it to what context and memory hold
+    int32_t min_tokens = 0;  // no end-of-text token before
     bool ignore_eos = false;
     std::vector<int32_t> stop_tokens;  // end the text like an end-of-text token
     std::vector<std::string> stop;     // strings that end the text; not empty ones
@@ -39,7 +39,7 @@ struct Request {
     std::vector<std::vector<int32_t>> prompts;  // at least one, none empty
     int32_t n = 1;                              // choices per prompt; choice c of prompt p has index p·n + c
     int32_t priority_class = kDefaultPriorityClass;
-    std::string salt;                           // who shares cached prefixes with whom
+    std::string salt;  // who shares cached prefixes with whom
     Sampling sampling;
 };
 
@@ -54,7 +54,7 @@ struct Event {
     int32_t completion_tokens = 0;  // of this choice so far
     int32_t cached_tokens = 0;      // of this choice's prompt, taken from the prefix cache
     std::vector<TokenLogprob> logprobs;  // empty, or the token itself and then the asked-for best ones
-    std::string error;              // with FinishReason::failed: one sentence
+    std::string error;                   // with FinishReason::failed: one sentence
 };
 
 }  // namespace llm::engine

@@ -10,7 +10,9 @@ namespace {
 constexpr int32_t kBlock = BlockManager::kBlockSize;
 constexpr double kStretch = 1.5;  // a step with prefill may take this many times the decodes alone
 
-int32_t blocks_for(int32_t n_tokens) { return (n_tokens + kBlock - 1) / kBlock; }
+int32_t blocks_for(int32_t n_tokens) {
+    return (n_tokens + kBlock - 1) / kBlock;
+}
 
 // Who keeps their memory when it runs out: the first of these.
 bool before(const Sequence& a, const Sequence& b) {
@@ -58,7 +60,8 @@ const Plan& Scheduler::plan(double now) {
     return plan_;
 }
 
-// ---- admission ---------------------------------------------------------------------------------------------
+// ---- admission
+// ---------------------------------------------------------------------------------------------
 
 void Scheduler::admit(double now) {
     for (size_t i = 0; i < waiting_.size();) {
@@ -160,7 +163,8 @@ void Scheduler::start(size_t waiting_index, double now) {
     running_.push_back(std::move(sequence));
 }
 
-// ---- preemption and memory ---------------------------------------------------------------------------------
+// ---- preemption and memory
+// ---------------------------------------------------------------------------------
 
 void Scheduler::preempt(Sequence& victim, double now) {
     const auto at =
@@ -209,7 +213,8 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n_tokens, double now) {
     return std::min(n_tokens, static_cast<int32_t>(sequence.blocks.size()) * kBlock);
 }
 
-// ---- the step ----------------------------------------------------------------------------------------------
+// ---- the step
+// ----------------------------------------------------------------------------------------------
 
 void Scheduler::sort_running(bool decoding) {
     order_.clear();
@@ -218,7 +223,8 @@ void Scheduler::sort_running(bool decoding) {
             order_.push_back(sequence.get());
         }
     }
-    std::sort(order_.begin(), order_.end(), [](const Sequence* a, const Sequence* b) { return before(*a, *b); });
+    std::sort(order_.begin(), order_.end(),
+              [](const Sequence* a, const Sequence* b) { return before(*a, *b); });
 }
 
 void Scheduler::plan_decodes(double now) {
@@ -241,8 +247,8 @@ void Scheduler::plan_decodes(double now) {
 void Scheduler::plan_prefill(double now) {
     int32_t room = options_.max_step_tokens;
     if (plan_.load.decodes > 0) {
-        const double target = options_.step_target_ms > 0 ? options_.step_target_ms
-                                                          : kStretch * cost_.predict(plan_.load);
+        const double target =
+            options_.step_target_ms > 0 ? options_.step_target_ms : kStretch * cost_.predict(plan_.load);
         room = std::max(cost_.prefill_room(plan_.load, target, 2 * options_.min_chunk), options_.min_chunk);
         room = std::min(room, options_.max_step_tokens - plan_.load.decodes);
     }

@@ -1,12 +1,16 @@
 // Who computes what in the next step: admit → plan → (run) → commit.
 //
 // Order is (class, resumed before new, arrival); a lower class number is sooner. The rules:
-//  * Every running sequence that has its prompt in memory decodes one token in every step. Prefill comes after, in
-//    chunks that fit the step's time target, so that nobody's text stalls because somebody else's prompt is long.
-//  * The first in line starts when a seat is free and the memory that all will hold at the worst later moment fits
-//    (admission.hpp). If not, running sequences of strictly lower classes that had their quantum of steps make room.
-//    Equal classes never do: they would take turns throwing away each other's work.
-//  * If the guess behind admission was wrong and memory runs out, the last in order gives up its blocks. The first
+//  * Every running sequence that has its prompt in memory decodes one token in every step. Prefill comes
+//  after, in
+//    chunks that fit the step's time target, so that nobody's text stalls because somebody else's prompt is
+//    long.
+//  * The first in line starts when a seat is free and the memory that all will hold at the worst later moment
+//  fits
+//    (admission.hpp). If not, running sequences of strictly lower classes that had their quantum of steps
+//    make room. Equal classes never do: they would take turns throwing away each other's work.
+//  * If the guess behind admission was wrong and memory runs out, the last in order gives up its blocks. The
+//  first
 //    in order therefore always gets on, whatever the others do.
 //  * A preempted sequence keeps its tokens; its full blocks stay findable until somebody needs them.
 // One thread; nothing here knows a clock, the backend or the text.
@@ -25,13 +29,13 @@
 namespace llm::engine {
 
 struct SchedulerOptions {
-    int32_t max_running = 64;        // seats
-    int32_t max_step_tokens = 512;   // at least max_running + min_chunk
-    int32_t n_blocks = 0;            // of BlockManager::kBlockSize slots
-    int32_t min_chunk = 32;          // prefill tokens that a step takes however long decodes last; > 0
-    int32_t quantum = 16;            // steps that an admitted sequence may keep its seat
-    double step_target_ms = 0;       // longest step while somebody decodes; 0 = 1.5 times the decodes alone
-    uint64_t hash_key = 0;           // see BlockManager
+    int32_t max_running = 64;       // seats
+    int32_t max_step_tokens = 512;  // at least max_running + min_chunk
+    int32_t n_blocks = 0;           // of BlockManager::kBlockSize slots
+    int32_t min_chunk = 32;         // prefill tokens that a step takes however long decodes last; > 0
+    int32_t quantum = 16;           // steps that an admitted sequence may keep its seat
+    double step_target_ms = 0;      // longest step while somebody decodes; 0 = 1.5 times the decodes alone
+    uint64_t hash_key = 0;          // see BlockManager
 };
 
 // One sequence's part of a step: tokens [n_computed, n_computed + n_tokens).
@@ -54,15 +58,16 @@ class Scheduler {
     // Puts a sequence in line. Its prompt and max_tokens must fit max_slots(), else it could never run.
     void add(std::unique_ptr<Sequence> sequence);
 
-    // Plans the next step; `now` only stamps sequences. No rows = nothing to do. The plan's pointers stay valid
-    // until a sequence is removed or the next plan is made.
+    // Plans the next step; `now` only stamps sequences. No rows = nothing to do. The plan's pointers stay
+    // valid until a sequence is removed or the next plan is made.
     const Plan& plan(double now);
 
-    // The row's tokens are in memory now: full blocks become findable. Call it for every row of a completed step,
-    // before a sampled token is appended.
+    // The row's tokens are in memory now: full blocks become findable. Call it for every row of a completed
+    // step, before a sampled token is appended.
     void commit(const PlannedRow& row);
 
-    // Takes a finished or cancelled sequence out, wherever it is, and frees its memory. Null: no such sequence.
+    // Takes a finished or cancelled sequence out, wherever it is, and frees its memory. Null: no such
+    // sequence.
     std::unique_ptr<Sequence> remove(uint64_t id);
 
     // A sequence ended by itself after n_tokens: feeds the guess of how long others will be.
@@ -93,8 +98,8 @@ class Scheduler {
     void enqueue(std::unique_ptr<Sequence> sequence);
     Footprint footprint(const Sequence& sequence) const;
 
-    // Grows the sequence's blocks to cover `n_tokens`; makes room by preempting those behind it in order. Returns
-    // the tokens that are covered (all, or fewer when nobody is behind it any more).
+    // Grows the sequence's blocks to cover `n_tokens`; makes room by preempting those behind it in order.
+    // Returns the tokens that are covered (all, or fewer when nobody is behind it any more).
     int32_t reserve(Sequence& sequence, int32_t n_tokens, double now);
     void plan_decodes(double now);
     void plan_prefill(double now);

@@ -23,30 +23,31 @@ struct Sequence {
     int32_t n_prompt = 0;
     int32_t max_tokens = 0;  // of generated ones
     std::shared_ptr<const Sampling> sampling;
-    uint64_t seed = 0;       // the request's, told apart by choice
+    uint64_t seed = 0;  // the request's, told apart by choice
 
     // Memory; only while running. Blocks cover at least the computed tokens.
-    uint64_t root = 0;            // start of the hash chain (the salt)
-    uint64_t chain = 0;           // hash after the published blocks
-    int32_t n_published = 0;      // blocks that are findable (or taken over from the cache)
-    int32_t n_computed = 0;       // tokens whose keys and values are in memory
+    uint64_t root = 0;        // start of the hash chain (the salt)
+    uint64_t chain = 0;       // hash after the published blocks
+    int32_t n_published = 0;  // blocks that are findable (or taken over from the cache)
+    int32_t n_computed = 0;   // tokens whose keys and values are in memory
     std::vector<int32_t> blocks;
 
     // The scheduler's notes.
     bool running = false;
-    bool sure = false;            // ran out of memory once: from now on planned with its whole limit
-    int32_t n_planned = 0;        // tokens it computes in the step being planned
-    int64_t admitted_step = 0;    // step in which it was last admitted
-    uint32_t table_epoch = 0;     // grows with every admission: an older copy of its block table is stale
+    bool sure = false;          // ran out of memory once: from now on planned with its whole limit
+    int32_t n_planned = 0;      // tokens it computes in the step being planned
+    int64_t admitted_step = 0;  // step in which it was last admitted
+    uint32_t table_epoch = 0;   // grows with every admission: an older copy of its block table is stale
     uint32_t preemptions = 0;
-    int32_t n_cached = -1;        // prompt tokens found in the cache at first admission; -1 = never admitted
+    int32_t n_cached = -1;  // prompt tokens found in the cache at first admission; -1 = never admitted
 
     // Times in seconds of the engine's clock.
     double arrived = 0;
     double waiting_since = 0;
-    double first_token = 0;       // 0 = none yet
+    bool queue_counted = false;  // its time in line is in the statistics
+    double first_token = 0;      // 0 = none yet
     double last_token = 0;
-    double charged_until = 0;     // user seconds are counted up to here
+    double charged_until = 0;  // user seconds are counted up to here
 
     // End of text and logprobs; the engine core's.
     std::unique_ptr<TextOutput> text;

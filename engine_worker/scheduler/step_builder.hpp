@@ -11,13 +11,13 @@ namespace llm::engine {
 
 class StepBuilder {
   public:
-    // Valid until the next build() and as long as the plan's sequences stay as they are. O(tokens of the step),
-    // plus the whole context of sequences whose row moved.
+    // Valid until the next build() and as long as the plan's sequences stay as they are. O(tokens of the
+    // step), plus the whole context of sequences whose row moved.
     const Step& build(const Plan& plan);
 
   private:
-    // Which sequence's slots a row of the table already holds, and how many of them. Most rows keep their sequence
-    // from step to step; then only the newest slots are written.
+    // Which sequence's slots a row of the table already holds, and how many of them. Most rows keep their
+    // sequence from step to step; then only the newest slots are written.
     struct TableRow {
         uint64_t sequence = 0;
         uint32_t epoch = 0;

@@ -13,7 +13,8 @@ constexpr double kRidge = 1e-4;
 
 // Scaled so that every term is about 1 at a common load; the ridge then weighs on all alike.
 std::array<double, StepCost::kTerms> StepCost::features(const Load& load) {
-    return {1.0, load.decodes / 16.0, static_cast<double>(load.context_tokens) / 4096.0, load.prefill_tokens / 64.0};
+    return {1.0, load.decodes / 16.0, static_cast<double>(load.context_tokens) / 4096.0,
+            load.prefill_tokens / 64.0};
 }
 
 void StepCost::observe(const Load& load, double ms) {
@@ -28,8 +29,8 @@ void StepCost::observe(const Load& load, double ms) {
     solve();
 }
 
-// Gaussian elimination; a term that comes out negative (noise: more work never takes less time) is struck out and
-// the rest solved again.
+// Gaussian elimination; a term that comes out negative (noise: more work never takes less time) is struck out
+// and the rest solved again.
 void StepCost::solve() {
     std::array<bool, kTerms> off{};
     for (int round = 0; round < kTerms; ++round) {

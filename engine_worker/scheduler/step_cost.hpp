@@ -1,8 +1,9 @@
-// What a step costs: milliseconds = a + b·decodes + c·context tokens + d·prefill tokens, learnt while running.
+// What a step costs: milliseconds = a + b·decodes + c·context tokens + d·prefill tokens, learnt while
+// running.
 //
-// Recursive least squares would need care when a feature stands still for a long time (no prefill for minutes); so
-// the four sums of ordinary least squares are kept, each step a little less than the one before, and a small ridge
-// keeps the solution defined. Solving 4 equations takes well under a microsecond.
+// Recursive least squares would need care when a feature stands still for a long time (no prefill for
+// minutes); so the four sums of ordinary least squares are kept, each step a little less than the one before,
+// and a small ridge keeps the solution defined. Solving 4 equations takes well under a microsecond.
 #pragma once
 
 #include <array>

@@ -24,7 +24,9 @@ size_t possible_stop(std::string_view text, const std::vector<std::string>& stop
 TextOutput::TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop)
     : decoder_(tokenizer), stops_(stops), include_stop_(include_stop) {}
 
-bool TextOutput::push(int32_t token, std::string& out) { return take(decoder_.push(token), out); }
+bool TextOutput::push(int32_t token, std::string& out) {
+    return take(decoder_.push(token), out);
+}
 
 bool TextOutput::finish(std::string& out) {
     const bool stopped = take(decoder_.flush(), out);

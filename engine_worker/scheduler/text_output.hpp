@@ -14,11 +14,12 @@ class TextOutput {
     // `stops` must outlive this object and hold no empty string.
     TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop);
 
-    // Takes one token and appends to `out` what is certain now. True: a stop string was completed, the text ends
-    // here (`out` has got what stood before it, with it if include_stop). O(held text · stop strings).
+    // Takes one token and appends to `out` what is certain now. True: a stop string was completed, the text
+    // ends here (`out` has got what stood before it, with it if include_stop). O(held text · stop strings).
     bool push(int32_t token, std::string& out);
 
-    // The text ends for another reason: appends what was held back. True: it completed a stop string after all.
+    // The text ends for another reason: appends what was held back. True: it completed a stop string after
+    // all.
     bool finish(std::string& out);
 
   private:

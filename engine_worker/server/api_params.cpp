@@ -43,7 +43,8 @@ std::vector<std::string> parse_stop(const Params& params) {
         }
         const auto& text = one.get_ref<const std::string&>();
         if (text.empty() || text.size() > kMaxStopBytes) {
-            throw bad_value("stop", "A stop string must have 1 to " + std::to_string(kMaxStopBytes) + " bytes.");
+            throw bad_value("stop",
+                            "A stop string must have 1 to " + std::to_string(kMaxStopBytes) + " bytes.");
         }
         stops.push_back(text);
     };
@@ -70,7 +71,8 @@ std::vector<std::pair<int32_t, float>> parse_bias(const Params& params, int32_t 
         throw wrong_type("logit_bias", "an object", *value);
     }
     if (value->size() > kMaxBias) {
-        throw bad_value("logit_bias", "'logit_bias' may have at most " + std::to_string(kMaxBias) + " entries.");
+        throw bad_value("logit_bias",
+                        "'logit_bias' may have at most " + std::to_string(kMaxBias) + " entries.");
     }
     for (const auto& [key, bias] : value->items()) {
         int32_t token = -1;

@@ -1,5 +1,5 @@
-// Typed, range-checked access to the fields of a request body. Absent and null are the same. Every fault is an
-// ApiError that names the field.
+// Typed, range-checked access to the fields of a request body. Absent and null are the same. Every fault is
+// an ApiError that names the field.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ class Params {
     // The field, or null if it is absent or null.
     const Json* find(const char* name) const;
 
-    std::optional<double> number(const char* name, double low, double high) const;        // low..high inclusive
-    std::optional<int64_t> integer(const char* name, int64_t low, int64_t high) const;    // 3.0 counts as 3
+    std::optional<double> number(const char* name, double low, double high) const;      // low..high inclusive
+    std::optional<int64_t> integer(const char* name, int64_t low, int64_t high) const;  // 3.0 counts as 3
     std::optional<bool> boolean(const char* name) const;
     std::optional<std::string> string(const char* name) const;
 
@@ -35,9 +35,9 @@ struct SamplingLimits {
     int32_t max_context = 0;
 };
 
-// Reads temperature, top_p, top_k, min_p, seed, penalties, logit_bias, stop, max_tokens and the extensions that
-// vLLM clients know (min_tokens, ignore_eos, stop_token_ids, include_stop_str_in_output). `random_seed` is used
-// where the client gives none. Logprobs differ by endpoint and are not read here.
+// Reads temperature, top_p, top_k, min_p, seed, penalties, logit_bias, stop, max_tokens and the extensions
+// that vLLM clients know (min_tokens, ignore_eos, stop_token_ids, include_stop_str_in_output). `random_seed`
+// is used where the client gives none. Logprobs differ by endpoint and are not read here.
 Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint64_t random_seed);
 
 // Refuses fields that would change the answer and are not supported; a value that changes nothing is welcome.

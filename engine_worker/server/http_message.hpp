@@ -24,9 +24,9 @@ struct HttpRequest {
 };
 
 struct HttpLimits {
-    size_t max_head = 32 * 1024;          // request line and headers, bytes
+    size_t max_head = 32 * 1024;  // request line and headers, bytes
     size_t max_headers = 100;
-    size_t max_body = 32 * 1024 * 1024;   // bytes
+    size_t max_body = 32 * 1024 * 1024;  // bytes
 };
 
 }  // namespace llm::engine

@@ -100,7 +100,9 @@ void HttpParser::refuse(int status, std::string reason) {
     reason_ = std::move(reason);
 }
 
-bool HttpParser::take_expect_continue() { return std::exchange(expect_continue_, false); }
+bool HttpParser::take_expect_continue() {
+    return std::exchange(expect_continue_, false);
+}
 
 size_t HttpParser::feed(std::string_view bytes) {
     size_t used = 0;
@@ -182,7 +184,8 @@ bool HttpParser::parse_request_line(std::string_view line) {
         request_.query = target.substr(question + 1);
         target = target.substr(0, question);
     }
-    if (target.empty() || (target.front() != '/' && target != "*") || !percent_decode(target, request_.path)) {
+    if (target.empty() || (target.front() != '/' && target != "*") ||
+        !percent_decode(target, request_.path)) {
         refuse(400, "malformed request target");
         return false;
     }
@@ -209,7 +212,8 @@ bool HttpParser::parse_header(std::string_view line) {
     return true;
 }
 
-// RFC 9112 section 6: how long the body is. Any doubt is an error, because the proxy before us may decide otherwise.
+// RFC 9112 section 6: how long the body is. Any doubt is an error, because the proxy before us may decide
+// otherwise.
 void HttpParser::frame_body() {
     std::string_view length, encoding, expect;
     int n_length = 0, n_encoding = 0, n_host = 0;
@@ -247,8 +251,9 @@ void HttpParser::frame_body() {
         }
         part_ = Part::chunk_size;
     } else if (n_length == 1) {
-        const bool digits = !length.empty() && length.size() <= 18 &&
-                            std::all_of(length.begin(), length.end(), [](char c) { return c >= '0' && c <= '9'; });
+        const bool digits =
+            !length.empty() && length.size() <= 18 &&
+            std::all_of(length.begin(), length.end(), [](char c) { return c >= '0' && c <= '9'; });
         if (!digits) {
             return refuse(400, "malformed Content-Length");
         }

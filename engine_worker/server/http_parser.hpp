@@ -1,5 +1,6 @@
-// Incremental HTTP/1.1 request parser (RFC 9112), strict where leniency lets requests be smuggled: lines end with
-// CRLF, a length is given once and in one way, header names are followed by their colon, nothing is folded.
+// Incremental HTTP/1.1 request parser (RFC 9112), strict where leniency lets requests be smuggled: lines end
+// with CRLF, a length is given once and in one way, header names are followed by their colon, nothing is
+// folded.
 #pragma once
 
 #include <cstddef>

@@ -18,8 +18,9 @@ namespace llm::engine {
 namespace {
 
 constexpr size_t kReadChunk = 64 * 1024;
-constexpr size_t kReadPerTurn = 1024 * 1024;  // of one connection, so that an upload does not hold up the others
-constexpr double kLinger = 2;                 // seconds to swallow what a refused client still sends
+constexpr size_t kReadPerTurn =
+    1024 * 1024;               // of one connection, so that an upload does not hold up the others
+constexpr double kLinger = 2;  // seconds to swallow what a refused client still sends
 constexpr int kTurnMs = 1000;
 
 // Tags of epoll events: connections have a generation in the upper half, these do not.
@@ -28,22 +29,38 @@ constexpr uint64_t kWatchTag = 1u << 31;
 
 std::string_view reason_phrase(int status) {
     switch (status) {
-        case 200: return "OK";
-        case 202: return "Accepted";
-        case 400: return "Bad Request";
-        case 404: return "Not Found";
-        case 405: return "Method Not Allowed";
-        case 408: return "Request Timeout";
-        case 413: return "Content Too Large";
-        case 415: return "Unsupported Media Type";
-        case 417: return "Expectation Failed";
-        case 429: return "Too Many Requests";
-        case 431: return "Request Header Fields Too Large";
-        case 500: return "Internal Server Error";
-        case 501: return "Not Implemented";
-        case 503: return "Service Unavailable";
-        case 505: return "HTTP Version Not Supported";
-        default: return "Status";
+        case 200:
+            return "OK";
+        case 202:
+            return "Accepted";
+        case 400:
+            return "Bad Request";
+        case 404:
+            return "Not Found";
+        case 405:
+            return "Method Not Allowed";
+        case 408:
+            return "Request Timeout";
+        case 413:
+            return "Content Too Large";
+        case 415:
+            return "Unsupported Media Type";
+        case 417:
+            return "Expectation Failed";
+        case 429:
+            return "Too Many Requests";
+        case 431:
+            return "Request Header Fields Too Large";
+        case 500:
+            return "Internal Server Error";
+        case 501:
+            return "Not Implemented";
+        case 503:
+            return "Service Unavailable";
+        case 505:
+            return "HTTP Version Not Supported";
+        default:
+            return "Status";
     }
 }
 
@@ -88,7 +105,7 @@ struct HttpServer::Connection {
     bool paused = false;       // went over kHighWater
     bool dirty = false;        // listed in dirty_
     uint32_t interest = 0;
-    double active = 0;         // last byte in or out
+    double active = 0;  // last byte in or out
 };
 
 HttpServer::HttpServer(HttpHandler& handler, const HttpServerOptions& options, std::function<double()> clock)
@@ -242,7 +259,8 @@ HttpServer::Connection* HttpServer::find(ConnectionId id) const {
     return connections_[slot].get();
 }
 
-// ---- receiving ---------------------------------------------------------------------------------------------
+// ---- receiving
+// ---------------------------------------------------------------------------------------------
 
 void HttpServer::receive(Connection& connection) {
     for (size_t total = 0; total < kReadPerTurn;) {
@@ -295,7 +313,8 @@ void HttpServer::consume(Connection& connection) {
     handler_.on_request(connection.id, std::move(request));
 }
 
-// ---- answering ---------------------------------------------------------------------------------------------
+// ---- answering
+// ---------------------------------------------------------------------------------------------
 
 void HttpServer::send_head(Connection& connection, const HttpReply& reply, bool chunked) {
     std::string& out = connection.out;
@@ -402,7 +421,8 @@ size_t HttpServer::unsent(ConnectionId id) const {
     return connection == nullptr ? 0 : connection->out.size() - connection->sent;
 }
 
-// ---- sending -----------------------------------------------------------------------------------------------
+// ---- sending
+// -----------------------------------------------------------------------------------------------
 
 void HttpServer::touch(Connection& connection) {
     if (!connection.dirty) {
@@ -425,7 +445,8 @@ void HttpServer::flush_all() {
 void HttpServer::flush(Connection& connection) {
     std::string& out = connection.out;
     while (connection.sent < out.size()) {
-        const ssize_t n = send(connection.fd, out.data() + connection.sent, out.size() - connection.sent, MSG_NOSIGNAL);
+        const ssize_t n =
+            send(connection.fd, out.data() + connection.sent, out.size() - connection.sent, MSG_NOSIGNAL);
         if (n < 0) {
             if (errno == EINTR) {
                 continue;
@@ -484,7 +505,8 @@ void HttpServer::update_interest(Connection& connection) {
     }
 }
 
-// ---- ends --------------------------------------------------------------------------------------------------
+// ---- ends
+// --------------------------------------------------------------------------------------------------
 
 void HttpServer::leave(Connection& connection) {
     const bool unanswered = connection.state == Connection::State::busy;

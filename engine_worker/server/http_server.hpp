@@ -1,8 +1,8 @@
 // HTTP/1.1 over epoll: one thread, any number of connections, answers whole or in chunks.
 //
-// A connection carries one request at a time; what a client pipelines waits in the socket. While a request is being
-// answered, the client's closing of its side (EPOLLRDHUP) counts as leaving. What a handler writes during one turn
-// of the loop leaves in one system call per connection. TLS is nginx's business.
+// A connection carries one request at a time; what a client pipelines waits in the socket. While a request is
+// being answered, the client's closing of its side (EPOLLRDHUP) counts as leaving. What a handler writes
+// during one turn of the loop leaves in one system call per connection. TLS is nginx's business.
 #pragma once
 
 #include <cstdint>
@@ -42,9 +42,9 @@ class HttpHandler {
 
 struct HttpServerOptions {
     HttpLimits limits;
-    double idle_timeout = 75;      // seconds between requests; more than the gateway's keepalive_timeout
-    double receive_timeout = 60;   // without a byte of a request that has begun
-    double send_timeout = 60;      // without a byte taken by the client
+    double idle_timeout = 75;     // seconds between requests; more than the gateway's keepalive_timeout
+    double receive_timeout = 60;  // without a byte of a request that has begun
+    double send_timeout = 60;     // without a byte taken by the client
     size_t max_connections = 8192;
 };
 
@@ -70,7 +70,7 @@ class HttpServer {
     // Calls `turn` about once a second, and before run() waits.
     void every_second(std::function<void()> turn) { every_second_ = std::move(turn); }
 
-    void run();                     // until stop()
+    void run();  // until stop()
     void stop() { running_ = false; }
 
     void reply(ConnectionId connection, const HttpReply& reply);
@@ -117,8 +117,8 @@ class HttpServer {
     std::function<void()> every_second_;
     std::vector<std::unique_ptr<Connection>> connections_;  // by slot; the slot is the low half of the id
     std::vector<uint32_t> free_slots_;
-    std::vector<ConnectionId> dirty_;                       // have something to send
-    std::vector<std::unique_ptr<Connection>> closed_;       // freed at the end of the turn
+    std::vector<ConnectionId> dirty_;                  // have something to send
+    std::vector<std::unique_ptr<Connection>> closed_;  // freed at the end of the turn
     size_t n_connections_ = 0;
     uint32_t generation_ = 0;
     uint16_t port_ = 0;

@@ -7,7 +7,8 @@ namespace llm::engine {
 namespace {
 
 constexpr int32_t kBytes = 256;
-constexpr std::array<std::string_view, 4> kSpecial = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"};
+constexpr std::array<std::string_view, 4> kSpecial = {"<|endoftext|>", "<|im_start|>", "<|im_end|>",
+                                                      "<|pad|>"};
 static_assert(kBytes + kSpecial.size() == kByteVocabulary);
 
 // All 256 one-byte strings, so that id_to_token() has something to point to.
@@ -92,6 +93,8 @@ class ByteTokenizer : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
+std::unique_ptr<Tokenizer> make_byte_tokenizer() {
+    return std::make_unique<ByteTokenizer>();
+}
 
 }  // namespace llm::engine

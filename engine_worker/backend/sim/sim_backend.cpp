@@ -77,8 +77,8 @@ class SimBackend : public Backend {
         }
         const size_t length = sim_.text.size();
         for (size_t skip = 0; skip < length; ++skip) {
-            const auto token =
-                static_cast<int32_t>(static_cast<unsigned char>(sim_.text[(static_cast<size_t>(at) + skip) % length]));
+            const auto token = static_cast<int32_t>(
+                static_cast<unsigned char>(sim_.text[(static_cast<size_t>(at) + skip) % length]));
             if (allowed(params, token)) {
                 return token;
             }

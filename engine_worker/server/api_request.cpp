@@ -1,0 +1,239 @@
+#include "engine_worker/server/api_request.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+#include <utility>
+
+#include "engine_worker/server/api_error.hpp"
+
+namespace llm::engine {
+namespace {
+
+constexpr int64_t kMaxChoices = 128;              // of one request, over all prompts
+constexpr int32_t kMaxTopLogprobs = 20;           // SampleParams::n_logprobs
+constexpr int32_t kDefaultCompletionTokens = 16;  // of the legacy endpoint, as OpenAI documents it
+constexpr int32_t kMaxClass = 10000;
+
+void read_priority(const HttpRequest& http, const Params& params, Request& request) {
+    const auto body = params.integer("priority", -kMaxClass, kMaxClass);
+    const std::string_view header = http.header("x-llm-priority");
+    if (header.empty()) {
+        request.priority_class = kDefaultPriorityClass + static_cast<int32_t>(body.value_or(0));
+        return;
+    }
+    int32_t value = 0;
+    const auto [end, error] = std::from_chars(header.data(), header.data() + header.size(), value);
+    if (error != std::errc() || end != header.data() + header.size() || value < -kMaxClass ||
+        value > kMaxClass) {
+        throw bad_value("x-llm-priority", "The header x-llm-priority must be an integer.");
+    }
+    request.priority_class = value;
+}
+
+void read_salt(const HttpRequest& http, const Params& params, Request& request) {
+    const auto body = params.string("cache_salt");
+    const std::string_view header = http.header("x-llm-client");
+    // Marked by origin: a client cannot name another client in the body and share its cache.
+    if (!header.empty()) {
+        request.salt = "c" + std::string(header);
+    } else if (body.has_value()) {
+        request.salt = "s" + *body;
+    }
+}
+
+// Fields that both endpoints share.
+void read_common(const HttpRequest& http, const Params& params, const ServedModel& model,
+                 uint64_t random_seed, GenerationCall& call) {
+    call.shape.model = checked_model(params, model);
+    refuse_unsupported(params);
+    call.shape.stream = params.boolean("stream").value_or(false);
+    if (const Json* options = params.find("stream_options")) {
+        if (!options->is_object()) {
+            throw bad_value("stream_options", "'stream_options' must be an object.");
+        }
+        if (!call.shape.stream) {
+            throw bad_value("stream_options", "'stream_options' is only allowed when 'stream' is true.");
+        }
+        call.shape.include_usage = Params(*options).boolean("include_usage").value_or(false);
+    }
+    call.request.n = static_cast<int32_t>(params.integer("n", 1, kMaxChoices).value_or(1));
+    call.request.sampling = parse_sampling(params, model.limits(), random_seed);
+    read_priority(http, params, call.request);
+    read_salt(http, params, call.request);
+}
+
+void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, const std::string& param) {
+    if (ids.empty()) {
+        throw bad_value(param, "The prompt is empty.");
+    }
+    if (ids.size() >= static_cast<size_t>(model.max_context)) {
+        throw ApiError(400, "invalid_request_error", "context_length_exceeded",
+                       "This model's maximum context length is " + std::to_string(model.max_context) +
+                           " tokens, but the prompt has " + std::to_string(ids.size()) +
+                           " and one more is needed for the answer.",
+                       param);
+    }
+}
+
+std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model) {
+    std::vector<int32_t> ids;
+    for (const Json& id : list) {
+        if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+            id.get<int64_t>() >= model.tokenizer->vocab_size()) {
+            throw bad_value("prompt", "'prompt' holds something that is not a token id of this model.");
+        }
+        ids.push_back(id.get<int32_t>());
+    }
+    return ids;
+}
+
+// A string, an array of strings, an array of token ids, or an array of arrays of token ids.
+std::vector<std::vector<int32_t>> parse_prompts(const Json& prompt, const ServedModel& model,
+                                                bool add_special) {
+    const auto encode = [&](const Json& text) {
+        return model.tokenizer->encode(text.get_ref<const std::string&>(),
+                                       {.add_special = add_special, .parse_special = true});
+    };
+    if (prompt.is_string()) {
+        return {encode(prompt)};
+    }
+    if (!prompt.is_array() || prompt.empty()) {
+        throw bad_value("prompt", "'prompt' must be a string, or a non-empty array of strings or token ids.");
+    }
+    if (prompt.front().is_number()) {
+        return {checked_ids(prompt, model)};
+    }
+    std::vector<std::vector<int32_t>> out;
+    if (prompt.size() > static_cast<size_t>(kMaxChoices)) {
+        throw bad_value("prompt", "At most " + std::to_string(kMaxChoices) + " prompts are supported.");
+    }
+    for (const Json& one : prompt) {
+        if (one.is_string()) {
+            out.push_back(encode(one));
+        } else if (one.is_array()) {
+            out.push_back(checked_ids(one, model));
+        } else {
+            throw bad_value("prompt", "'prompt' must hold strings or arrays of token ids.");
+        }
+    }
+    return out;
+}
+
+}  // namespace
+
+Json parse_body(const HttpRequest& http) {
+    if (!http.header("content-encoding").empty() && http.header("content-encoding") != "identity") {
+        throw ApiError(415, "invalid_request_error", "unsupported_encoding",
+                       "A Content-Encoding is not supported; send plain JSON.");
+    }
+    Json body = Json::parse(http.body, nullptr, false);
+    if (!body.is_object()) {
+        throw ApiError(400, "invalid_request_error", "invalid_json",
+                       body.is_discarded() ? "The request body is not valid JSON."
+                                           : "The request body is not a JSON object.");
+    }
+    return body;
+}
+
+std::string checked_model(const Params& params, const ServedModel& model) {
+    const auto name = params.string("model");
+    if (!name.has_value() || name->empty()) {
+        throw ApiError(400, "invalid_request_error", "model_required",
+                       "You must provide a 'model' parameter.", "model");
+    }
+    if (!model.serves(*name)) {
+        throw ApiError(404, "invalid_request_error", "model_not_found",
+                       "The model '" + *name + "' does not exist.", "model");
+    }
+    return *name;
+}
+
+GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uint64_t random_seed) {
+    const Json body = parse_body(http);
+    const Params params(body);
+    GenerationCall call;
+    read_common(http, params, model, random_seed, call);
+    if (params.find("echo") != nullptr && params.boolean("echo").value_or(false)) {
+        throw unsupported("echo");
+    }
+    call.shape.logprobs = params.boolean("logprobs").value_or(false);
+    const auto top = params.integer("top_logprobs", 0, kMaxTopLogprobs);
+    if (top.has_value() && *top > 0 && !call.shape.logprobs) {
+        throw bad_value("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.");
+    }
+    call.request.sampling.n_logprobs = call.shape.logprobs ? static_cast<int32_t>(top.value_or(0)) : -1;
+
+    const Json* messages = params.find("messages");
+    if (messages == nullptr) {
+        throw bad_value("messages", "You must provide a 'messages' parameter.");
+    }
+    Json extra = Json::object();
+    if (const Json* kwargs = params.find("chat_template_kwargs")) {
+        extra = *kwargs;
+    }
+    if (const auto effort = params.string("reasoning_effort"); effort.has_value() && extra.is_object()) {
+        extra["reasoning_effort"] = *effort;  // some templates write it into the prompt
+    }
+    const bool generation_prompt = params.boolean("add_generation_prompt").value_or(true);
+    call.request.prompts.push_back(model.encode_chat(*messages, &extra, generation_prompt));
+    check_prompt(call.request.prompts.front(), model, "messages");
+    return call;
+}
+
+GenerationCall parse_completion(const HttpRequest& http, const ServedModel& model, uint64_t random_seed) {
+    const Json body = parse_body(http);
+    const Params params(body);
+    GenerationCall call;
+    call.shape.chat = false;
+    read_common(http, params, model, random_seed, call);
+    if (params.find("max_tokens") == nullptr && params.find("max_completion_tokens") == nullptr) {
+        call.request.sampling.max_tokens = std::min(kDefaultCompletionTokens, model.max_context);
+    }
+    // Legacy form: a number, 0 = the chosen token's only.
+    const auto logprobs = params.integer("logprobs", 0, kMaxTopLogprobs);
+    call.shape.logprobs = logprobs.has_value();
+    call.request.sampling.n_logprobs = static_cast<int32_t>(logprobs.value_or(-1));
+
+    const Json* prompt = params.find("prompt");
+    if (prompt == nullptr) {
+        throw bad_value("prompt", "You must provide a 'prompt' parameter.");
+    }
+    const bool add_special = params.boolean("add_special_tokens").value_or(true);
+    call.request.prompts = parse_prompts(*prompt, model, add_special);
+    for (const auto& ids : call.request.prompts) {
+        check_prompt(ids, model, "prompt");
+    }
+    if (static_cast<int64_t>(call.request.prompts.size()) * call.request.n > kMaxChoices) {
+        throw bad_value(
+            "n", "'n' times the number of prompts may be at most " + std::to_string(kMaxChoices) + ".");
+    }
+    if (params.boolean("echo").value_or(false)) {
+        if (call.shape.logprobs) {
+            throw unsupported("echo", "'echo' together with 'logprobs' is not supported by this engine.");
+        }
+        for (const auto& ids : call.request.prompts) {
+            call.shape.echo.push_back(model.tokenizer->decode(ids));
+        }
+    }
+    return call;
+}
+
+std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) {
+    const Params params(body);
+    if (params.find("model") != nullptr) {
+        checked_model(params, model);
+    }
+    if (const Json* messages = params.find("messages")) {
+        return model.encode_chat(*messages, params.find("chat_template_kwargs"),
+                                 params.boolean("add_generation_prompt").value_or(true));
+    }
+    const auto prompt = params.string("prompt");
+    if (!prompt.has_value()) {
+        throw bad_value("prompt", "You must provide 'prompt' or 'messages'.");
+    }
+    const bool add_special = params.boolean("add_special_tokens").value_or(true);
+    return model.tokenizer->encode(*prompt, {.add_special = add_special, .parse_special = true});
+}
+
+}  // namespace llm::engine

@@ -1,0 +1,274 @@
+#include "engine_worker/server/api_response.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+namespace llm::engine {
+namespace {
+
+constexpr double kNoChance = -9999.0;  // JSON has no -Infinity; OpenAI's value for it
+
+void append_number(std::string& out, double value) {
+    std::array<char, 32> text;
+    if (!std::isfinite(value) || value < kNoChance) {
+        value = kNoChance;
+    }
+    out.append(text.data(),
+               std::to_chars(text.data(), text.data() + text.size(), static_cast<float>(value)).ptr);
+}
+
+std::string_view finish_text(FinishReason reason) {
+    switch (reason) {
+        case FinishReason::stop:
+            return "\"stop\"";
+        case FinishReason::length:
+            return "\"length\"";
+        case FinishReason::none:
+        case FinishReason::failed:
+            break;
+    }
+    return "null";
+}
+
+}  // namespace
+
+Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_t created,
+               const Tokenizer& tokenizer)
+    : shape_(std::move(shape)),
+      tokenizer_(tokenizer),
+      n_per_prompt_(request.n),
+      choices_(request.prompts.size() * static_cast<size_t>(request.n)),
+      open_(choices_.size()) {
+    for (const auto& prompt : request.prompts) {
+        prompt_tokens_ += static_cast<int32_t>(prompt.size());
+    }
+    const std::string_view object = !shape_.chat    ? "text_completion"
+                                    : shape_.stream ? "chat.completion.chunk"
+                                                    : "chat.completion";
+    head_ = "{\"id\":";
+    append_json_string(head_, id);
+    head_ += ",\"object\":\"";
+    head_ += object;
+    head_ += "\",\"created\":" + std::to_string(created) + ",\"model\":";
+    append_json_string(head_, shape_.model);
+    head_ += ',';
+    for (size_t i = 0; i < shape_.echo.size(); ++i) {
+        for (int32_t c = 0; c < n_per_prompt_; ++c) {
+            choices_[i * static_cast<size_t>(n_per_prompt_) + static_cast<size_t>(c)].text = shape_.echo[i];
+        }
+    }
+}
+
+void Answer::take(Event&& event) {
+    Choice& choice = choices_[static_cast<size_t>(event.choice)];
+    choice.text += event.text;
+    if (!event.logprobs.empty()) {
+        choice.logprobs.push_back(std::move(event.logprobs));
+    }
+    // Choices of one prompt share it: what the later ones found in the cache is the first one's work.
+    if (choice.completion_tokens == 0 && event.choice % n_per_prompt_ == 0) {
+        cached_tokens_ += event.cached_tokens;
+    }
+    choice.completion_tokens = event.completion_tokens;
+    if (event.finish != FinishReason::none) {
+        choice.finish = event.finish;
+        --open_;
+    }
+    if (!choice.touched) {
+        choice.touched = true;
+        touched_.push_back(static_cast<size_t>(event.choice));
+    }
+}
+
+// ---- streaming
+// ---------------------------------------------------------------------------------------------
+
+void Answer::drain(std::string& out) {
+    for (const size_t index : touched_) {
+        choices_[index].touched = false;
+        drain_choice(out, index);
+    }
+    touched_.clear();
+    if (!complete() || done_) {
+        return;
+    }
+    done_ = true;
+    if (shape_.include_usage) {
+        out += "data: " + head_ + "\"choices\":[],\"usage\":";
+        write_usage(out);
+        out += "}\n\n";
+    }
+    out += "data: [DONE]\n\n";
+}
+
+void Answer::chunk_head(std::string& out, size_t index) const {
+    out += "data: ";
+    out += head_;
+    out += "\"choices\":[{\"index\":";
+    out += std::to_string(index);
+}
+
+void Answer::drain_choice(std::string& out, size_t index) {
+    Choice& choice = choices_[index];
+    // Clients that asked for the usage find the field in every chunk, null but in the last.
+    const std::string_view tail = shape_.include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n";
+    if (shape_.chat && !choice.started) {
+        chunk_head(out, index);
+        out +=
+            ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null";
+        out += tail;
+    }
+    choice.started = true;
+    const bool ends = choice.finish != FinishReason::none && !choice.ended;
+    // Text that goes out with the end of a completion shares its chunk; a chat's end has an empty delta.
+    if (!choice.text.empty() || !choice.logprobs.empty() || (ends && !shape_.chat)) {
+        chunk_head(out, index);
+        out += shape_.chat ? ",\"delta\":{\"content\":" : ",\"text\":";
+        append_json_string(out, choice.text);
+        out += shape_.chat ? "},\"logprobs\":" : ",\"logprobs\":";
+        if (!shape_.logprobs || choice.logprobs.empty()) {
+            out += "null";
+        } else if (shape_.chat) {
+            write_chat_logprobs(out, choice);
+        } else {
+            write_completion_logprobs(out, choice, choice.text_offset);
+            choice.text_offset += characters(choice);
+        }
+        out += ",\"finish_reason\":";
+        out += shape_.chat ? "null" : finish_text(choice.finish);
+        out += tail;
+        choice.text.clear();
+        choice.logprobs.clear();
+    }
+    if (ends && shape_.chat) {
+        chunk_head(out, index);
+        out += ",\"delta\":{},\"logprobs\":null,\"finish_reason\":";
+        out += finish_text(choice.finish);
+        out += tail;
+    }
+    choice.ended = choice.ended || ends;
+}
+
+// ---- whole answers
+// -----------------------------------------------------------------------------------------
+
+std::string Answer::json() const {
+    std::string out = head_ + "\"choices\":[";
+    for (size_t i = 0; i < choices_.size(); ++i) {
+        const Choice& choice = choices_[i];
+        out += i == 0 ? "{\"index\":" : ",{\"index\":";
+        out += std::to_string(i);
+        out += shape_.chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":";
+        append_json_string(out, choice.text);
+        out += shape_.chat ? ",\"refusal\":null},\"logprobs\":" : ",\"logprobs\":";
+        if (!shape_.logprobs) {
+            out += "null";
+        } else if (shape_.chat) {
+            write_chat_logprobs(out, choice);
+        } else {
+            write_completion_logprobs(out, choice, 0);
+        }
+        out += ",\"finish_reason\":";
+        out += finish_text(choice.finish);
+        out += '}';
+    }
+    out += "],\"usage\":";
+    write_usage(out);
+    out += '}';
+    return out;
+}
+
+void Answer::write_usage(std::string& out) const {
+    int32_t completion = 0;
+    for (const Choice& choice : choices_) {
+        completion += choice.completion_tokens;
+    }
+    out += "{\"prompt_tokens\":" + std::to_string(prompt_tokens_);
+    out += ",\"completion_tokens\":" + std::to_string(completion);
+    out += ",\"total_tokens\":" + std::to_string(prompt_tokens_ + completion);
+    out += ",\"prompt_tokens_details\":{\"cached_tokens\":" + std::to_string(cached_tokens_) + "}}";
+}
+
+// ---- logprobs
+// ----------------------------------------------------------------------------------------------
+
+std::string Answer::token_text(int32_t token) const {
+    return tokenizer_.token_bytes(token, false, false);
+}
+
+void Answer::write_token(std::string& out, const TokenLogprob& token) const {
+    const std::string text = token_text(token.token);
+    out += "{\"token\":";
+    append_json_string(out, text);
+    out += ",\"logprob\":";
+    append_number(out, token.logprob);
+    out += ",\"bytes\":[";
+    for (size_t i = 0; i < text.size(); ++i) {
+        out += i == 0 ? "" : ",";
+        out += std::to_string(static_cast<unsigned char>(text[i]));
+    }
+    out += ']';
+}
+
+void Answer::write_chat_logprobs(std::string& out, const Choice& choice) const {
+    out += "{\"content\":[";
+    for (size_t i = 0; i < choice.logprobs.size(); ++i) {
+        const auto& entry = choice.logprobs[i];
+        out += i == 0 ? "" : ",";
+        write_token(out, entry.front());
+        out += ",\"top_logprobs\":[";
+        for (size_t j = 1; j < entry.size(); ++j) {
+            out += j == 1 ? "" : ",";
+            write_token(out, entry[j]);
+            out += '}';
+        }
+        out += "]}";
+    }
+    out += "],\"refusal\":null}";
+}
+
+void Answer::write_completion_logprobs(std::string& out, const Choice& choice, int64_t offset) const {
+    std::string tokens, logprobs, top, offsets;
+    for (const auto& entry : choice.logprobs) {
+        const std::string_view comma = tokens.empty() ? "" : ",";
+        const std::string text = token_text(entry.front().token);
+        tokens += comma;
+        append_json_string(tokens, text);
+        logprobs += comma;
+        append_number(logprobs, entry.front().logprob);
+        offsets += comma;
+        offsets += std::to_string(offset);
+        offset += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
+        top += comma;
+        top += '{';
+        // An object has each key once: of tokens that look the same the best one stays.
+        std::vector<std::string> seen;
+        for (size_t j = entry.size() > 1 ? 1 : 0; j < entry.size(); ++j) {
+            std::string key;
+            append_json_string(key, token_text(entry[j].token));
+            if (std::find(seen.begin(), seen.end(), key) == seen.end()) {
+                top += seen.empty() ? "" : ",";
+                top += key + ":";
+                append_number(top, entry[j].logprob);
+                seen.push_back(std::move(key));
+            }
+        }
+        top += '}';
+    }
+    out += "{\"tokens\":[" + tokens + "],\"token_logprobs\":[" + logprobs + "],\"top_logprobs\":[" + top +
+           "],\"text_offset\":[" + offsets + "]}";
+}
+
+int64_t Answer::characters(const Choice& choice) const {
+    int64_t n = 0;
+    for (const auto& entry : choice.logprobs) {
+        const std::string text = token_text(entry.front().token);
+        n += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
+    }
+    return n;
+}
+
+}  // namespace llm::engine

@@ -1,0 +1,388 @@
+#include "engine_worker/server/api_service.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+
+#include "engine_worker/server/api_request.hpp"
+#include "engine_worker/server/metrics.hpp"
+
+namespace llm::engine {
+namespace {
+
+constexpr std::string_view kModels = "/v1/models";
+
+ApiError not_ready(const std::string& code, const std::string& message, int retry_after) {
+    ApiError error(503, "server_error", code, message);
+    error.retry_after = retry_after;
+    return error;
+}
+
+HttpReply text_reply(int status, std::string body) {
+    HttpReply reply;
+    reply.status = status;
+    reply.content_type = "text/plain; charset=utf-8";
+    reply.body = std::move(body);
+    return reply;
+}
+
+HttpReply json_reply(const Json& body) {
+    HttpReply reply;
+    reply.body = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+    return reply;
+}
+
+ApiError method_not_allowed(const std::string& allowed) {
+    return {405, "invalid_request_error", "method_not_allowed", "This endpoint takes " + allowed + "."};
+}
+
+std::string hex_id(std::string_view prefix, uint64_t high, uint64_t low) {
+    std::array<char, 33> digits;
+    std::snprintf(digits.data(), digits.size(), "%016llx%016llx", static_cast<unsigned long long>(high),
+                  static_cast<unsigned long long>(low));
+    return std::string(prefix) + digits.data();
+}
+
+}  // namespace
+
+ApiService::ApiService(const ServiceOptions& options, std::function<double()> clock)
+    : options_(options), clock_(std::move(clock)) {}
+
+void ApiService::bind(HttpServer& server) {
+    server_ = &server;
+    server.watch(wakeup_.fd(), [this] { on_wake(); });
+    server.every_second([this] { on_second(); });
+}
+
+// ---- life
+// --------------------------------------------------------------------------------------------------
+
+void ApiService::set_state(EngineState state) {
+    state_.store(state);
+    if (state_changed_) {
+        state_changed_();
+    }
+}
+
+void ApiService::start(const ServedModel& model, EngineThread& engine) {
+    {
+        const std::lock_guard lock(start_mutex_);
+        starting_model_ = &model;
+        starting_engine_ = &engine;
+    }
+    wakeup_.notify();
+}
+
+void ApiService::drain(bool then_stop) {
+    if (stopping_ && then_stop) {
+        return server_->stop();
+    }
+    if (state_.load() != EngineState::failed) {
+        set_state(EngineState::draining);
+    }
+    if (then_stop) {
+        stopping_ = true;
+        stop_at_ = clock_() + options_.drain_timeout;
+        stop_when_done();
+    }
+}
+
+void ApiService::stop_when_done() {
+    if (stopping_ && (clock_() >= stop_at_ || (exchanges_.empty() && server_->all_sent()))) {
+        server_->stop();
+    }
+}
+
+void ApiService::on_second() {
+    stop_when_done();
+}
+
+void ApiService::on_wake() {
+    wakeup_.clear();
+    if (engine_ == nullptr) {
+        const std::lock_guard lock(start_mutex_);
+        if (starting_engine_ == nullptr) {
+            return;
+        }
+        model_ = starting_model_;
+        engine_ = starting_engine_;
+        if (state_.load() == EngineState::loading) {
+            set_state(EngineState::ready);
+        }
+        return;
+    }
+    for (Event& event : engine_->take_events()) {
+        deliver(std::move(event));
+    }
+    // One chunk per choice and turn, however many tokens the engine was ahead.
+    for (const ConnectionId connection : std::exchange(touched_, {})) {
+        const auto found = exchanges_.find(connection);
+        if (found != exchanges_.end()) {
+            found->second.listed = false;
+            send(connection, found->second);
+        }
+    }
+    if (state_.load() != EngineState::failed && !engine_->failure().empty()) {
+        set_state(EngineState::failed);
+    }
+    stop_when_done();
+}
+
+// ---- routes
+// ------------------------------------------------------------------------------------------------
+
+void ApiService::on_request(ConnectionId connection, HttpRequest request) {
+    HttpReply answer;
+    bool later = false;
+    try {
+        answer = route(connection, request, later);
+    } catch (const ApiError& error) {
+        answer = error_reply(error);
+    } catch (const std::exception& error) {
+        answer = error_reply(ApiError(500, "server_error", "internal_error", error.what()));
+    }
+    if (later) {
+        return;
+    }
+    if (const std::string_view id = request.header("x-request-id"); !id.empty()) {
+        answer.headers.emplace_back("x-request-id", id);
+    }
+    server_->reply(connection, answer);
+}
+
+HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request, bool& later) {
+    const std::string& path = request.path;
+    const bool get = request.method == "GET" || request.method == "HEAD";
+    const bool post = request.method == "POST";
+    const bool chat = path == "/v1/chat/completions";
+    if (chat || path == "/v1/completions") {
+        if (!post) {
+            throw method_not_allowed("POST");
+        }
+        generate(connection, request, chat);
+        later = true;
+        return {};
+    }
+    const bool read = path == kModels || path.rfind("/v1/models/", 0) == 0 || path == "/health" ||
+                      path == "/ready" || path == "/metrics";
+    if (read && !get) {
+        throw method_not_allowed("GET");
+    }
+    if (path == kModels) {
+        return list_models();
+    }
+    if (path.rfind("/v1/models/", 0) == 0) {
+        return one_model(path.substr(kModels.size() + 1));
+    }
+    if (path == "/health" || path == "/ready") {
+        return health(path == "/ready");
+    }
+    if (path == "/metrics") {
+        HttpReply reply = text_reply(200, metrics_text(engine_ == nullptr ? EngineStats() : engine_->stats(),
+                                                       options_.model_names.front()));
+        reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+        return reply;
+    }
+    const bool write = path == "/tokenize" || path == "/detokenize" || path == "/drain";
+    if (write && !post) {
+        throw method_not_allowed("POST");
+    }
+    if (path == "/tokenize") {
+        return tokenize(request);
+    }
+    if (path == "/detokenize") {
+        return detokenize(request);
+    }
+    if (path == "/drain") {
+        return drain_reply();
+    }
+    throw ApiError(404, "invalid_request_error", "not_found", "There is nothing at " + path + ".");
+}
+
+HttpReply ApiService::refusal(int status, const std::string& reason) {
+    const char* code = status == 413 ? "body_too_large" : status == 408 ? "request_timeout" : "bad_request";
+    return error_reply(ApiError(status, "invalid_request_error", code, "Bad HTTP request: " + reason + "."));
+}
+
+void ApiService::require_ready() const {
+    switch (state_.load()) {
+        case EngineState::ready:
+            return;
+        case EngineState::loading:
+            throw not_ready("loading", "The model is still being loaded.", 5);
+        case EngineState::draining:
+        case EngineState::gone:
+            throw not_ready("draining", "This engine is shutting down.", 1);
+        case EngineState::failed:
+            break;
+    }
+    throw not_ready("engine_failed", "The engine has failed: " + (engine_ ? engine_->failure() : ""), 60);
+}
+
+HttpReply ApiService::list_models() const {
+    Json list = Json::array();
+    for (const std::string& name : options_.model_names) {
+        list.push_back(Json::parse(one_model(name).body));
+    }
+    return json_reply({{"object", "list"}, {"data", list}});
+}
+
+HttpReply ApiService::one_model(const std::string& name) const {
+    const auto& names = options_.model_names;
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+        throw ApiError(404, "invalid_request_error", "model_not_found",
+                       "The model '" + name + "' does not exist.", "model");
+    }
+    Json model = {{"id", name}, {"object", "model"}, {"created", 0}, {"owned_by", "llm-engine"}};
+    if (model_ != nullptr) {
+        model["created"] = model_->created;
+        model["max_model_len"] = model_->max_context;
+    }
+    return json_reply(model);
+}
+
+HttpReply ApiService::tokenize(const HttpRequest& request) const {
+    require_ready();
+    const auto ids = parse_tokenize(parse_body(request), *model_);
+    return json_reply({{"count", ids.size()}, {"max_model_len", model_->max_context}, {"tokens", ids}});
+}
+
+HttpReply ApiService::detokenize(const HttpRequest& request) const {
+    require_ready();
+    const Json body = parse_body(request);
+    const Json* tokens = Params(body).find("tokens");
+    if (tokens == nullptr || !tokens->is_array()) {
+        throw bad_value("tokens", "You must provide 'tokens', an array of token ids.");
+    }
+    std::vector<int32_t> ids;
+    for (const Json& id : *tokens) {
+        if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+            id.get<int64_t>() >= model_->tokenizer->vocab_size()) {
+            throw bad_value("tokens", "'tokens' holds something that is not a token id of this model.");
+        }
+        ids.push_back(id.get<int32_t>());
+    }
+    return json_reply({{"prompt", model_->tokenizer->decode(ids, false)}});
+}
+
+HttpReply ApiService::health(bool ready) const {
+    const EngineState state = state_.load();
+    const bool ok = ready ? state == EngineState::ready : state != EngineState::failed;
+    return text_reply(ok ? 200 : 503, std::string(to_string(state)) + "\n");
+}
+
+HttpReply ApiService::drain_reply() {
+    drain(false);
+    return json_reply({{"state", to_string(state_.load())}, {"open_requests", exchanges_.size()}});
+}
+
+// ---- generation
+// --------------------------------------------------------------------------------------------
+
+void ApiService::generate(ConnectionId connection, const HttpRequest& http, bool chat) {
+    require_ready();
+    const uint64_t seed = random_();
+    GenerationCall call = chat ? parse_chat(http, *model_, seed) : parse_completion(http, *model_, seed);
+    const auto choices = static_cast<int64_t>(call.request.prompts.size()) * call.request.n;
+    if (open_choices_ + choices > static_cast<int64_t>(options_.max_waiting) + model_->max_running) {
+        ApiError error(429, "rate_limit_error", "queue_full", "The engine's queue is full; try again later.");
+        error.retry_after = 1;
+        throw error;
+    }
+    call.request.id = next_request_++;
+    const std::string id = hex_id(chat ? "chatcmpl-" : "cmpl-", random_(), random_());
+    Exchange exchange{call.request.id,
+                      Answer(std::move(call.shape), call.request, id, std::time(nullptr), *model_->tokenizer),
+                      std::string(http.header("x-request-id"))};
+    connection_of_.emplace(call.request.id, connection);
+    exchanges_.emplace(connection, std::move(exchange));
+    open_choices_ += choices;
+    engine_->submit(std::move(call.request));
+}
+
+void ApiService::deliver(Event&& event) {
+    const auto at = connection_of_.find(event.request);
+    if (at == connection_of_.end()) {
+        return;  // cancelled meanwhile
+    }
+    const ConnectionId connection = at->second;
+    Exchange& exchange = exchanges_.find(connection)->second;
+    if (event.finish == FinishReason::failed) {
+        return fail(connection, exchange, event.error);
+    }
+    open_choices_ -= event.finish != FinishReason::none ? 1 : 0;
+    exchange.answer.take(std::move(event));
+    if (!exchange.listed) {
+        exchange.listed = true;
+        touched_.push_back(connection);
+    }
+}
+
+void ApiService::send(ConnectionId connection, Exchange& exchange) {
+    Answer& answer = exchange.answer;
+    const bool stream = answer.shape().stream;
+    if ((stream && server_->unsent(connection) > HttpServer::kHighWater) || (!stream && !answer.complete())) {
+        return;  // the client is slow: on_writable() goes on; or the answer is not whole yet
+    }
+    HttpReply reply;
+    if (!exchange.request_id.empty()) {
+        reply.headers.emplace_back("x-request-id", exchange.request_id);
+    }
+    if (!stream) {
+        reply.body = answer.json();
+        server_->reply(connection, reply);
+    } else {
+        if (!std::exchange(exchange.head_sent, true)) {
+            reply.content_type = "text/event-stream; charset=utf-8";
+            reply.headers.emplace_back("cache-control", "no-cache");
+            server_->begin_stream(connection, reply);
+        }
+        std::string events;
+        answer.drain(events);
+        server_->write(connection, events);
+        if (!answer.complete()) {
+            return;
+        }
+        server_->end_stream(connection);
+    }
+    connection_of_.erase(exchange.request);
+    exchanges_.erase(connection);
+}
+
+void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::string& why) {
+    const ApiError error(500, "server_error", "engine_failed", "The engine has failed: " + why);
+    if (exchange.head_sent) {
+        server_->write(connection, "data: " + error_json(error) + "\n\n");
+        server_->abort(connection);
+    } else {
+        server_->reply(connection, error_reply(error));
+    }
+    open_choices_ -= exchange.answer.open();
+    connection_of_.erase(exchange.request);
+    exchanges_.erase(connection);
+}
+
+void ApiService::on_gone(ConnectionId connection) {
+    const auto found = exchanges_.find(connection);
+    if (found == exchanges_.end()) {
+        return;
+    }
+    if (!found->second.answer.complete()) {
+        engine_->cancel(found->second.request);
+        open_choices_ -= found->second.answer.open();
+    }
+    connection_of_.erase(found->second.request);
+    exchanges_.erase(found);
+    stop_when_done();
+}
+
+void ApiService::on_writable(ConnectionId connection) {
+    const auto found = exchanges_.find(connection);
+    if (found != exchanges_.end()) {
+        send(connection, found->second);
+    }
+}
+
+}  // namespace llm::engine

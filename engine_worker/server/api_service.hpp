@@ -1,0 +1,102 @@
+// The OpenAI API: routes, requests under way, and the life of the engine as clients see it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine_worker/scheduler/engine_thread.hpp"
+#include "engine_worker/server/api_error.hpp"
+#include "engine_worker/server/api_response.hpp"
+#include "engine_worker/server/http_server.hpp"
+#include "engine_worker/server/served_model.hpp"
+#include "engine_worker/server/wakeup.hpp"
+#include "shared/engine_report.hpp"
+
+namespace llm::engine {
+
+struct ServiceOptions {
+    std::vector<std::string> model_names;  // known before the model is loaded
+    int32_t max_waiting = 256;             // sequences in line before new requests are refused with 429
+    double drain_timeout = 120;            // seconds that drain_and_stop() waits for running requests
+};
+
+// All functions belong to the server's thread, except those marked.
+class ApiService : public HttpHandler {
+  public:
+    ApiService(const ServiceOptions& options, std::function<double()> clock);
+
+    // Connects the service to its server; before run().
+    void bind(HttpServer& server);
+
+    // Any thread: the model is there, serve it. Both must outlive the service.
+    void start(const ServedModel& model, EngineThread& engine);
+    // Any thread: the engine has events, or failed.
+    void wake() const { wakeup_.notify(); }
+    // Any thread.
+    EngineState state() const { return state_.load(); }
+    void on_state_change(std::function<void()> callback) { state_changed_ = std::move(callback); }
+
+    // Takes nothing new. With `then_stop`, stops the server when everything under way is answered, or after
+    // drain_timeout; a second call stops at once.
+    void drain(bool then_stop);
+
+    void on_request(ConnectionId connection, HttpRequest request) override;
+    void on_gone(ConnectionId connection) override;
+    void on_writable(ConnectionId connection) override;
+    HttpReply refusal(int status, const std::string& reason) override;
+
+  private:
+    struct Exchange {
+        uint64_t request = 0;
+        Answer answer;
+        std::string request_id;  // x-request-id of the client
+        bool head_sent = false;
+        bool listed = false;  // in touched_
+    };
+
+    void on_wake();
+    void on_second();
+    void set_state(EngineState state);
+    HttpReply route(ConnectionId connection, const HttpRequest& request, bool& later);
+    HttpReply list_models() const;
+    HttpReply one_model(const std::string& name) const;
+    HttpReply tokenize(const HttpRequest& request) const;
+    HttpReply detokenize(const HttpRequest& request) const;
+    HttpReply health(bool ready) const;
+    HttpReply drain_reply();
+    void require_ready() const;
+    void generate(ConnectionId connection, const HttpRequest& http, bool chat);
+    void deliver(Event&& event);
+    void send(ConnectionId connection, Exchange& exchange);
+    void fail(ConnectionId connection, Exchange& exchange, const std::string& why);
+    void stop_when_done();
+
+    ServiceOptions options_;
+    std::function<double()> clock_;
+    HttpServer* server_ = nullptr;
+    const ServedModel* model_ = nullptr;
+    EngineThread* engine_ = nullptr;
+    Wakeup wakeup_;
+    std::mutex start_mutex_;
+    const ServedModel* starting_model_ = nullptr;
+    EngineThread* starting_engine_ = nullptr;
+    std::atomic<EngineState> state_{EngineState::loading};
+    std::function<void()> state_changed_;
+    std::unordered_map<ConnectionId, Exchange> exchanges_;
+    std::unordered_map<uint64_t, ConnectionId> connection_of_;  // by request
+    std::vector<ConnectionId> touched_;
+    uint64_t next_request_ = 1;
+    int64_t open_choices_ = 0;  // of all exchanges: running or in line
+    std::mt19937_64 random_{std::random_device{}()};
+    bool stopping_ = false;
+    double stop_at_ = 0;
+};
+
+}  // namespace llm::engine

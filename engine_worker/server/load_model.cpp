@@ -1,0 +1,84 @@
+#include "engine_worker/server/load_model.hpp"
+
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <stdexcept>
+#include <string_view>
+
+#include "engine_worker/backend/sim/byte_tokenizer.hpp"
+
+namespace llm::engine {
+namespace {
+
+constexpr int32_t kMinPrefillRoom = 64;  // tokens of a step beside one per sequence
+
+// ChatML, the template of the simulated model.
+constexpr std::string_view kChatMl =
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+    "'<|im_end|>' "
+    "+ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+std::unique_ptr<Backend> make_backend(const Options& options, const BackendOptions& compute) {
+    if (options.backend == "sim") {
+        return make_sim_backend(compute, options.sim);
+    }
+#ifdef LLM_HAVE_CUDA
+    if (options.backend == "cuda" || (options.backend == "auto" && cuda_available())) {
+        return make_cuda_backend(compute);
+    }
+#else
+    if (options.backend == "cuda") {
+        throw std::runtime_error("--backend cuda: this program was built without the CUDA backend");
+    }
+#endif
+#ifdef LLM_HAVE_CPU
+    return make_cpu_backend(compute);
+#else
+    throw std::runtime_error("--backend " + options.backend +
+                             ": this program was built without the CPU backend");
+#endif
+}
+
+}  // namespace
+
+std::vector<std::string> served_names(const Options& options) {
+    if (!options.served_names.empty()) {
+        return options.served_names;
+    }
+    std::string path = options.model;
+    while (path.size() > 1 && path.back() == '/') {
+        path.pop_back();
+    }
+    return {options.backend == "sim" ? options.model : path.substr(path.rfind('/') + 1)};
+}
+
+LoadedModel load_model(const Options& options) {
+    LoadedModel out;
+    out.model = std::make_unique<ServedModel>();
+    ServedModel& model = *out.model;
+    model.names = served_names(options);
+    model.created = std::time(nullptr);
+
+    BackendOptions compute = options.compute;
+    compute.max_step_seqs = options.max_running;
+    compute.max_step_tokens = std::max(compute.max_step_tokens, options.max_running + kMinPrefillRoom);
+    if (options.backend == "sim") {
+        model.tokenizer = make_byte_tokenizer();
+        model.chat_template = ChatTemplate::parse(kChatMl);
+        model.end_tokens = {model.tokenizer->eos_id(), model.tokenizer->token_to_id("<|im_end|>")};
+    } else {
+        if (!std::filesystem::is_directory(options.model)) {
+            throw std::runtime_error("--model: " + options.model + " is not a directory");
+        }
+        compute.model_dir = options.model;
+        model.tokenizer = Tokenizer::load(options.model);
+        model.chat_template = ChatTemplate::load(options.model);
+        model.end_tokens = load_end_tokens(options.model, *model.tokenizer);
+    }
+    model.special_text = std::make_unique<SpecialText>(*model.tokenizer);
+    out.backend = make_backend(options, compute);
+    return out;
+}
+
+}  // namespace llm::engine

@@ -1,0 +1,37 @@
+// A blocking Redis connection with a time limit on everything. For a thread that has nothing else to do.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/redis_url.hpp"
+
+struct redisContext;
+
+namespace llm::engine {
+
+class RedisClient {
+  public:
+    explicit RedisClient(const RedisUrl& url) : url_(url) {}
+    ~RedisClient() { close(); }
+    RedisClient(const RedisClient&) = delete;
+    RedisClient& operator=(const RedisClient&) = delete;
+
+    using Command = std::vector<std::string>;
+    // Sends the commands in one go, connecting (and logging in) first if need be, and reads the replies.
+    // Returns an empty string, or why it failed; the connection is closed then. At most about 2 s per
+    // command.
+    std::string run(const std::vector<Command>& commands);
+
+  private:
+    std::string connect();
+    std::string exchange(const std::vector<Command>& commands);
+    void close();
+
+    RedisUrl url_;
+    redisContext* context_ = nullptr;
+};
+
+}  // namespace llm::engine

@@ -1,0 +1,143 @@
+#include "engine_worker/server/served_model.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "engine_worker/server/api_error.hpp"
+
+namespace llm::engine {
+namespace {
+
+constexpr std::array<std::string_view, 6> kRoles = {"system",    "developer", "user",
+                                                    "assistant", "tool",      "function"};
+
+// Templates expect one string; parts are joined by line breaks.
+std::string joined_text(const Json& parts, const std::string& param) {
+    std::string out;
+    for (const Json& part : parts) {
+        if (!part.is_object() || !part.contains("type") || part["type"] != "text" || !part.contains("text") ||
+            !part["text"].is_string()) {
+            throw unsupported(param, "Only content parts of type 'text' are supported by this engine.");
+        }
+        out += out.empty() ? "" : "\n";
+        out += part["text"].get_ref<const std::string&>();
+    }
+    return out;
+}
+
+// Every string of a message may end up in the prompt: names and tool calls, too.
+void mark_strings(Json& value, const SpecialText& special) {
+    if (value.is_string()) {
+        value = special.mark(value.get_ref<const std::string&>());
+    } else if (value.is_structured()) {
+        for (Json& member : value) {
+            mark_strings(member, special);
+        }
+    }
+}
+
+// One message, checked, its text safe to be put into a template.
+Json checked_message(const Json& message, size_t index, const SpecialText& special) {
+    const std::string param = "messages[" + std::to_string(index) + "]";
+    if (!message.is_object()) {
+        throw bad_value(param, "'" + param + "' must be an object.");
+    }
+    const auto role = message.find("role");
+    if (role == message.end() || !role->is_string() ||
+        std::find(kRoles.begin(), kRoles.end(), role->get_ref<const std::string&>()) == kRoles.end()) {
+        throw bad_value(param + ".role",
+                        "'" + param + ".role' must be one of system, developer, user, assistant, tool.");
+    }
+    Json out = message;
+    if (*role == "developer") {
+        out["role"] = "system";  // what it was called before; templates know only that
+    }
+    const auto content = out.find("content");
+    const bool none = content == out.end() || content->is_null();
+    if (none && *role != "assistant") {
+        throw bad_value(param + ".content", "'" + param + ".content' is required.");
+    }
+    if (none) {
+        out["content"] = "";
+    } else if (content->is_array()) {
+        *content = joined_text(*content, param + ".content");
+    } else if (!content->is_string()) {
+        throw bad_value(param + ".content", "'" + param + ".content' must be a string or an array of parts.");
+    }
+    mark_strings(out, special);
+    return out;
+}
+
+void add_end_tokens(const std::string& path, std::vector<int32_t>& out) {
+    std::ifstream file(path);
+    if (!file) {
+        return;
+    }
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const Json config = Json::parse(text, nullptr, false);
+    if (!config.is_object()) {
+        throw std::runtime_error(path + " is not a JSON object");
+    }
+    const auto field = config.find("eos_token_id");
+    if (field == config.end() || field->is_null()) {
+        return;
+    }
+    const Json list = field->is_array() ? *field : Json::array({*field});
+    for (const Json& id : list) {
+        if (!id.is_number_integer()) {
+            throw std::runtime_error(path + ": \"eos_token_id\" is neither a number nor a list of numbers");
+        }
+        out.push_back(id.get<int32_t>());
+    }
+}
+
+}  // namespace
+
+bool ServedModel::serves(const std::string& name) const {
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* template_kwargs,
+                                              bool add_generation_prompt) const {
+    if (!messages.is_array() || messages.empty()) {
+        throw bad_value("messages", "'messages' must be a non-empty array.");
+    }
+    ChatTemplate::Context context;
+    context.messages = Json::array();
+    for (size_t i = 0; i < messages.size(); ++i) {
+        context.messages.push_back(checked_message(messages[i], i, *special_text));
+    }
+    context.add_generation_prompt = add_generation_prompt;
+    context.bos_token = tokenizer->id_to_token(tokenizer->bos_id());
+    context.eos_token = tokenizer->id_to_token(tokenizer->eos_id());
+    if (template_kwargs != nullptr) {
+        if (!template_kwargs->is_object()) {
+            throw bad_value("chat_template_kwargs", "'chat_template_kwargs' must be an object.");
+        }
+        context.extra = *template_kwargs;
+    }
+    try {
+        return special_text->encode(chat_template->render(context));
+    } catch (const TemplateError& error) {
+        throw bad_value("messages", std::string("The chat template refused these messages: ") + error.what());
+    }
+}
+
+std::vector<int32_t> load_end_tokens(const std::string& dir, const Tokenizer& tokenizer) {
+    std::vector<int32_t> out;
+    add_end_tokens(dir + "/generation_config.json", out);
+    add_end_tokens(dir + "/config.json", out);
+    if (tokenizer.eos_id() >= 0) {
+        out.push_back(tokenizer.eos_id());
+    }
+    std::sort(out.begin(), out.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
+    return out;
+}
+
+}  // namespace llm::engine

@@ -1,0 +1,38 @@
+// The model as the API sees it: names, text in, text out, limits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine_worker/server/api_params.hpp"
+#include "engine_worker/server/special_text.hpp"
+#include "engine_worker/tokenizer/chat_template.hpp"
+#include "engine_worker/tokenizer/tokenizer.hpp"
+
+namespace llm::engine {
+
+struct ServedModel {
+    std::vector<std::string> names;  // the first is the main one; any of them may be asked for
+    std::unique_ptr<Tokenizer> tokenizer;
+    std::unique_ptr<ChatTemplate> chat_template;
+    std::unique_ptr<SpecialText> special_text;
+    std::vector<int32_t> end_tokens;
+    int32_t max_context = 0;  // prompt and answer together
+    int32_t max_running = 0;  // sequences at once
+    int64_t created = 0;      // seconds since 1970
+
+    bool serves(const std::string& name) const;
+    SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context}; }
+
+    // Ids of a chat as the model's template writes it. `messages` as the client sent them; throws ApiError.
+    std::vector<int32_t> encode_chat(const Json& messages, const Json* template_kwargs,
+                                     bool add_generation_prompt) const;
+};
+
+// The end-of-text ids of a model directory: `eos_token_id` (a number or a list) of generation_config.json and
+// config.json, and the tokenizer's own. Missing files are fine, malformed ones throw std::runtime_error.
+std::vector<int32_t> load_end_tokens(const std::string& dir, const Tokenizer& tokenizer);
+
+}  // namespace llm::engine

@@ -1,0 +1,38 @@
+// Keeps text that a user wrote from being read as control tokens.
+//
+// A chat template joins messages and control tokens ("<|im_end|>") into one string, which is then tokenised.
+// A user who writes such a token into a message could end their turn and speak as somebody else. So, before
+// the template runs, every control token spelled out in a message is put between two marks; when the result
+// is tokenised, what stands between marks is ordinary text. The marks are Unicode noncharacters, which never
+// stand in real text.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine_worker/tokenizer/tokenizer.hpp"
+
+namespace llm::engine {
+
+class SpecialText {
+  public:
+    // Collects the tokenizer's special tokens; `tokenizer` must outlive this object. O(vocabulary).
+    explicit SpecialText(const Tokenizer& tokenizer);
+
+    // `text` with every special token in it marked; marks that stand in it already become U+FFFD. O(text).
+    std::string mark(std::string_view text) const;
+
+    // Ids of a rendered template: special tokens are parsed, but not between marks.
+    std::vector<int32_t> encode(std::string_view rendered) const;
+
+  private:
+    size_t special_length_at(std::string_view text) const;
+
+    const Tokenizer& tokenizer_;
+    std::array<std::vector<std::string>, 256> by_first_byte_;  // longest first
+};
+
+}  // namespace llm::engine
