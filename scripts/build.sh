@@ -22,6 +22,10 @@ directory=build/$preset
 log=$directory/build.log
 mkdir -p "$directory"
 
+# two builds of one directory at a time would disturb each other
+exec 9>"$directory/.lock"
+flock 9
+
 fail() {
     echo "$1 (everything is in $log)" >&2
     exit 1

@@ -1,7 +1,7 @@
 """`make run`: builds and starts a private Redis, the engine with the demo model and nginx with the module, and stays with them.
 
 Environment: PORT (8080), LISTEN (127.0.0.1), CLIENTS ("file" or "postgres").
-Everything lives in .run/ and ends with this program, however it ends. Only the standard library is used.
+Everything lives in .run/<port>/ and ends with this program, however it ends. Only the standard library is used.
 """
 
 import ctypes
@@ -21,11 +21,10 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "release"
-RUN = ROOT / ".run"
-LOGS = RUN / "logs"
 MODEL = ROOT / "models" / "demo"
 TOKENS = ROOT / "conf" / "llm-tokens.json"
 DATABASE = "llm"
+QUESTION = "What is nginx?"
 
 PR_SET_PDEATHSIG = 1
 
@@ -51,28 +50,26 @@ def step(text):
 class Child:
     """One program we started: its output goes to a log file, and it never outlives us."""
 
-    def __init__(self, name, argv, *, stop=signal.SIGTERM, user=None, cwd=None):
+    def __init__(self, name, argv, log, stop, user):
         self.name = name
-        self.log = LOGS / f"{name}.log"
+        self._log = log
         self._stop = stop
         libc = ctypes.CDLL(None)
 
         def die_with_parent():
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-        identity = {}
-        if user:
-            identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        with open(self.log, "ab") as log:
+        with open(log, "ab") as output:
             # a session of its own: Ctrl-C reaches us alone, and we stop the children in order
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd,
-                                             start_new_session=True, preexec_fn=die_with_parent, **identity)
+            self._process = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=output,
+                                             stderr=output, cwd="/", start_new_session=True, preexec_fn=die_with_parent,
+                                             **identity(user))
 
     def check(self):
         """Raises Failure if the program has ended."""
         status = self._process.poll()
         if status is not None:
-            raise Failure(f"{self.name} ended with status {status}; the last lines of {self.log}:\n{tail(self.log)}")
+            raise Failure(f"{self.name} ended with status {status}; the last lines of {self._log}:\n{tail(self._log)}")
 
     def stop(self):
         if self._process.poll() is not None:
@@ -85,21 +82,49 @@ class Child:
             self._process.wait()
 
 
+class Stack:
+    """What runs for one port, and where its files are."""
+
+    def __init__(self, home):
+        self.home = home
+        self.logs = home / "logs"
+        self._children = []
+        shutil.rmtree(home, ignore_errors=True)
+        self.logs.mkdir(parents=True)
+
+    def start(self, name, argv, *, stop=signal.SIGTERM, user=None):
+        child = Child(name, argv, self.logs / f"{name}.log", stop, user)
+        self._children.append(child)
+        return child
+
+    def check(self):
+        for child in self._children:
+            child.check()
+
+    def wait_until(self, ready, what, seconds):
+        """Polls ready() until it is true; Failure when a child ends or the time is up."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise Failure(f"{what} within {seconds} s; see the logs in {self.logs}.")
+            time.sleep(0.05)
+
+    def stop(self):
+        for child in reversed(self._children):
+            child.stop()
+
+
+def identity(user):
+    """Popen arguments for running as another user (a pwd entry), or as ourselves (None)."""
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+
+
 def tail(path, lines=15):
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
-
-
-def wait_until(ready, what, child, seconds):
-    """Polls ready() until it is true; Failure when the child ends or the time is up."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        child.check()
-        if time.monotonic() > deadline:
-            raise Failure(f"{what} within {seconds} s; see the logs in {LOGS}.")
-        time.sleep(0.05)
 
 
 def accepts(port):
@@ -137,66 +162,61 @@ def check_port_free(listen, port):
 
 def build():
     step("Building (a first time takes minutes)")
-    done = subprocess.run([ROOT / "scripts" / "build.sh", "release", "-DLLM_TESTS=OFF", "--", "llm-engine",
+    # the test libraries are not needed to run; a build directory that `make test` has set up stays as it is
+    without_tests = [] if (BUILD / "CMakeCache.txt").exists() else ["-DLLM_TESTS=OFF"]
+    done = subprocess.run([ROOT / "scripts" / "build.sh", "release", *without_tests, "--", "llm-engine",
                            "ngx_http_llm_dispatch_module"], check=False)
     if done.returncode:
         raise Failure("Nothing was started, because the build did not succeed.")
 
 
-def start_redis(children):
+def start_redis(stack):
     step("Starting Redis")
     port = free_port()
-    child = Child("redis", [program("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--save", "",
-                            "--appendonly", "no", "--dir", str(RUN)])
-    children.append(child)
-    wait_until(lambda: accepts(port), "Redis did not accept connections", child, 15)
+    stack.start("redis", [program("redis-server"), "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no",
+                          "--dir", stack.home])
+    stack.wait_until(lambda: accepts(port), "Redis did not accept connections", 15)
     return f"redis://127.0.0.1:{port}/0"
 
 
-def start_engine(children, redis_url):
+def start_engine(stack, redis_url):
     if not (MODEL / "config.json").exists():
         raise Failure(f"The demo model is not in {MODEL.relative_to(ROOT)}: is the checkout complete?")
     step("Starting llm-engine with the demo model")
-    port = free_port()
-    child = Child("engine", [str(BUILD / "llm-engine"), "--model", str(MODEL), "--listen", f"127.0.0.1:{port}",
-                             "--redis", redis_url])
-    children.append(child)
-    return child
+    stack.start("engine", [BUILD / "llm-engine", "--model", MODEL, "--listen", f"127.0.0.1:{free_port()}", "--redis", redis_url])
 
 
-def start_postgres(children, scratch):
+def start_postgres(stack, scratch):
     """A private cluster with the users of the token file; returns its URL."""
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[-2]))
     if not found:
         raise Failure("PostgreSQL's programs were not found in /usr/lib/postgresql: install the package postgresql, then repeat.")
     binaries = pathlib.Path(found[-1])
     step("Starting PostgreSQL")
-    user = None
-    data = pathlib.Path(scratch) / "postgres"
+    data = scratch / "postgres"
     data.mkdir()
+    user = None
     if os.geteuid() == 0:
         # the server refuses to run as root; its directory cannot be in .run/, which that user may be unable to reach
         user = pwd.getpwnam("postgres")
-        os.chown(scratch, user.pw_uid, user.pw_gid)
-        os.chown(data, user.pw_uid, user.pw_gid)
-    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        for path in (scratch, data):
+            os.chown(path, user.pw_uid, user.pw_gid)
     made = subprocess.run([binaries / "initdb", "-D", data, "-U", DATABASE, "-A", "trust", "-E", "UTF8", "--locale=C",
-                           "--no-sync"], capture_output=True, text=True, check=False, cwd="/", **identity)
+                           "--no-sync"], capture_output=True, text=True, check=False, cwd="/", **identity(user))
     if made.returncode:
         raise Failure(f"PostgreSQL could not create its files: {made.stderr.strip()}")
     port = free_port()
-    child = Child("postgres", [str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1",
-                               "-k", str(data), "-c", "fsync=off"], stop=signal.SIGINT, user=user, cwd="/")
-    children.append(child)
+    # SIGINT: its "fast" shutdown, which does not wait for clients to leave
+    stack.start("postgres", [binaries / "postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", data, "-c", "fsync=off"],
+                stop=signal.SIGINT, user=user)
     url = f"postgresql://{DATABASE}@127.0.0.1:{port}/"
 
     def psql(database, *arguments):
         return subprocess.run([binaries / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url + database, *arguments],
                               capture_output=True, text=True, check=False, cwd=ROOT)
 
-    wait_until(lambda: psql("postgres", "-c", "SELECT 1").returncode == 0, "PostgreSQL did not answer", child, 30)
-    users = json.loads(TOKENS.read_text())["users"]
-    rows = ", ".join("('{token}', '{name}', {priority}, {threshold})".format(**user) for user in users)
+    stack.wait_until(lambda: psql("postgres", "-c", "SELECT 1").returncode == 0, "PostgreSQL did not answer", 30)
+    rows = ", ".join("('{token}', '{name}', {priority}, {threshold})".format(**user) for user in sample_users())
     for database, arguments in [("postgres", ["-c", f"CREATE DATABASE {DATABASE}"]),
                                 (DATABASE, ["-f", "conf/schema.sql", "-f", "conf/llm_notify.sql"]),
                                 (DATABASE, ["-c", f"INSERT INTO users (token, name, priority, threshold) VALUES {rows}"])]:
@@ -206,28 +226,29 @@ def start_postgres(children, scratch):
     return url + DATABASE
 
 
-def start_nginx(children, listen, port, redis_url, clients):
+def sample_users():
+    return json.loads(TOKENS.read_text())["users"]
+
+
+def start_nginx(stack, listen, redis_url, clients):
     step("Starting nginx")
     values = {
         "module": BUILD / "ngx_http_llm_dispatch_module.so",
         # Workers of a root master would run as nobody, who may be unable to read a checkout under /root.
         "user": "user root;" if os.geteuid() == 0 else "",
-        "logs": LOGS, "temp": RUN / "temp", "pid": RUN / "nginx.pid",
-        "listen": f"{listen}:{port}", "redis": redis_url, "clients": clients,
+        "home": stack.home, "logs": stack.logs, "listen": listen, "redis": redis_url, "clients": clients,
     }
     text = (ROOT / "conf" / "demo.conf.in").read_text()
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
-    conf = RUN / "nginx.conf"
+    conf = stack.home / "nginx.conf"
     conf.write_text(text)
     # -e: before the configuration is read, errors would go to Debian's log directory
-    argv = [program("nginx"), "-p", str(RUN), "-c", str(conf), "-e", str(LOGS / "error.log")]
+    argv = [program("nginx"), "-p", stack.home, "-c", conf, "-e", stack.logs / "error.log"]
     test = subprocess.run([*argv, "-t"], capture_output=True, text=True, check=False)
     if test.returncode:
         raise Failure(f"nginx refuses {conf}:\n{test.stderr.strip()}")
-    child = Child("nginx", argv, stop=signal.SIGQUIT)
-    children.append(child)
-    return child
+    stack.start("nginx", argv, stop=signal.SIGQUIT)
 
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -265,7 +286,8 @@ def ask(gateway, token, model, question):
 
 # --------------------------------------------------------------------------------------------------------------- main
 
-def run(children, scratch):
+def settings():
+    """(address to listen on, port, kind of clients) from the environment."""
     listen = os.environ.get("LISTEN") or "127.0.0.1"
     clients = os.environ.get("CLIENTS") or "file"
     try:
@@ -276,52 +298,41 @@ def run(children, scratch):
         raise Failure(f"PORT={os.environ['PORT']} is not a port number (1 to 65535).")
     if clients not in ("file", "postgres"):
         raise Failure(f"CLIENTS={clients} is not known: leave it out, or use CLIENTS=postgres.")
-    check_port_free(listen, port)
-    gateway = ("127.0.0.1" if listen == "0.0.0.0" else listen, port)
-    base = "http://{}:{}".format(*gateway)
+    return listen, port, clients
 
-    build()
-    shutil.rmtree(RUN, ignore_errors=True)
-    LOGS.mkdir(parents=True)
-    (RUN / "temp").mkdir()
 
-    redis_url = start_redis(children)
-    engine = start_engine(children, redis_url)
+def start_all(stack, scratch, listen, port, clients):
+    """Starts the parts in order of need; returns when the gateway is ready."""
+    redis_url = start_redis(stack)
+    start_engine(stack, redis_url)
     if clients == "postgres":
-        source = start_postgres(children, scratch)
+        source = start_postgres(stack, scratch)
     else:
-        shutil.copy(TOKENS, RUN / TOKENS.name)
-        source = f"file:{RUN / TOKENS.name}"
-    nginx = start_nginx(children, listen, port, redis_url, source)
+        # a copy: whoever plays with it leaves the sample alone
+        tokens = stack.home / TOKENS.name
+        shutil.copy(TOKENS, tokens)
+        source = f"file:{tokens}"
+    start_nginx(stack, f"{listen}:{port}", redis_url, source)
 
-    def ready():
-        engine.check()
-        return is_ready(gateway)
 
-    wait_until(ready, "The gateway did not become ready", nginx, 60)
-
-    users = json.loads(TOKENS.read_text())["users"]
+def show(gateway, stack):
+    """The first answer, and what to do next."""
+    users = sample_users()
     token = users[0]["token"]
     model = json.load(request(gateway, "GET", "/v1/models", token))["data"][0]["id"]
-    question = "What is nginx?"
-    step(f"Asking {model}: {question}")
-    ask(gateway, token, model, question)
-
+    step(f"Asking {model}: {QUESTION}")
+    ask(gateway, token, model, QUESTION)
     say()
     step("Ready. Tokens:")
     for user in users:
         say(f"   {user['token']}   priority {user['priority']}, at most {user['threshold']} waiting ({user['name']})")
-    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": question}]})
+    base = "http://{}:{}".format(*gateway)
+    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": QUESTION}]})
     step("Copy this line:")
-    say(f"curl -N {base}/v1/chat/completions -H 'Authorization: Bearer {token}' "
-        f"-H 'Content-Type: application/json' -d '{body}'")
+    say(f"curl -N {base}/v1/chat/completions -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{body}'")
     step(f"Dashboard: {base}/llm/   metrics: {base}/metrics")
-    step(f"Logs: {LOGS}")
+    step(f"Logs: {stack.logs}")
     step("Ctrl-C stops everything.")
-    while True:
-        for child in children:
-            child.check()
-        time.sleep(0.5)
 
 
 def main():
@@ -334,22 +345,33 @@ def main():
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, stop)
 
-    children = []
-    scratch = tempfile.mkdtemp(prefix="llm-dispatch-")
-    status = 0
+    stack = None
+    scratch = None
     try:
-        run(children, scratch)
+        listen, port, clients = settings()
+        check_port_free(listen, port)
+        build()
+        stack = Stack(ROOT / ".run" / str(port))
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="llm-dispatch-"))
+        gateway = ("127.0.0.1" if listen == "0.0.0.0" else listen, port)
+        start_all(stack, scratch, listen, port, clients)
+        stack.wait_until(lambda: is_ready(gateway), "The gateway did not become ready", 60)
+        show(gateway, stack)
+        while True:
+            stack.check()
+            time.sleep(0.5)
     except Stopped:
         say()
         step("Stopping")
+        return 0
     except Failure as failure:
         print(failure, file=sys.stderr, flush=True)
-        status = 1
+        return 1
     finally:
-        for child in reversed(children):
-            child.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
-    return status
+        if stack:
+            stack.stop()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Makes .venv with the Python packages of the end-to-end tests, or brings it up to date with tests/requirements.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=.venv/requirements.txt
+cmp -s tests/requirements.txt "$stamp" && exit 0
+
+echo "== Installing the Python packages of the tests into .venv"
+# Debian's own python3, whose venv module scripts/deps.sh installed; another one first in PATH may lack it.
+/usr/bin/python3 -m venv .venv
+.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+cp tests/requirements.txt "$stamp"

@@ -1,0 +1,112 @@
+"""Fixtures: factories that start what a test needs, and check at its end that nothing is left behind."""
+
+import pytest
+
+from support.fake_engine import FakeEngine
+from support.nginx import Nginx
+from support.postgres import Postgres
+from support.redis_server import RedisServer
+from support.llm_engine import LlmEngine
+from support.users import user, write_tokens
+
+
+@pytest.fixture
+def fake_engine():
+    """Factory of scripted engines; a mistake in a script fails the test."""
+    engines = []
+
+    def make(*arguments, **keywords):
+        engine = FakeEngine(*arguments, **keywords)
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.stop()
+    for engine in engines:
+        assert not engine.problems, repr(engine.problems[0])
+
+
+@pytest.fixture
+def redis_server(tmp_path):
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster():
+    """One cluster for all tests of this process that leave the server itself alone."""
+    cluster = Postgres()
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def own_postgres():
+    """A cluster of the test's own, for stopping and starting."""
+    cluster = Postgres()
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def llm_engine(tmp_path):
+    """Factory of real llm-engine processes."""
+    engines = []
+
+    def make(**keywords):
+        engine = LlmEngine(tmp_path / f"engine{len(engines)}", **keywords)
+        engines.append(engine)
+        engine.start()
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.finish()
+
+
+@pytest.fixture
+def nginx(tmp_path, fake_engine):
+    """
+    Factory of gateways; starts them unless start=False, and holds each to the invariants at the end.
+    It asks for fake_engine so that engines outlive it; a test names other servers before this one, for the same reason.
+    """
+    gateways = []
+
+    def make(*, start=True, **keywords):
+        gateway = Nginx(tmp_path / f"nginx{len(gateways)}", **keywords)
+        gateways.append(gateway)
+        return gateway.start() if start else gateway
+
+    yield make
+    for gateway in gateways:
+        gateway.finish()
+
+
+@pytest.fixture
+def gateway(tmp_path, nginx):
+    """
+    Factory of the usual gateway: static engines, clients in a file.
+
+    engines: FakeEngine objects; users: rows made by support.users.user (None: open access, no token needed).
+    The token file is `gateway.tokens`.
+    """
+
+    def make(engines=(), users=(user("alice"),), http="", **keywords):
+        lines = [http]
+        for engine in engines:
+            lines.append(f"llm_engine {engine.url} model={','.join(engine.models)} id={engine.name} max_running={engine.max_running};")
+        tokens = tmp_path / "tokens.json"
+        if users is not None:
+            write_tokens(tokens, list(users))
+            lines.append(f"llm_priority_db file:{tokens};")
+        made = nginx(http="\n    ".join(lines), **keywords)
+        made.tokens = tokens
+        return made
+
+    return make

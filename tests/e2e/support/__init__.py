@@ -1,0 +1,1 @@
+"""What the end-to-end tests start and ask: nginx, Redis, PostgreSQL, engines, and a client that sees every byte."""

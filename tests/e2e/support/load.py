@@ -1,0 +1,56 @@
+"""Many requests at once from one thread, cheaply enough that the servers and not the test are busy."""
+
+import asyncio
+import collections
+import json
+
+from .client import request_bytes
+
+Answer = collections.namedtuple("Answer", "token status body")
+
+
+async def _one(port, token, body):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        headers = [("Authorization", f"Bearer {token}"), ("Content-Type", "application/json"), ("Connection", "close")]
+        writer.write(request_bytes("POST", "/v1/chat/completions", headers, body))
+        data = await reader.read()
+        head, _, rest = data.partition(b"\r\n\r\n")
+        return Answer(token, int(head.split()[1]), rest)
+    finally:
+        writer.close()
+
+
+def saturate(port, bodies, *, outstanding, answers, settled=0):
+    """
+    Keeps `outstanding` requests of each token of `bodies` ({token: body}) in flight until `answers` are back, not counting the
+    first `settled` of them; returns those in the order of their ends. What is still in flight then is dropped.
+    """
+    async def run():
+        finished = []
+        enough = asyncio.Event()
+
+        async def client(token, body):
+            while not enough.is_set():
+                finished.append(await _one(port, token, body))
+                if len(finished) >= settled + answers:
+                    enough.set()
+
+        tasks = [asyncio.create_task(client(token, body)) for token, body in bodies.items() for _ in range(outstanding)]
+        waiter = asyncio.create_task(enough.wait())
+        await asyncio.wait([*tasks, waiter], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done() and task.exception():
+                raise task.exception()
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return finished[settled:settled + answers]
+
+    return asyncio.run(run())
+
+
+def tokens_of(answer):
+    """Prompt and completion tokens of a non-streamed answer, as its engine counted them."""
+    body = answer.body
+    document = json.loads(body[body.index(b"{"):body.rindex(b"}") + 1])
+    return document["usage"]["prompt_tokens"], document["usage"]["completion_tokens"]

@@ -1,0 +1,215 @@
+"""A private nginx with the module, and the checks that end every test."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+from .client import Client
+from .metrics import Metrics
+from .paths import BUILD, MODULE, TEMPLATES, program
+from .poll import until
+from .ports import free_port
+from .process import Process, children_of
+
+_PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}")
+
+
+def fill(template, values):
+    """Replaces each {name}; nginx's own braces have a space behind them, and ${variables} a dollar in front."""
+    return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
+
+
+def sanitizer_environment(directory):
+    """A module built with AddressSanitizer needs its runtime loaded first; detect_odr_violation=0: ngx_modules is in both."""
+    if "asan" not in BUILD.name:
+        return {}
+    runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    return {"LD_PRELOAD": runtime,
+            "ASAN_OPTIONS": f"detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_odr_violation=0:log_path={directory}/asan"}
+
+
+class Nginx:
+    """
+    http, server, location: directives for those blocks (location: the dispatching one); locations: whole further blocks;
+    main: top-level directives. A test changes them and reloads.
+    """
+
+    def __init__(self, directory, *, template="gateway.conf", workers=4, zone="8m", **blocks):
+        self.directory = directory
+        directory.mkdir(parents=True)
+        self.port = free_port()
+        self.client = Client(self.port)
+        self._template = template
+        self.blocks = {"main": "", "http": "", "server": "", "location": "", "locations": "", **blocks}
+        if os.geteuid() == 0:
+            # workers of a root master would run as nobody, who cannot reach pytest's directories
+            self.blocks["main"] = "user root;\n" + self.blocks["main"]
+        self._values = {"module": MODULE, "directory": directory, "workers": workers, "zone": zone, "port": self.port,
+                        "log_level": os.environ.get("E2E_LOG_LEVEL", "info")}
+        self._workers = workers
+        self._allowed = []
+        self.metered = True  # whether llm_metrics can be asked at the end
+        self._process = None
+
+    # ---------------------------------------------------------------------------------------------- life
+
+    @property
+    def conf(self):
+        return self.directory / "nginx.conf"
+
+    def write_conf(self):
+        self.conf.write_text(fill((TEMPLATES / self._template).read_text(), {**self._values, **self.blocks}))
+
+    def _argv(self):
+        return [program("nginx"), "-p", self.directory, "-c", self.conf, "-e", self.directory / "error.log"]
+
+    def test_conf(self):
+        """nginx -t: (exit status, what it printed)."""
+        self.write_conf()
+        done = subprocess.run([*self._argv(), "-t"], capture_output=True, text=True, check=False,
+                              env={**os.environ, **sanitizer_environment(self.directory)})
+        return done.returncode, done.stderr
+
+    def start(self):
+        assert MODULE.exists(), f"{MODULE} is not built; make build does"
+        self.write_conf()
+        self._process = Process(self._argv(), self.directory / "output.log", env=sanitizer_environment(self.directory))
+        self._process.wait_port(self.port)
+        until(lambda: len(self.workers()) == self._workers, "all workers run")
+        return self
+
+    def reload(self, seconds=15):
+        """Writes the configuration, reloads, and returns when new workers serve and the old ones know that they must go."""
+        old = set(self.workers())
+        self.write_conf()
+        self._process.send_signal(signal.SIGHUP)
+        until(lambda: len(self.workers()) == self._workers and not old & set(self.workers()),
+              lambda: f"the reload took effect:\n{self.error_log()[-3000:]}", seconds)
+
+    def send_signal(self, number):
+        self._process.send_signal(number)
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def workers(self):
+        """Pids of the workers that accept connections."""
+        return [pid for pid, title in children_of(self.pid).items() if title == "nginx: worker process"]
+
+    def old_workers(self):
+        return [pid for pid, title in children_of(self.pid).items() if "shutting down" in title]
+
+    def worker_of(self, pending):
+        """The pid of the worker that has this client's connection."""
+        inode = _server_inode(pending.port, self.port)
+        assert inode, "nginx has not accepted the connection"
+        for pid in children_of(self.pid):
+            try:
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    if os.readlink(f"/proc/{pid}/fd/{name}") == f"socket:[{inode}]":
+                        return pid
+            except OSError:
+                continue
+        raise AssertionError("no worker has the connection")
+
+    # ---------------------------------------------------------------------------------------------- views
+
+    def error_log(self):
+        path = self.directory / "error.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def access_log(self):
+        return [json.loads(line) for line in (self.directory / "access.log").read_text().splitlines()]
+
+    def wait_logged(self, pattern, seconds=10):
+        until(lambda: re.search(pattern, self.error_log()), lambda: f"{pattern!r} in:\n{self.error_log()[-3000:]}", seconds)
+
+    def metrics(self):
+        reply = self.client.get("/metrics")
+        assert reply.status == 200, reply
+        return Metrics(reply.body.decode())
+
+    def status(self):
+        reply = self.client.get("/llm/status.json")
+        assert reply.status == 200, reply
+        return reply.json()
+
+    def queued(self):
+        return int(self.metrics().total("llm_queue_depth"))
+
+    def held(self):
+        return int(self.metrics().total("llm_engine_held"))
+
+    def wait_queued(self, count, seconds=10):
+        until(lambda: self.queued() == count, lambda: f"{count} requests queued, there are {self.queued()}", seconds)
+
+    def wait_held(self, count, seconds=10):
+        until(lambda: self.held() == count, lambda: f"{count} seats held, there are {self.held()}", seconds)
+
+    def wait_ready(self, seconds=15):
+        until(lambda: self.client.get("/health/readiness").status == 200, lambda: f"ready:\n{self.error_log()[-3000:]}", seconds)
+        return self
+
+    def wait_model(self, model, token=None, seconds=10):
+        """Waits until the gateway knows the model, from an engine's report."""
+        def known():
+            reply = self.client.get("/v1/models", token=token)
+            return reply.status == 200 and model in [entry["id"] for entry in reply.json()["data"]]
+
+        until(known, f"the model {model} is known", seconds)
+
+    # ---------------------------------------------------------------------------------------------- the end
+
+    def allow(self, pattern):
+        """Log lines matching this are expected by the test, whatever their level."""
+        self._allowed.append(re.compile(pattern))
+
+    def kill(self):
+        if self._process and self._process.alive():
+            children = list(children_of(self.pid))
+            self._process.kill()
+            for pid in children:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+    def finish(self):
+        """Stops nginx and asserts what must hold after every test: reliability.md I1 and I5, and that nothing stays behind."""
+        if self._process is None:
+            return
+        try:
+            assert self._process.alive(), f"nginx ended by itself:\n{self.error_log()[-3000:]}"
+            if self.metered:
+                self.wait_queued(0, 5)
+                self.wait_held(0, 5)
+            children = list(children_of(self.pid))
+            assert self._process.stop(signal.SIGQUIT) == 0
+            left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+            assert not left, f"workers {left} outlive the master"
+        finally:
+            self.kill()
+        self.check_logs()
+
+    def check_logs(self):
+        bad = [line for line in self.error_log().splitlines()
+               if re.search(r"\[(alert|emerg|crit)\]|Sanitizer|terminate called", line)
+               and not any(pattern.search(line) for pattern in self._allowed)]
+        assert not bad, "\n".join(bad)
+        reports = list(self.directory.glob("asan*"))
+        assert not reports, reports[0].read_text()
+
+
+def _server_inode(client_port, server_port):
+    """The inode of the server's end of a connection on 127.0.0.1."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        next(table)
+        for line in table:
+            fields = line.split()
+            local, remote = (int(address.split(":")[1], 16) for address in fields[1:3])
+            if local == server_port and remote == client_port and fields[9] != "0":
+                return int(fields[9])
+    return None

@@ -1,0 +1,28 @@
+"""Where things are. BUILD_DIR in the environment chooses another build than build/release."""
+
+import glob
+import os
+import pathlib
+import shutil
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BUILD = pathlib.Path(os.environ.get("BUILD_DIR", ROOT / "build" / "release")).resolve()
+MODULE = BUILD / "ngx_http_llm_dispatch_module.so"
+ENGINE = BUILD / "llm-engine"
+DEMO_MODEL = ROOT / "models" / "demo"
+TEMPLATES = ROOT / "t"
+CONF = ROOT / "conf"
+
+
+def program(name):
+    """A tool that may live in a directory which a user's PATH lacks."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    assert path, f"{name} is not installed; scripts/deps.sh build test installs what the tests need"
+    return path
+
+
+def postgres_binaries():
+    """The directory of the newest installed PostgreSQL server."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[-2]))
+    assert found, "PostgreSQL is not installed; scripts/deps.sh test installs it"
+    return pathlib.Path(found[-1])

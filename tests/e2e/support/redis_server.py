@@ -1,0 +1,44 @@
+"""A private Redis."""
+
+import signal
+
+import redis
+
+from .paths import program
+from .poll import until
+from .ports import free_port
+from .process import Process
+
+
+class RedisServer:
+    def __init__(self, directory):
+        self._directory = directory
+        directory.mkdir(parents=True)
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port, socket_timeout=5)
+        self._process = None
+
+    def start(self):
+        self._process = Process([program("redis-server"), "--bind", "127.0.0.1", "--port", self.port, "--save", "",
+                                 "--appendonly", "no", "--dir", self._directory], self._directory / "redis.log")
+        until(self._answers, "Redis answers")
+
+    def _answers(self):
+        assert self._process.alive(), self._process.output()
+        try:
+            return self.client.ping()
+        except redis.RedisError:
+            return False
+
+    def stop(self):
+        if self._process:
+            self.client.connection_pool.disconnect()
+            self._process.stop(signal.SIGTERM)
+
+    def kill(self):
+        self.client.connection_pool.disconnect()
+        self._process.kill()
+
+    def subscribers(self, channel="llm:engines"):
+        return dict(self.client.pubsub_numsub(channel))[channel.encode()]

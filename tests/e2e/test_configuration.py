@@ -1,0 +1,125 @@
+"""nginx -t: a wrong value names the directive, the file and the line; a right one passes."""
+
+import re
+
+import pytest
+
+from support.nginx import fill
+from support.paths import CONF, MODULE
+
+WRONG = [
+    ("http", "llm_engine", "llm_engine http://127.0.0.1:1;"),
+    ("http", "llm_engine", "llm_engine ftp://127.0.0.1:1 model=m;"),
+    ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=;"),
+    ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=m max_running=many;"),
+    ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=m max_running=0;"),
+    ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=m colour=red;"),
+    ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=m key=file:/does/not/exist;"),
+    ("http", "llm_priority_db", "llm_priority_db mysql://x;"),
+    ("http", "llm_priority_db", "llm_priority_db file:/does/not/exist;"),
+    ("http", "llm_priority_db", "llm_priority_db postgresql://x/y refresh=never;"),
+    ("http", "llm_redis", "llm_redis http://127.0.0.1;"),
+    ("http", "llm_redis", "llm_redis redis://127.0.0.1:99999/0;"),
+    ("http", "llm_redis", "llm_redis redis://127.0.0.1:1/0 suffix=x;"),
+    ("http", "llm_scheduler", "llm_scheduler fair;"),
+    ("http", "llm_aging", "llm_aging sometimes;"),
+    ("http", "llm_min_throughput", "llm_min_throughput fast;"),
+    ("http", "llm_min_throughput", "llm_min_throughput -1;"),
+    ("http", "llm_queue_size", "llm_queue_size 0x10;"),
+    ("http", "llm_queue_size", "llm_queue_size 100000000;"),
+    ("http", "llm_threshold_scope", "llm_threshold_scope everybody;"),
+    ("http", "llm_routing", "llm_routing best;"),
+    ("http", "llm_client_priority", "llm_client_priority raise;"),
+    ("location", "llm_queue_timeout", "llm_queue_timeout long;"),
+    ("location", "llm_dispatch", "llm_dispatch maybe;"),
+    ("location", "llm_retries", "llm_retries -1;"),
+    ("location", "llm_retries", "llm_retries x;"),
+    ("location", "llm_engine_priority", "llm_engine_priority sglang;"),
+    ("location", "llm_usage_inject", "llm_usage_inject maybe;"),
+    ("location", "llm_queue_keepalive", "llm_queue_keepalive often;"),
+    ("location", "llm_compat", "llm_compat other;"),
+    ("location", "llm_observe", "llm_observe maybe;"),
+    ("locations", "llm_status", "location /s/ { llm_status everybody; }"),
+    ("http", "llm_redis", "llm_redis redis://127.0.0.1:1/0; llm_redis redis://127.0.0.1:1/0;"),
+    ("http", "llm_balance", "upstream other { server 127.0.0.1:1; llm_balance; }"),
+    ("http", "llm_balance", "upstream other { keepalive 4; llm_balance; }"),
+]
+
+
+@pytest.mark.parametrize("block,directive,text", WRONG, ids=[text for _, _, text in WRONG])
+def test_wrong_values_are_refused(nginx, block, directive, text):
+    if directive == "llm_dispatch":
+        gate = nginx(start=False, locations="location /x/ { %s }" % text)
+    else:
+        gate = nginx(start=False, **{block: text})
+    status, output = gate.test_conf()
+    assert status != 0, output
+    assert re.search(r"\[emerg\].*" + directive + r".* in \S+nginx\.conf:\d+", output), output
+
+
+@pytest.mark.parametrize("size", ["1k", "x", ""])
+def test_wrong_zone_sizes_are_refused(nginx, size):
+    status, output = nginx(start=False, zone=size).test_conf()
+    assert status != 0
+    assert "llm_zone" in output or '"llm"' in output, output
+
+
+RIGHT = [
+    ("http", "llm_engine http://[::1]:8000 model=a,b id=x max_running=5 org=cs backup;"),
+    ("http", "llm_redis rediss://user:pw@127.0.0.1:6380/2 prefix=p:;"),
+    ("http", "llm_redis unix:/tmp/none.sock;"),
+    ("http", "llm_scheduler strict; llm_aging off; llm_min_throughput 20; llm_queue_size 100; llm_threshold_scope queue;"),
+    ("http", "llm_scheduler weighted; llm_aging 45s; llm_min_throughput 20 model=a; llm_min_throughput 10.5;"),
+    ("http", "llm_routing prefix; llm_client_priority ignore;"),
+    ("http", "llm_queue_timeout 5s; llm_retries 0; llm_dispatch off; llm_compat off; llm_observe off;"),
+    ("location", "llm_queue_timeout 1m; llm_retries 3;"),
+    ("location", "llm_model $arg_model;"),
+    ("location", "llm_engine_priority vllm; llm_usage_inject on; llm_queue_keepalive 10s; llm_compat aristote; llm_observe on;"),
+    ("locations", "location /r/ { llm_status readonly; } location /s/ { llm_status; }"),
+]
+
+
+@pytest.mark.parametrize("block,text", RIGHT, ids=[text for _, text in RIGHT])
+def test_right_values_pass(nginx, block, text):
+    status, output = nginx(start=False, **{block: text}).test_conf()
+    assert status == 0, output
+
+
+def test_start_says_what_the_zone_holds(nginx):
+    status, output = nginx(start=False, zone="16m").test_conf()
+    assert status == 0
+    assert re.search(r"\d+ clients.*\d+ requests", output), output
+
+
+def test_sample_nginx_conf_passes(nginx, tmp_path):
+    """conf/nginx.conf as it is, but for paths that this machine or user may lack."""
+    gate = nginx(start=False)
+    text = (CONF / "nginx.conf").read_text()
+    for path, here in {"modules/ngx_http_llm_dispatch_module.so": MODULE, "/var/log/nginx": tmp_path, "/run/nginx.pid": tmp_path / "pid",
+                       "/etc/nginx/llm-tokens.json": CONF / "llm-tokens.json", "user www-data;": ""}.items():
+        assert path in text, path
+        text = text.replace(path, str(here))
+    temporary = "".join(f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    text = text.replace("http {", "http { " + temporary)
+    gate.write_conf = lambda: gate.conf.write_text(text)
+    status, output = gate.test_conf()
+    assert status == 0, output
+
+
+def test_user_directives_win_over_the_proxy_defaults(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="proxy_set_header X-Mine yes; proxy_set_header User-Agent mine; proxy_http_version 1.1;")
+    assert gate.client.ask(token="alice").status == 200
+    request = engine.requests[0]
+    assert request.header("x-mine") == "yes" and request.header("user-agent") == "mine"
+    assert request.header("authorization") is None
+
+
+def test_balancer_without_dispatch_is_500_and_a_log_line(fake_engine, gateway):
+    gate = gateway([fake_engine()], locations="location /plain/ { proxy_pass http://llm_engines; }")
+    assert gate.client.ask(token="alice", target="/plain/x").status == 500
+    gate.wait_logged("llm_dispatch")
+
+
+def test_placeholders_leave_nginx_variables_alone():
+    assert fill("a { b ${c} {d} $e; }", {"d": 1}) == "a { b ${c} 1 $e; }"

@@ -1,0 +1,94 @@
+"""`make run`, as a newcomer uses it."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+
+import pytest
+
+from support.paths import ROOT
+from support.poll import until
+from support.ports import free_port
+from support.process import accepts
+
+
+def start(tmp_path, *arguments):
+    """(process, function that returns its output so far)"""
+    path = tmp_path / "output"
+    with open(path, "wb") as output:
+        process = subprocess.Popen(["make", "run", *arguments], cwd=ROOT, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                                   start_new_session=True)
+    return process, path.read_text
+
+
+def group_is_empty(group):
+    try:
+        os.killpg(group, 0)
+        return False
+    except ProcessLookupError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("make_run")
+@pytest.mark.parametrize("clients,number", [("file", signal.SIGINT), ("postgres", signal.SIGTERM)])
+def test_the_printed_line_works_and_everything_stops(tmp_path, clients, number):
+    port = free_port()
+    process, output = start(tmp_path, f"PORT={port}", *(["CLIENTS=postgres"] if clients == "postgres" else []))
+    try:
+        def printed():
+            assert process.poll() is None, output()
+            return "Ctrl-C stops everything" in output()
+
+        until(printed, lambda: f"ready:\n{output()[-3000:]}", 500)
+        text = output()
+        line = re.search(r"^curl .*Bearer .*$", text, re.MULTILINE)[0]
+        assert len(set(re.findall(r"^ +(sk-\S+)", text, re.MULTILINE))) == 3
+        assert f":{port}/" in line
+
+        ready = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}/health/readiness"],
+                               capture_output=True, text=True, check=True)
+        assert ready.stdout == "200"
+        answer = subprocess.run([*shlex.split(line), "-s"], capture_output=True, text=True, check=True, timeout=60).stdout
+        assert answer.count("data: ") >= 3 and answer.rstrip().endswith("data: [DONE]"), answer
+        logs = re.search(r"^== Logs: (\S+)", text, re.MULTILINE)[1]
+        assert {"redis.log", "engine.log", "error.log", "access.log"} <= set(os.listdir(logs))
+    finally:
+        os.killpg(process.pid, number)
+        process.wait(30)
+    until(lambda: not accepts(port), "the port is free again")
+    until(lambda: group_is_empty(process.pid), "nothing of the process group is left")
+    pids = [entry for entry in os.listdir("/proc") if entry.isdigit() and _runs_from(entry, str(ROOT / ".run"))]
+    assert not pids, pids
+
+
+def _runs_from(pid, directory):
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as line:
+            return directory in line.read()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("arguments,sentence", [
+    (["PORT=http"], "PORT=http is not a port number"),
+    (["PORT=70000"], "PORT=70000 is not a port number"),
+    (["CLIENTS=mysql"], "CLIENTS=mysql is not known"),
+])
+def test_wrong_arguments_are_one_sentence(tmp_path, arguments, sentence):
+    process, output = start(tmp_path, *arguments)
+    assert process.wait(120) != 0
+    assert sentence in output()
+    assert "Traceback" not in output()
+
+
+def test_port_in_use_is_one_sentence(tmp_path, fake_engine):
+    busy = fake_engine().port
+    process, output = start(tmp_path, f"PORT={busy}")
+    assert process.wait(120) != 0
+    assert f"Port {busy} cannot be used" in output()
+    assert f"make run PORT={busy + 1}" in output()
+    assert "Traceback" not in output()

@@ -1,0 +1,98 @@
+"""/metrics and /llm/status.json: present, in form, and right after known traffic."""
+
+import re
+
+from support.client import chat_body
+from support.users import user
+
+NAMES = ["llm_requests_total", "llm_queue_depth", "llm_queue_oldest_seconds", "llm_queue_wait_seconds_bucket",
+         "llm_time_to_first_token_seconds_bucket", "llm_inter_token_seconds_bucket", "llm_request_duration_seconds_bucket",
+         "llm_tokens_total", "llm_tokens_estimated_total", "llm_client_tokens_total", "llm_engine_running", "llm_engine_held",
+         "llm_engine_limit", "llm_engine_tokens_per_second", "llm_engine_tokens_per_second_per_user", "llm_engine_kv_usage",
+         "llm_engine_report_age_seconds", "llm_engine_up", "llm_engine_below_minimum", "llm_dispatch_seconds_bucket",
+         "llm_leases_reaped_total", "llm_redis_up", "llm_priority_db_up", "llm_clients", "llm_desired_engines"]
+
+
+def test_every_documented_name_is_there(redis_server, fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    for stream in (False, True):
+        assert gate.client.ask(chat_body(stream=stream, stream_options={"include_usage": True} if stream else None), token="alice").status == 200
+    missing = [name for name in NAMES if name not in gate.metrics().names()]
+    assert not missing, missing
+
+
+def test_text_format(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    gate.client.ask(token="alice")
+    reply = gate.client.get("/metrics")
+    assert reply.header("content-type").startswith("text/plain")
+    text = reply.body.decode()
+    declared = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    assert set(declared) == set(re.findall(r"^# HELP (\S+) ", text, re.MULTILINE))
+    assert len(re.findall(r"^# TYPE", text, re.MULTILINE)) == len(declared), "a name is declared twice"
+    for name, labels, number in gate.metrics().samples:
+        family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in declared else name
+        assert family in declared, name
+        assert name.endswith("_total") == (declared[family] == "counter"), name
+    assert text.endswith("\n")
+
+
+def test_histograms_add_up(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    for _ in range(3):
+        gate.client.ask(token="alice")
+    metrics = gate.metrics()
+    assert metrics.total("llm_request_duration_seconds_count", model="m") == 3
+    assert metrics.total("llm_request_duration_seconds_bucket", model="m", le="+Inf") == 3
+    buckets = [number for name, labels, number in metrics.samples if name == "llm_request_duration_seconds_bucket"]
+    assert buckets == sorted(buckets)
+
+
+def test_tokens_are_counted(fake_engine, gateway):
+    gate = gateway([fake_engine()], [user("alice", name="Alice")])
+    for _ in range(5):
+        gate.client.ask(token="alice")
+    metrics = gate.metrics()
+    assert metrics.total("llm_tokens_total", model="m", type="prompt") == 35
+    assert metrics.total("llm_tokens_total", model="m", type="completion") == 20
+    assert metrics.total("llm_client_tokens_total", client="Alice", type="completion") == 20
+
+
+def test_models_never_registered_share_one_series(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    for number in range(20):
+        gate.client.ask(chat_body(f"invented-{number}"), token="alice")
+    metrics = gate.metrics()
+    assert metrics.total("llm_requests_total", model="", outcome="rejected_model_not_found") == 20
+    assert "invented" not in metrics.text
+
+
+def test_counters_survive_a_reload(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    for _ in range(4):
+        gate.client.ask(token="alice")
+    before = gate.metrics()
+    gate.reload()
+    after = gate.metrics()
+    assert after.outcomes() == before.outcomes() == {"completed": 4}
+
+
+def test_labels_are_escaped(fake_engine, gateway):
+    gate = gateway([fake_engine()], [user("alice", name='Quote " back \\ slash')])
+    gate.client.ask(token="alice")
+    assert gate.metrics().values("llm_client_tokens_total", client='Quote \\" back \\\\ slash')
+
+
+def test_dashboard_and_status(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    gate.client.ask(token="alice")
+    page = gate.client.get("/llm/")
+    assert page.status == 200 and page.header("content-type").startswith("text/html")
+    assert not re.search(rb'(src|href)="https?://', page.body), "the dashboard loads something from elsewhere"
+    status = gate.client.get("/llm/status.json")
+    assert status.header("content-type") == "application/json"
+    assert isinstance(status.json(), dict)
+    assert gate.client.get("/llm/nothing").status == 404

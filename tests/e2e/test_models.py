@@ -1,0 +1,64 @@
+"""/v1/models, answered by the gateway from what its engines serve."""
+
+import pytest
+
+from support.errors import assert_error
+from support.users import user
+
+SLASHED = "meta-llama/Llama-3.1-8B/instruct"
+
+
+@pytest.fixture
+def gate(fake_engine, gateway):
+    engines = [fake_engine(["m", SLASHED]), fake_engine(["m"])]
+    yield gateway(engines, [user("alice"), user("limited", models=["m"])])
+    assert not any(engine.requests for engine in engines), "a listing never asks an engine"
+
+
+def test_list(gate):
+    reply = gate.client.get("/v1/models", token="alice")
+    assert reply.status == 200
+    assert reply.header("content-type") == "application/json"
+    document = reply.json()
+    assert document["object"] == "list"
+    assert sorted(entry["id"] for entry in document["data"]) == sorted(["m", SLASHED])
+    for entry in document["data"]:
+        assert entry["object"] == "model" and entry["owned_by"] == entry["id"] and isinstance(entry["created"], int)
+    assert reply.header("x-request-id")
+
+
+def test_list_shows_only_what_the_token_may_use(gate):
+    document = gate.client.get("/v1/models", token="limited").json()
+    assert [entry["id"] for entry in document["data"]] == ["m"]
+    assert gate.client.get(f"/v1/models/{SLASHED}", token="limited").status == 404
+
+
+@pytest.mark.parametrize("target", [SLASHED, SLASHED.replace("/", "%2F"), SLASHED + "?x=1"])
+def test_retrieve_with_slashes(gate, target):
+    reply = gate.client.get(f"/v1/models/{target}", token="alice")
+    assert reply.status == 200
+    document = reply.json()
+    assert (document["id"], document["object"], document["owned_by"]) == (SLASHED, "model", SLASHED)
+
+
+def test_unknown_model(gate):
+    assert_error(gate.client.get("/v1/models/none", token="alice"), 404, "model_not_found")
+
+
+def test_head(gate):
+    for target in ("/v1/models", "/v1/models/m"):
+        full = gate.client.get(target, token="alice")
+        reply = gate.client.ask(method="HEAD", target=target, token="alice")
+        assert (reply.status, reply.body) == (200, b"")
+        assert reply.header("content-length") == str(len(full.body))
+    assert gate.client.ask(method="HEAD", target="/v1/models/none", token="alice").status == 404
+
+
+def test_token_is_needed(gate):
+    assert_error(gate.client.get("/v1/models"), 401, "invalid_api_key")
+    assert_error(gate.client.get("/v1/models/m", token="nobody"), 401, "invalid_api_key")
+
+
+def test_listings_are_not_counted_as_requests(gate):
+    gate.client.get("/v1/models", token="alice")
+    assert gate.metrics().outcomes() == {}

@@ -1,0 +1,128 @@
+"""Clients in PostgreSQL: loaded, changed while we run, and the database absent or gone."""
+
+import pytest
+
+from support.errors import assert_error
+from support.poll import stays, until
+
+ROWS = "INSERT INTO users (token, name, priority, threshold) VALUES ('alice', 'Alice', 5, 10), ('zero', 'Zero', 1, NULL)"
+
+
+@pytest.fixture
+def database(postgres_cluster):
+    name = postgres_cluster.create_database()
+    with postgres_cluster.connect(name) as connection:
+        connection.execute(ROWS)
+        yield postgres_cluster, name, connection
+
+
+def use(cluster, name, options=""):
+    return f'llm_priority_db "{cluster.url(name)}" {options};'
+
+
+def test_clients_are_loaded(database, fake_engine, gateway):
+    cluster, name, _ = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name))
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+    assert_error(gate.client.ask(token="nobody"), 401, "invalid_api_key")
+    metrics = gate.metrics()
+    assert metrics.total("llm_clients") == 2
+    assert metrics.total("llm_priority_db_up") == 1
+
+
+@pytest.mark.parametrize("change,token,before,after", [
+    ("INSERT INTO users (token, name, priority, threshold) VALUES ('new', 'New', 5, 10)", "new", 401, 200),
+    ("DELETE FROM users WHERE token = 'alice'", "alice", 200, 401),
+    ("UPDATE users SET token = 'other' WHERE token = 'alice'", "alice", 200, 401),
+    ("TRUNCATE users", "alice", 200, 401),
+], ids=["insert", "delete", "update", "truncate"])
+def test_a_notified_change_is_seen_within_a_second(database, fake_engine, gateway, change, token, before, after):
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    assert gate.client.ask(token=token).status == before
+    until(lambda: connection.execute("SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'listen%%'").fetchone()[0] > 0
+          or "LISTEN" in gate.error_log(), "the gateway listens")
+    connection.execute(change)
+    until(lambda: gate.client.ask(token=token).status == after, "the change is seen", 2)
+
+
+def test_without_the_trigger_a_change_is_seen_after_refresh(postgres_cluster, fake_engine, gateway):
+    name = postgres_cluster.create_database(notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute(ROWS)
+        gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name, "refresh=1s"))
+        gate.wait_ready()
+        connection.execute("DELETE FROM users WHERE token = 'alice'")
+        until(lambda: gate.client.ask(token="alice").status == 401, "the change is seen after refresh", 4)
+
+
+@pytest.mark.parametrize("columns", [
+    "token text, priority int, threshold int",
+    "id serial primary key, token varchar(255), name text, organization text, email text, priority bigint, threshold smallint",
+    "token text, priority int, threshold int, extra json, \"Weird Name\" bytea",
+], ids=["required only", "older", "more"])
+def test_older_shapes_of_the_table_load(postgres_cluster, fake_engine, gateway, columns):
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute(f"CREATE TABLE users ({columns})")
+        connection.execute("INSERT INTO users (token, priority, threshold) VALUES ('alice', 5, 10), (NULL, 5, 10)")
+    gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name))
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+
+
+def test_database_going_down(own_postgres, fake_engine, gateway):
+    name = own_postgres.create_database()
+    with own_postgres.connect(name) as connection:
+        connection.execute(ROWS)
+    gate = gateway([fake_engine()], users=None, http=use(own_postgres, name, "refresh=1s grace=1h"))
+    gate.wait_ready()
+    assert_error(gate.client.ask(token="unknown"), 401, "invalid_api_key")
+    own_postgres.kill()
+    until(lambda: gate.metrics().total("llm_priority_db_up") == 0, "llm_priority_db_up is 0")
+    stays(lambda: gate.client.ask(token="alice").status == 200, "a known token stopped working", 0.5)
+    assert_error(gate.client.ask(token="unknown"), 503, "auth_unavailable")
+    own_postgres.start()
+    with own_postgres.connect(name) as connection:
+        connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('late', 'Late', 1, 1)")
+    until(lambda: gate.client.ask(token="late").status == 200, "the gateway is connected again", 15)
+    assert_error(gate.client.ask(token="unknown"), 401, "invalid_api_key")
+
+
+def test_grace_ends(own_postgres, fake_engine, gateway):
+    name = own_postgres.create_database()
+    with own_postgres.connect(name) as connection:
+        connection.execute(ROWS)
+    gate = gateway([fake_engine()], users=None, http=use(own_postgres, name, "refresh=1s grace=2s"))
+    gate.wait_ready()
+    own_postgres.kill()
+    until(lambda: gate.client.ask(token="alice").status == 503, "known tokens stop after grace", 15)
+    assert_error(gate.client.ask(token="alice"), 503, "auth_unavailable")
+
+
+def test_database_absent_at_start(own_postgres, fake_engine, gateway):
+    name = own_postgres.create_database()
+    with own_postgres.connect(name) as connection:
+        connection.execute(ROWS)
+    own_postgres.stop()
+    gate = gateway([fake_engine()], users=None, http=use(own_postgres, name))
+    assert_error(gate.client.ask(token="alice"), 503, "auth_unavailable")
+    assert_error(gate.client.ask(), 401, "invalid_api_key")  # no token is no question to the database
+    own_postgres.start()
+    until(lambda: gate.client.ask(token="alice").status == 200, "clients are loaded once the database is there", 15)
+
+
+def test_missing_table_is_a_clear_line_in_the_log(postgres_cluster, fake_engine, gateway):
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name))
+    gate.wait_logged(r'relation "users" does not exist|users')
+    assert_error(gate.client.ask(token="alice"), 503, "auth_unavailable")
+
+
+def test_password_is_not_logged(postgres_cluster, fake_engine, gateway):
+    url = f"postgresql://llm:pgsecret@127.0.0.1:{postgres_cluster.port}/does_not_exist"
+    gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "{url}";')
+    gate.wait_logged("does_not_exist")
+    assert "pgsecret" not in gate.error_log()

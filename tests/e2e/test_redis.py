@@ -1,0 +1,196 @@
+"""Engines that announce themselves in Redis; and Redis absent, stopped, restarted empty."""
+
+import json
+import time
+
+import pytest
+
+from support.client import chat_body
+from support.errors import assert_error
+from support.poll import stays, until
+from support.users import user
+
+
+@pytest.fixture
+def gate(redis_server, gateway):
+    return gateway(http=f"llm_redis {redis_server.url};")
+
+
+def test_engine_appears_serves_and_leaves(redis_server, gate, fake_engine):
+    assert_error(gate.client.ask(token="alice"), 404, "model_not_found")
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    assert gate.client.ask(token="alice").status == 200
+    assert len(engine.requests) == 1
+    reporter.leave()
+    until(lambda: gate.client.ask(token="alice").status == 503, "the engine that left is not used")
+    assert_error(gate.client.ask(token="alice"), 503, "no_engine")
+
+
+def test_engine_found_by_reading_the_keys(redis_server, fake_engine, gateway):
+    """One that reported before the gateway started and is silent since."""
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url, ttl_ms=60000)
+    reporter.stop()
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    gate.wait_model("m", "alice")
+    assert gate.client.ask(token="alice").status == 200
+
+
+def test_prefix(redis_server, fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway(http=f"llm_redis {redis_server.url} prefix=other:;")
+    engine.announce(redis_server.url)
+    stays(lambda: gate.client.ask(token="alice").status == 404, "an engine of another prefix is used", 0.5)
+
+
+def test_draining_engine_gets_nothing_new(redis_server, gate, fake_engine):
+    leaving, staying = fake_engine(), fake_engine()
+    reporter = leaving.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    leaving.hold()
+    running = gate.client.send(token="alice")
+    leaving.wait_requests(1)
+    reporter.report(state="draining")
+    staying.announce(redis_server.url)
+    until(lambda: gate.metrics().total("llm_engine_up") == 2 or len(gate.metrics().values("llm_engine_up")) == 2, "both are known")
+    until(lambda: gate.client.ask(token="alice").status == 200 and len(staying.requests) > 0, "the other engine serves")
+    before = len(leaving.requests)
+    for _ in range(10):
+        assert gate.client.ask(token="alice").status == 200
+    assert len(leaving.requests) == before
+    leaving.open_gate()
+    assert running.reply().status == 200
+
+
+def test_loading_engine_lets_requests_wait(redis_server, gate, fake_engine):
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url, state="loading")
+    until(lambda: gate.metrics().values("llm_engine_up"), "the engine is known")
+    waiting = gate.client.send(token="alice")
+    gate.wait_queued(1)
+    assert not engine.requests
+    reporter.report(state="ready")
+    assert waiting.reply().status == 200
+
+
+def test_reported_limit_holds(redis_server, fake_engine, gateway):
+    engine = fake_engine(max_running=2)
+    gate = gateway(users=[user("alice", threshold=50)], http=f"llm_redis {redis_server.url};")
+    engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    engine.hold()
+    pending = [gate.client.send(token="alice") for _ in range(5)]
+    engine.wait_requests(2)
+    gate.wait_queued(3)
+    engine.open_gate()
+    assert all(one.reply().status == 200 for one in pending)
+
+
+@pytest.mark.parametrize("stop", ["stop", "kill"])
+def test_redis_goes_and_comes_back_empty(redis_server, gate, fake_engine, stop):
+    engine = fake_engine()
+    engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    until(lambda: gate.metrics().total("llm_redis_up") == 1, "llm_redis_up is 1")
+    getattr(redis_server, stop)()
+    until(lambda: gate.metrics().total("llm_redis_up") == 0, "llm_redis_up is 0")
+    for _ in range(5):
+        start = time.monotonic()
+        assert gate.client.ask(token="alice").status == 200, "routing goes on with what is known"
+        assert time.monotonic() - start < 1
+    redis_server.start()
+    until(lambda: gate.metrics().total("llm_redis_up") == 1, "the gateway is connected again", 5)
+    late = fake_engine(["late"])
+    late.announce(redis_server.url)
+    gate.wait_model("late", "alice")
+    assert gate.client.ask(token="alice").status == 200
+
+
+def test_redis_absent_at_start(redis_server, fake_engine, gateway):
+    redis_server.stop()
+    static = fake_engine(["static"])
+    gate = gateway([static], http=f"llm_redis {redis_server.url};")
+    assert gate.client.ask(chat_body("static"), token="alice").status == 200
+    redis_server.start()
+    fake_engine().announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    assert gate.client.ask(token="alice").status == 200
+
+
+def test_queued_requests_survive_a_redis_restart(redis_server, fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway(users=[user("alice", threshold=50)], http=f"llm_redis {redis_server.url};")
+    engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    engine.hold()
+    pending = [gate.client.send(token="alice") for _ in range(6)]
+    gate.wait_queued(5)
+    redis_server.kill()
+    redis_server.start()
+    engine.open_gate()
+    assert all(one.reply().status == 200 for one in pending)
+
+
+def test_silent_engine_keeps_getting_work(redis_server, gate, fake_engine):
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url, ttl_ms=200)
+    gate.wait_model("m", "alice")
+    reporter.stop()
+    until(lambda: redis_server.client.get(reporter.key) is None, "the key is gone")
+    deadline = time.monotonic() + 3  # longer than 10 x ttl_ms
+    while time.monotonic() < deadline:
+        assert gate.client.ask(token="alice").status == 200
+
+
+def test_silent_engine_without_successes_is_forgotten(redis_server, gate, fake_engine):
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url, ttl_ms=200)
+    gate.wait_model("m", "alice")
+    reporter.stop()
+    until(lambda: not gate.metrics().values("llm_engine_up"), "the engine is forgotten after 10 x ttl_ms", 8)
+
+
+LIES = [
+    "not json", "[]", "null", "{}", '{"v":1}', '{"v":2,"id":"x"}', "\xff\xfe", "{" * 100000, '"' + "x" * 300000 + '"',
+]
+
+
+def test_lying_reports_are_ignored(redis_server, gate, fake_engine):
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    workers = gate.workers()
+    for lie in LIES:
+        redis_server.client.publish("llm:engines", lie.encode("utf-8", "surrogatepass"))
+    good = {**reporter.fields(), "seq": 10 ** 9}
+    for field, value in [("seq", -1), ("seq", "x"), ("boot", None), ("models", []), ("models", "m"), ("models", [5]), ("url", "ftp://x"),
+                         ("url", "http://"), ("state", "happy"), ("ttl_ms", 0), ("ttl_ms", 1e30), ("max_running", -5),
+                         ("running", 1e300), ("kv_usage", "lots"), ("tokens_out", -1), ("user_seconds", True), ("id", "")]:
+        redis_server.client.publish("llm:engines", json.dumps({**good, field: value}))
+    redis_server.client.set("llm:engine:liar", "nonsense", px=5000)
+    for _ in range(5):
+        assert gate.client.ask(token="alice").status == 200
+    assert gate.workers() == workers, "a report killed a worker"
+    assert [entry["id"] for entry in gate.client.get("/v1/models", token="alice").json()["data"]] == ["m"]
+
+
+def test_stale_sequence_is_ignored(redis_server, gate, fake_engine):
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    stale = {**reporter.fields(), "seq": 0, "boot": reporter.boot - 1000, "state": "failed"}
+    redis_server.client.publish("llm:engines", json.dumps(stale))
+    stays(lambda: gate.client.ask(token="alice").status == 200, "an older report replaced a newer one", 0.3)
+
+
+def test_password_and_database_in_the_url(redis_server, fake_engine, gateway):
+    redis_server.client.acl_setuser("gate", enabled=True, passwords=["+s3cret/:"], keys=["*"], channels=["*"], commands=["+@all"])
+    url = f"redis://gate:s3cret%2F%3A@127.0.0.1:{redis_server.port}/3"
+    engine = fake_engine()
+    engine.announce(f"redis://127.0.0.1:{redis_server.port}/3", ttl_ms=60000).stop()
+    gate = gateway(http=f"llm_redis {url};")
+    gate.wait_model("m", "alice")
+    assert gate.client.ask(token="alice").status == 200
+    assert "s3cret" not in gate.error_log()

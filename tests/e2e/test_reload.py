@@ -1,0 +1,125 @@
+"""Reloads lose nothing: requests that wait in an old worker are served, and new limits hold at once."""
+
+import os
+import signal
+
+import pytest
+
+from support.client import chat_body
+from support.errors import assert_error
+from support.poll import until
+from support.users import user, write_tokens
+
+
+def send_queued(gate, engine, count, token="alice"):
+    """One request that runs, and count more that wait in a known order."""
+    engine.hold()
+    pending = [gate.client.send(chat_body(content="first"), token=token, timeout=60)]
+    engine.wait_requests(1)
+    for number in range(1, count + 1):
+        pending.append(gate.client.send(chat_body(content=f"r{number}"), token=token, timeout=60))
+        gate.wait_queued(number)
+    return pending
+
+
+def test_forty_queued_requests_survive_a_reload_in_order(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=100)])
+    pending = send_queued(gate, engine, 40)
+    old = gate.workers()
+    gate.reload()
+    assert gate.queued() == 40
+    for number in range(1, 41):
+        engine.release()
+        engine.wait_requests(number + 1)
+    engine.release()
+    assert [one.reply().status for one in pending] == [200] * 41
+    assert engine.contents() == ["first", *(f"r{number}" for number in range(1, 41))]
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in old), "the old workers end")
+
+
+def test_new_requests_overtake_those_in_old_workers(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", priority=1, threshold=100), user("high", priority=9)], http="llm_scheduler strict;")
+    pending = send_queued(gate, engine, 5)
+    gate.reload()
+    pending.append(gate.client.send(chat_body(content="high"), token="high"))
+    gate.wait_queued(6)
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 7
+    assert engine.contents() == ["first", "high", "r1", "r2", "r3", "r4", "r5"]
+
+
+def test_streams_survive_a_reload(fake_engine, gateway):
+    engine = fake_engine()
+    engine.hold()
+    gate = gateway([engine], workers=2)
+    pending = [gate.client.send(chat_body(stream=True), token="alice") for _ in range(8)]
+    engine.wait_requests(8)
+    for _ in range(3):
+        gate.reload()
+    engine.open_gate()
+    for one in pending:
+        reply = one.reply()
+        assert reply.complete and reply.text() == "hello from the engine"
+
+
+def test_raised_limit_releases_what_waits(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=100)])
+    pending = send_queued(gate, engine, 4)
+    gate.blocks["http"] = gate.blocks["http"].replace("max_running=1;", "max_running=3;")
+    gate.reload()
+    engine.wait_requests(3)
+    gate.wait_queued(2)
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 5
+
+
+def test_changed_token_file_is_read(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine])
+    write_tokens(gate.tokens, [user("bob")])
+    gate.reload()
+    assert gate.client.ask(token="bob").status == 200
+    assert_error(gate.client.ask(token="alice"), 401, "invalid_api_key")
+
+
+def test_broken_configuration_changes_nothing(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=100)])
+    gate.allow(r"llm_queue_timeout")
+    pending = send_queued(gate, engine, 3)
+    workers = gate.workers()
+    gate.blocks["location"] = "llm_queue_timeout soon;"
+    gate.write_conf()
+    gate.send_signal(signal.SIGHUP)
+    gate.wait_logged(r"\[emerg\].*llm_queue_timeout")
+    assert sorted(gate.workers()) == sorted(workers)
+    assert gate.queued() == 3
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 4
+
+
+def test_changed_zone_starts_anew_with_a_warning(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    assert gate.client.ask(token="alice").status == 200
+    gate._values["zone"] = "16m"
+    gate.reload()
+    gate.wait_logged(r"\[warn\].*zone")
+    assert gate.client.ask(token="alice").status == 200
+
+
+@pytest.mark.slow
+def test_reloads_under_load(fake_engine, gateway):
+    """Twenty reloads while requests come and go: none fails."""
+    engine = fake_engine(max_running=4)
+    gate = gateway([engine], [user("alice", threshold=1000)], workers=2)
+    sent = []
+    for _ in range(20):
+        batch = [gate.client.send(chat_body(stream=number % 2 == 0), token="alice") for number in range(20)]
+        gate.reload()
+        sent += [one.reply() for one in batch]
+    assert all(reply.status == 200 and reply.complete for reply in sent)
+    assert gate.metrics().outcomes() == {"completed": 400}
+    until(lambda: not gate.old_workers(), "the old workers end")

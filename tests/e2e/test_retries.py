@@ -1,0 +1,138 @@
+"""Attempts: what is repeated, where, and what never is."""
+
+import pytest
+
+from support.client import chat_body
+from support.fake_engine import answer, error
+from support.errors import assert_error
+from support.users import user
+
+
+def one_of_two_fails(fake_engine, gateway, script, **keywords):
+    """Two engines, one of which fails every request with this script."""
+    bad, good = fake_engine(script=script), fake_engine()
+    gate = gateway([bad, good], **keywords)
+    return gate, bad, good
+
+
+def ask_until_tried(gate, bad, count=8):
+    """Enough requests that the bad engine gets one; every answer must be the good one's."""
+    for _ in range(count):
+        reply = gate.client.ask(token="alice")
+        assert reply.status == 200, reply.body
+        assert reply.text() == "hello from the engine"
+    assert bad.requests, "the failing engine was never tried"
+
+
+def test_reset_before_the_head(fake_engine, gateway):
+    gate, bad, good = one_of_two_fails(fake_engine, gateway, lambda exchange: exchange.reset())
+    ask_until_tried(gate, bad)
+    assert good.requests[0].body == chat_body()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503])
+def test_refusal_by_an_engine(fake_engine, gateway, status):
+    gate, bad, _ = one_of_two_fails(fake_engine, gateway, error(status))
+    ask_until_tried(gate, bad)
+
+
+def test_garbage_before_the_head(fake_engine, gateway):
+    def garbage(exchange):
+        exchange.send(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+        exchange.fin()
+
+    gate, bad, _ = one_of_two_fails(fake_engine, gateway, garbage)
+    ask_until_tried(gate, bad)
+
+
+def test_close_before_the_head(fake_engine, gateway):
+    gate, bad, _ = one_of_two_fails(fake_engine, gateway, lambda exchange: exchange.fin())
+    ask_until_tried(gate, bad)
+
+
+def test_each_attempt_carries_its_own_host_and_key(fake_engine, gateway, tmp_path):
+    bad, good = fake_engine(script=lambda exchange: exchange.reset()), fake_engine()
+    for name in ("bad", "good"):
+        (tmp_path / name).write_text(f"key-of-{name}")
+    lines = "".join(f"llm_engine {engine.url} model=m key=file:{tmp_path / name};" for name, engine in (("bad", bad), ("good", good)))
+    gate = gateway(http=lines)
+    ask_until_tried(gate, bad)
+    for name, engine in (("bad", bad), ("good", good)):
+        for request in engine.requests:
+            assert request.header("authorization") == f"Bearer key-of-{name}"
+            assert request.header("host") == f"127.0.0.1:{engine.port}"
+            assert request.body == chat_body()
+
+
+def test_no_more_than_one_plus_retries(fake_engine, gateway):
+    engines = [fake_engine(script=lambda exchange: exchange.reset()) for _ in range(4)]
+    gate = gateway(engines, location="llm_retries 2;")
+    assert_error(gate.client.ask(token="alice"), 502, "engine_error")
+    assert sum(len(engine.requests) for engine in engines) == 3
+    assert max(len(engine.requests) for engine in engines) == 1, "an engine was tried twice while others were left"
+    assert gate.access_log()[0]["attempts"] == "3"
+
+
+def test_retries_off(fake_engine, gateway):
+    engines = [fake_engine(script=lambda exchange: exchange.reset()) for _ in range(2)]
+    gate = gateway(engines, location="llm_retries 0;")
+    assert_error(gate.client.ask(token="alice"), 502, "engine_error")
+    assert sum(len(engine.requests) for engine in engines) == 1
+
+
+def test_last_refusal_passes_unchanged(fake_engine, gateway):
+    engines = [fake_engine(script=error(503, [("Retry-After", "17")])) for _ in range(2)]
+    gate = gateway(engines)
+    reply = gate.client.ask(token="alice")
+    assert reply.status == 503
+    assert reply.json()["error"]["message"] == "engine says 503"
+    assert reply.header("retry-after") == "17"
+    assert gate.metrics().outcomes() == {"completed": 1}
+
+
+def test_ordinary_errors_are_not_repeated(fake_engine, gateway):
+    engines = [fake_engine(script=error(500)) for _ in range(2)]
+    gate = gateway(engines)
+    assert gate.client.ask(token="alice").status == 500
+    assert sum(len(engine.requests) for engine in engines) == 1
+
+
+def test_stale_idle_connection_is_repeated_free_of_charge(fake_engine, gateway):
+    """The engine closes a kept connection just when the next request is written to it."""
+    engine = fake_engine()
+
+    def once(exchange):
+        answer(exchange)
+        engine.script = stale
+
+    def stale(exchange):
+        if exchange.request.connection == 1:
+            exchange.reset()
+        else:
+            answer(exchange)
+
+    engine.script = once
+    gate = gateway([engine], workers=1, location="llm_retries 0;")
+    assert gate.client.ask(token="alice").status == 200
+    assert gate.client.ask(token="alice").status == 200
+    assert engine.connections == 2
+
+
+def test_large_body_is_sent_again_whole(fake_engine, gateway):
+    """A body beyond the buffer lies in a file when the second attempt needs it."""
+    body = chat_body(content="x" * 500000)
+    gate, bad, good = one_of_two_fails(fake_engine, gateway, lambda exchange: exchange.reset())
+    for _ in range(6):
+        assert gate.client.ask(body, token="alice").status == 200
+    assert bad.requests
+    assert all(request.body == body for request in [*bad.requests, *good.requests])
+
+
+def test_breaker_keeps_a_dead_engine_out(fake_engine, gateway):
+    dead, good = fake_engine(), fake_engine()
+    dead.stop_listening()
+    gate = gateway([dead, good], [user("alice")])
+    for _ in range(40):
+        assert gate.client.ask(token="alice").status == 200
+    attempts = [int(line["attempts"]) for line in gate.access_log() if line["attempts"]]
+    assert sum(attempts) - len(attempts) <= 12, "the dead engine is tried again and again"  # 3 per worker at most

@@ -1,0 +1,171 @@
+"""Streams: nothing is held back, a proper end stays proper, and a broken one never looks complete."""
+
+import json
+import threading
+
+import pytest
+
+from support.client import chat_body
+from support.fake_engine import answer
+from support.wire import Incomplete
+
+
+def ask_stream(gate, **keywords):
+    return gate.client.send(chat_body(stream=True), token="alice", **keywords)
+
+
+def test_first_event_arrives_before_the_second_is_sent(fake_engine, gateway):
+    seen = threading.Event()
+
+    def script(exchange):
+        exchange.stream_head()
+        exchange.event("first")
+        assert seen.wait(10), "the client did not get the first event while the second was held back"
+        exchange.event("second")
+        exchange.end()
+
+    gate = gateway([fake_engine(script=script)])
+    pending = ask_stream(gate)
+    parts = pending.parts()
+    assert next(parts) == b"data: first\n\n"
+    seen.set()
+    assert b"".join(parts) == b"data: second\n\n"
+    pending.close()
+
+
+def test_head_arrives_before_the_first_event(fake_engine, gateway):
+    seen = threading.Event()
+
+    def script(exchange):
+        exchange.stream_head()
+        assert seen.wait(10), "the client did not get the head"
+        exchange.end()
+
+    gate = gateway([fake_engine(script=script)])
+    pending = ask_stream(gate)
+    assert pending.head() == 200
+    seen.set()
+    assert pending.reply().complete
+
+
+def test_stream_is_byte_for_byte_and_marked_unbuffered(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine])
+    reply = ask_stream(gate).reply()
+    assert reply.complete
+    assert reply.header("content-type") == "text/event-stream"
+    assert reply.header("x-accel-buffering") == "no"
+    assert reply.text() == "hello from the engine"
+    assert reply.events()[-1] == "[DONE]"
+    assert "usage" not in reply.body.decode()
+
+
+def test_usage_chunk_of_a_client_that_asked(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    reply = gate.client.ask(chat_body(stream=True, stream_options={"include_usage": True}), token="alice")
+    assert json.loads(reply.events()[-2])["usage"]["completion_tokens"] == 4
+    assert gate.access_log()[0]["prompt_tokens"] == "7"
+    assert gate.access_log()[0]["completion_tokens"] == "4"
+
+
+def broken_after_an_event(end):
+    def script(exchange):
+        exchange.stream_head()
+        exchange.event({"choices": [{"index": 0, "delta": {"content": "half"}}]})
+        end(exchange)
+    return script
+
+
+@pytest.mark.parametrize("end", ["reset", "fin"])
+def test_stream_broken_between_events_ends_with_an_error_event(fake_engine, gateway, end):
+    engine = fake_engine(script=broken_after_an_event(lambda exchange: getattr(exchange, end)()))
+    gate = gateway([engine])
+    reply = ask_stream(gate).reply()
+    assert not reply.complete, "a truncated answer looks complete"
+    assert "error" in json.loads(reply.events()[-1])
+    assert len(engine.requests) == 1, "nothing is repeated after the first byte"
+    assert gate.metrics().outcomes() == {"engine_error": 1}
+
+
+def test_stream_broken_inside_an_event_gets_no_event_in_it(fake_engine, gateway):
+    def script(exchange):
+        exchange.stream_head()
+        exchange.chunk(b'data: {"choices":[{"ind')
+        exchange.reset()
+
+    gate = gateway([fake_engine(script=script)])
+    reply = ask_stream(gate).reply()
+    assert not reply.complete
+    assert reply.body == b'data: {"choices":[{"ind'
+
+
+def test_stream_that_stalls_is_broken_off(fake_engine, gateway):
+    release = threading.Event()
+    engine = fake_engine(script=broken_after_an_event(lambda exchange: release.wait(20)))
+    gate = gateway([engine], location="proxy_read_timeout 300ms;")
+    reply = ask_stream(gate).reply()
+    release.set()
+    assert not reply.complete
+    assert "error" in json.loads(reply.events()[-1])
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["with DONE", "without DONE"])
+def test_close_delimited_stream(fake_engine, gateway, done):
+    """An engine that frames nothing: [DONE] is the only sign that the stream is whole."""
+    def script(exchange):
+        exchange.head(200, [("Content-Type", "text/event-stream"), ("Connection", "close")])
+        exchange.send(b"data: {}\n\n" + (b"data: [DONE]\n\n" if done else b""))
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=script)])
+    reply = ask_stream(gate).reply()
+    assert reply.complete == done
+    assert reply.body.startswith(b"data: {}\n\n")
+
+
+def test_truncated_length_delimited_answer(fake_engine, gateway):
+    def script(exchange):
+        exchange.head(200, [("Content-Type", "application/json"), ("Content-Length", "1000")])
+        exchange.send(b'{"choices":[')
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=script)])
+    reply = gate.client.ask(token="alice")
+    assert not reply.complete
+
+
+def test_client_that_leaves_ends_the_generation(fake_engine, gateway):
+    gone = threading.Event()
+
+    def script(exchange):
+        exchange.stream_head()
+        exchange.event("first")
+        exchange.wait_gone(5)
+        gone.set()
+        raise Incomplete
+
+    gate = gateway([fake_engine(script=script)])
+    pending = ask_stream(gate)
+    next(pending.parts())
+    gate.wait_held(1)
+    pending.reset()
+    assert gone.wait(2), "the engine's connection stays open without a client"
+    gate.wait_held(0, 2)
+    assert gate.metrics().outcomes() == {"cancelled_running": 1}
+
+
+def test_keepalive_client_connection(fake_engine, gateway):
+    """Answers of each framing leave the client's connection usable for the next request."""
+    engine = fake_engine()
+    gate = gateway([engine])
+    pending = ask_stream(gate)
+    b"".join(pending.parts())
+    for stream in (False, True):
+        engine.script = answer
+        body = chat_body(stream=stream)
+        pending.status = None
+        pending.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\n"
+                     b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert pending.head() == 200
+        assert b"".join(pending.parts())
+    pending.close()

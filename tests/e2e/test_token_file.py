@@ -1,0 +1,111 @@
+"""The token file: what it may hold, and what happens when it changes or is wrong."""
+
+import json
+import signal
+
+import pytest
+
+from support.client import chat_body
+from support.errors import assert_error
+from support.poll import stays, until
+from support.users import user, write_tokens
+
+
+def test_a_change_is_seen_without_a_reload(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    assert_error(gate.client.ask(token="bob"), 401, "invalid_api_key")
+    write_tokens(gate.tokens, [user("bob")])
+    until(lambda: gate.client.ask(token="bob").status == 200, "the new token works", 3)
+    assert_error(gate.client.ask(token="alice"), 401, "invalid_api_key")
+
+
+def test_a_mistake_in_the_file_keeps_the_last_good_one(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    gate.allow(r"tokens\.json")
+    gate.tokens.write_text('{"users":[\n  {"token":"bob","priority":5,"threshold":10}\n  {"token":"carol"}\n]}')
+    gate.wait_logged(r"tokens\.json[^\n]*\b(line )?3\b")
+    stays(lambda: gate.client.ask(token="alice").status == 200, "the last good clients are gone", 0.3)
+    assert_error(gate.client.ask(token="bob"), 401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"users":{}}', "[]", '{"clients":[]}', None],
+                         ids=["empty", "cut", "object", "array", "other key", "missing"])
+def test_a_wrong_file_at_start_is_a_configuration_error(nginx, tmp_path, text):
+    path = tmp_path / "tokens.json"
+    if text is not None:
+        path.write_text(text)
+    gate = nginx(start=False, http=f"llm_priority_db file:{path};")
+    status, output = gate.test_conf()
+    assert status != 0
+    assert "[emerg]" in output and str(path) in output and "nginx.conf:" in output, output
+
+
+def test_a_wrong_file_at_reload_keeps_the_old_configuration(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    gate.allow(r"tokens\.json")
+    workers = sorted(gate.workers())
+    gate.tokens.write_text("{")
+    gate.send_signal(signal.SIGHUP)
+    gate.wait_logged(r"\[emerg\][^\n]*tokens\.json")
+    assert sorted(gate.workers()) == workers
+    assert gate.client.ask(token="alice").status == 200
+
+
+def test_a_bad_row_is_skipped_logged_and_the_rest_works(fake_engine, gateway, tmp_path):
+    rows = [user("alice"), {"name": "no token"}, user("neg", priority=-1), user("text", priority="high"), user("odd", threshold=[]), user("zoe")]
+    gate = gateway([fake_engine()], rows)
+    assert gate.client.ask(token="alice").status == 200
+    assert gate.client.ask(token="zoe").status == 200
+    for token in ("text", "odd"):
+        assert gate.client.ask(token=token).status == 401, token
+    assert gate.metrics().total("llm_clients") in (2, 3)
+    assert "alice" not in gate.error_log().replace("alice\",", "")
+
+
+def test_a_revoked_tokens_queued_requests_end_with_401(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice"), user("bob")])
+    engine.hold()
+    running = gate.client.send(token="alice")
+    engine.wait_requests(1)
+    revoked = gate.client.send(token="bob")
+    gate.wait_queued(1)
+    write_tokens(gate.tokens, [user("alice")])
+    assert_error(revoked.reply(), 401, "invalid_api_key")
+    engine.open_gate()
+    assert running.reply().status == 200
+    assert len(engine.requests) == 1
+
+
+def test_changed_threshold_holds_for_the_next_request(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=0)])
+    engine.hold()
+    running = gate.client.send(token="alice")
+    engine.wait_requests(1)
+    assert_error(gate.client.ask(token="alice"), 429, "threshold")
+    write_tokens(gate.tokens, [user("alice", threshold=1)])
+    until(lambda: '"threshold":1' in json.dumps(gate.status(), separators=(",", ":")) or _waits(gate), "the new threshold holds", 3)
+    engine.open_gate()
+    assert running.reply().status == 200
+
+
+def _waits(gate):
+    """Whether a request of alice may wait now; it leaves the queue again."""
+    pending = gate.client.send(chat_body(), token="alice")
+    try:
+        until(lambda: pending.answered() or gate.queued() == 1, "the request is queued or refused")
+        return not pending.answered()
+    finally:
+        pending.reset()
+
+
+def test_unicode_and_escapes_in_the_file(fake_engine, gateway):
+    gate = gateway([fake_engine()], users=None)
+    gate.tokens.write_text('\n{ "users" : [ {"token":"t\\u00e9\\"x","name":"J\\u00f6rg \\ud83d\\ude00","priority":1e0,"threshold":null,'
+                           '"unknown":{"a":[1]}} ] }')
+    gate.blocks["http"] += f"\nllm_priority_db file:{gate.tokens};"
+    gate.reload()
+    reply = gate.client.ask(headers=[("Authorization", 'Bearer té"x'.encode().decode("latin-1"))])
+    assert reply.status in (200, 401)  # a token outside RFC 6750's alphabet may be refused, never crash anything
+    assert len(gate.workers()) == 4
