@@ -62,6 +62,7 @@ std::string RespClient::place() const {
 void RespClient::attempt() {
     const RedisUrl& url = endpoint_.url;
     address_text_.clear();
+    set_state(State::connecting, kStepDeadlineMs);
     PeerAddress address;
     if (!url.socket_path.empty()) {
         if (unix_address(url.socket_path, address)) {
