@@ -10,7 +10,6 @@ namespace {
 
 constexpr std::string_view kDataUri = "data:";
 constexpr uint8_t kNoData = 0xff;
-constexpr uint64_t kSaturated = 1ull << 32;
 
 // Order of JsonScan::Key.
 constexpr std::array<std::string_view, 14> kKeyNames = {"",
@@ -59,7 +58,7 @@ void JsonScan::feed(std::string_view chunk) {
     const char* p = chunk_;
     const char* const end = p + chunk.size();
     while (p < end && state_ != State::failed) {
-        p = step(p, end);
+        p = state_ < State::string ? between_tokens(p, end) : inside_token(p, end);
     }
     base_ += chunk.size();
     chunk_ = nullptr;
@@ -84,8 +83,100 @@ std::string_view JsonScan::error_key() const {
                                             : kKeyNames[static_cast<size_t>(error_key_)];
 }
 
-// One token, or as much of it as [p, end) holds. Returns where to go on.
-const char* JsonScan::step(const char* p, const char* end) {
+// White space, punctuation, and the strings between them. Returns at the end, in a number or literal, or at a
+// fault.
+const char* JsonScan::between_tokens(const char* p, const char* end) {
+    State state = state_;  // kept in a register: each token depends on the one before
+    while (p < end) {
+        const char c = *p;
+        if (is_space(c)) {
+            ++p;
+            continue;
+        }
+        switch (state) {
+            case State::object_first:
+                if (c == '}') {
+                    end_container(p++, true);
+                    state = state_;
+                    continue;
+                }
+                [[fallthrough]];
+            case State::key:
+                if (c != '"') {
+                    fail(ErrorKind::syntax, "a key was expected", p);
+                    return p;
+                }
+                begin_key();
+                p = string_bytes(p + 1, end);
+                break;
+            case State::colon:
+                if (c != ':') {
+                    fail(ErrorKind::syntax, "a colon was expected", p);
+                    return p;
+                }
+                state = State::value;
+                ++p;
+                continue;
+            case State::array_first:
+                if (c == ']') {
+                    end_container(p++, false);
+                    state = state_;
+                    continue;
+                }
+                [[fallthrough]];
+            case State::value:
+                if (c == '"') {
+                    begin_text(p);
+                    p = failed() ? p : string_bytes(p + 1, end);
+                } else {
+                    p = begin_value(p);
+                }
+                break;
+            case State::after:
+                if (c == ',') {
+                    state = in_object_ ? State::key : State::value;
+                    ++p;
+                    continue;
+                }
+                if (c != '}' && c != ']') {
+                    fail(ErrorKind::syntax, "a comma or the end of an object or array was expected", p);
+                    return p;
+                }
+                end_container(p++, c == '}');
+                state = state_;
+                if (state == State::failed) {
+                    return p;
+                }
+                continue;
+            case State::start:
+                begin_document(p++);
+                break;
+            default:
+                fail(ErrorKind::syntax, "bytes after the end of the document", p);
+                return p;
+        }
+        state = state_;
+        if (state >= State::string) {
+            return p;
+        }
+    }
+    state_ = state;
+    return p;
+}
+
+void JsonScan::begin_document(const char* p) {
+    const char c = *p;
+    if (c == '{') {
+        begin_container(p, true);
+    } else if (c == '[' || c == '"' || c == '-' || c == 't' || c == 'f' || c == 'n' || is_digit(c)) {
+        fail(ErrorKind::not_object, "the top level is not an object", p);
+    } else {
+        fail(ErrorKind::syntax, c == '\xef' ? "byte order mark" : "not JSON", p);
+    }
+}
+
+// The rest of a token that is longer than a byte, or as much of it as [p, end) holds.
+const char* JsonScan::inside_token(const char* p, const char* end) {
     switch (state_) {
         case State::string:
             return string_bytes(p, end);
@@ -111,346 +202,117 @@ const char* JsonScan::step(const char* p, const char* end) {
             return p + 1;
         case State::number:
             return number_bytes(p, end);
-        case State::literal:
-            if (*p != *literal_) {
-                fail(ErrorKind::syntax, "unknown literal", p);
-                return p;
-            }
-            if (*++literal_ == '\0') {
-                end_literal(p + 1);
-            }
-            return p + 1;
         default:
-            break;
-    }
-    // Between tokens.
-    while (is_space(*p)) {
-        if (++p == end) {
-            return p;
-        }
-    }
-    const char c = *p;
-    switch (state_) {
-        case State::start:
-            if (c == '{') {
-                begin_container(p, true);
-            } else if (c == '[' || c == '"' || c == '-' || c == 't' || c == 'f' || c == 'n' || is_digit(c)) {
-                fail(ErrorKind::not_object, "the top level is not an object", p);
-            } else {
-                fail(ErrorKind::syntax, c == '\xef' ? "byte order mark" : "not JSON", p);
-            }
-            return p + 1;
-        case State::array_first:
-            if (c == ']') {
-                end_container(p, false);
-                return p + 1;
-            }
-            return begin_value(p);
-        case State::value:
-            return begin_value(p);
-        case State::object_first:
-            if (c == '}') {
-                end_container(p, true);
-                return p + 1;
-            }
-            [[fallthrough]];
-        case State::key:
-            if (c != '"') {
-                fail(ErrorKind::syntax, "a key was expected", p);
-                return p;
-            }
-            begin_string(p, true);
-            return p + 1;
-        case State::colon:
-            if (c != ':') {
-                fail(ErrorKind::syntax, "a colon was expected", p);
-                return p;
-            }
-            state_ = State::value;
-            return p + 1;
-        case State::after:
-            if (c == ',') {
-                state_ = in_object() ? State::key : State::value;
-            } else if (c == '}' || c == ']') {
-                end_container(p, c == '}');
-            } else {
-                fail(ErrorKind::syntax, "a comma or the end of an object or array was expected", p);
-            }
-            return p + 1;
-        default:
-            fail(ErrorKind::syntax, "bytes after the end of the document", p);
-            return p;
+            return literal_bytes(p, end);
     }
 }
 
-// ---- values
-// ---------------------------------------------------------------------------------------------------
+// ---- strings ----
 
-const char* JsonScan::begin_value(const char* p) {
+inline void JsonScan::begin_key() {
+    state_ = State::string;
+    string_is_key_ = true;
+    count_text_ = false;
+    capturing_ = depth_ == 1 || (in_stream_options_ && depth_ == 2);
+    if (capturing_) {
+        overflow_ = false;
+        key_size_ = 0;
+        (depth_ == 1 ? keys_.object_empty : keys_.stream_options_empty) = false;
+    }
+}
+
+// A string value begins with the quote at `p`.
+inline void JsonScan::begin_text(const char* p) {
+    state_ = State::string;
+    string_is_key_ = false;
+    count_text_ = true;
+    data_match_ = 0;
+    capturing_ = false;
+    if (depth_ == 2) {
+        count_prompt();
+    }
+    if (key_ == Key::none) {
+        return;
+    }
     if (Span* span = span_of(key_)) {
         span->begin = offset(p);
     }
-    const char c = *p;
-    switch (c) {
-        case '"':
-            begin_string(p, false);
-            return p + 1;
-        case '{':
-        case '[':
-            begin_container(p, c == '{');
-            return p + 1;
-        case 't':
-        case 'f':
-            if (key_ != Key::none && key_ < Key::prompt && key_ != Key::stream &&
-                key_ != Key::include_usage) {
-                wrong_type(p);
-                return p;
-            }
-            [[fallthrough]];
-        case 'n':
-            literal_ = c == 't' ? "rue" : c == 'f' ? "alse" : "ull";
-            literal_kind_ = static_cast<uint8_t>(c);
-            state_ = State::literal;
-            return p + 1;
-        default:
-            break;
-    }
-    if (c != '-' && !is_digit(c)) {
-        fail(ErrorKind::syntax, "a value was expected", p);
-        return p;
-    }
-    if (key_ != Key::none && (key_ < Key::priority || key_ > Key::n) && key_ < Key::prompt) {
-        wrong_type(p);
-        return p;
-    }
-    negative_ = c == '-';
-    integer_ = true;
-    magnitude_ = negative_ ? 0 : static_cast<uint64_t>(c - '0');
-    number_ = negative_ ? Number::minus : c == '0' ? Number::zero : Number::digits;
-    state_ = State::number;
-    return p + 1;
-}
-
-// After the value of a member or an element.
-void JsonScan::end_value() {
-    key_ = Key::none;
-    state_ = State::after;
-}
-
-void JsonScan::begin_container(const char* p, bool object) {
-    if (key_ != Key::none && key_ < Key::prompt && !(object && key_ == Key::stream_options)) {
-        wrong_type(p);
-        return;
-    }
-    if (depth_ == kMaxDepth) {
-        fail(ErrorKind::depth, "nested too deep", p);
-        return;
-    }
-    if (depth_ == 1) {
-        in_stream_options_ = key_ == Key::stream_options;
-        in_tokens_ = key_ >= Key::prompt && !object;
-        count_prompts_ = key_ == Key::prompt && !object;
-    } else if (depth_ == 2) {
-        count_prompt();
-    }
-    key_ = Key::none;
-    const uint64_t bit = 1ull << (depth_ & 63);
-    uint64_t& word = object_bits_[depth_ >> 6];
-    word = object ? word | bit : word & ~bit;
-    ++depth_;
-    state_ = object ? State::object_first : State::array_first;
-}
-
-void JsonScan::end_container(const char* p, bool object) {
-    if (in_object() != object) {
-        fail(ErrorKind::syntax, "brackets do not match", p);
-        return;
-    }
-    --depth_;
-    if (depth_ == 0) {
-        keys_.object_end = offset(p);
-        state_ = State::done;
-        return;
-    }
-    if (depth_ == 1) {
-        if (in_stream_options_) {
-            keys_.stream_options_span.end = offset(p) + 1;
-        }
-        in_stream_options_ = false;
-        in_tokens_ = false;
-        count_prompts_ = false;
-    }
-    end_value();
-}
-
-// An element of an array `prompt` begins that is a prompt of its own.
-void JsonScan::count_prompt() {
-    if (!count_prompts_) {
-        return;
-    }
-    if (prompts_counted_ && keys_.prompt_count < ControlKeys::kMaxCount) {
-        ++keys_.prompt_count;
-    }
-    prompts_counted_ = true;
-}
-
-void JsonScan::end_literal(const char* p) {
-    if (Span* span = span_of(key_)) {
-        span->end = offset(p);
-    }
-    if (literal_kind_ != 'n') {
-        const bool value = literal_kind_ == 't';
-        if (key_ == Key::stream) {
-            keys_.stream = value;
-        } else if (key_ == Key::include_usage) {
-            keys_.include_usage = value;
-        }
-    }
-    end_value();
-}
-
-// ---- numbers
-// --------------------------------------------------------------------------------------------------
-
-const char* JsonScan::number_bytes(const char* p, const char* end) {
-    for (; p < end; ++p) {
-        const char c = *p;
-        const bool digit = is_digit(c);
-        switch (number_) {
-            case Number::minus:
-            case Number::digits:
-                if (digit) {
-                    if (magnitude_ < kSaturated) {
-                        magnitude_ = magnitude_ * 10 + static_cast<uint64_t>(c - '0');
-                    }
-                    number_ = number_ == Number::minus && c == '0' ? Number::zero : Number::digits;
-                    continue;
-                }
-                break;
-            case Number::dot:
-            case Number::fraction:
-                if (digit) {
-                    number_ = Number::fraction;
-                    continue;
-                }
-                break;
-            case Number::exponent:
-                if (c == '+' || c == '-') {
-                    number_ = Number::exponent_sign;
-                    continue;
-                }
-                [[fallthrough]];
-            case Number::exponent_sign:
-            case Number::exponent_digits:
-                if (digit) {
-                    number_ = Number::exponent_digits;
-                    continue;
-                }
-                break;
-            case Number::zero:
-                break;
-        }
-        const bool whole = number_ == Number::zero || number_ == Number::digits;
-        if (c == '.' && whole) {
-            number_ = Number::dot;
-        } else if ((c == 'e' || c == 'E') && (whole || number_ == Number::fraction)) {
-            number_ = Number::exponent;
-        } else if (whole || number_ == Number::fraction || number_ == Number::exponent_digits) {
-            end_number(p);  // `after` refuses a wrong byte, as in 01 or 1x
-            return p;
-        } else {
-            fail(ErrorKind::syntax, "malformed number", p);
-            return p;
-        }
-        integer_ = false;
-    }
-    return p;
-}
-
-void JsonScan::end_number(const char* p) {
-    if (Span* span = span_of(key_)) {
-        span->end = offset(p);
-    }
-    switch (key_) {
-        case Key::priority: {
-            const uint64_t limit = negative_ ? 1ull << 31 : (1ull << 31) - 1;
-            if (!integer_ || magnitude_ > limit) {
-                wrong_type(p);
-                return;
-            }
-            const auto magnitude = static_cast<int64_t>(magnitude_);
-            keys_.priority = static_cast<int32_t>(negative_ ? -magnitude : magnitude);
-            break;
-        }
-        case Key::max_tokens:
-            set_count(keys_.max_tokens, p);
-            break;
-        case Key::max_completion_tokens:
-            set_count(keys_.max_completion_tokens, p);
-            break;
-        case Key::max_output_tokens:
-            set_count(keys_.max_output_tokens, p);
-            break;
-        case Key::n:
-            set_count(keys_.n, p);
-            break;
-        default:
-            if (in_tokens_ && depth_ <= 3 && integer_ && !in_object()) {
-                ++keys_.prompt_tokens_given;
-            }
-            break;
-    }
-    if (!failed()) {
-        end_value();
-    }
-}
-
-void JsonScan::set_count(std::optional<uint32_t>& field, const char* p) {
-    if (!integer_) {
-        wrong_type(p);
-    } else if (negative_ && magnitude_ != 0) {
-        fail(ErrorKind::wrong_value, "a count is negative", p, key_);
-    } else {
-        field =
-            static_cast<uint32_t>(magnitude_ < ControlKeys::kMaxCount ? magnitude_ : ControlKeys::kMaxCount);
-    }
-}
-
-// ---- strings
-// --------------------------------------------------------------------------------------------------
-
-void JsonScan::begin_string(const char* p, bool is_key) {
-    string_is_key_ = is_key;
-    count_text_ = !is_key;
-    data_match_ = 0;
     overflow_ = false;
-    if (is_key) {
-        capture_ = depth_ == 1 || (in_stream_options_ && depth_ == 2);
-        key_size_ = 0;
-        if (depth_ == 1) {
-            keys_.object_empty = false;
-        } else if (in_stream_options_ && depth_ == 2) {
-            keys_.stream_options_empty = false;
+    capturing_ = key_ == Key::model || key_ == Key::routing_mode;
+    if (!capturing_ && key_ < Key::prompt) {
+        wrong_type(p);
+    }
+}
+
+// Decoded bytes of the open string, at least one.
+inline void JsonScan::append(const char* p, size_t size) {
+    if (count_text_) {
+        if (data_match_ != kNoData) {
+            match_data_uri(p, size);
         }
+        keys_.text_bytes += count_text_ ? size : 0;
+    }
+    if (capturing_ && !overflow_) {
+        capture(p, size);
+    }
+}
+
+void JsonScan::end_key(const char* p) {
+    state_ = State::colon;
+    if (!capturing_ || overflow_) {
+        return;
+    }
+    const std::string_view name{key_bytes_, key_size_};
+    if (depth_ != 1) {
+        key_ = name == kKeyNames[static_cast<size_t>(Key::include_usage)] ? Key::include_usage : Key::none;
     } else {
-        if (depth_ == 2) {
-            count_prompt();
-        }
-        capture_ = key_ == Key::model || key_ == Key::routing_mode;
-        if (!capture_ && key_ != Key::none && key_ < Key::prompt) {
-            wrong_type(p);
-            return;
+        for (size_t i = 1; i < kKeyNames.size(); ++i) {
+            if (name == kKeyNames[i] && static_cast<Key>(i) != Key::include_usage) {
+                key_ = static_cast<Key>(i);
+                break;
+            }
         }
     }
-    state_ = State::string;
+    if (key_ == Key::none || key_ >= Key::prompt) {
+        return;
+    }
+    const uint32_t bit = 1u << static_cast<uint32_t>(key_);
+    if (seen_ & bit) {
+        fail(ErrorKind::duplicate, "a control key occurs twice", p, key_);
+    }
+    seen_ |= bit;
+}
+
+inline void JsonScan::end_string(const char* p) {
+    if (string_is_key_) {
+        end_key(p);
+        return;
+    }
+    state_ = State::after;
+    if (key_ == Key::none) {
+        return;
+    }
+    if (Span* span = span_of(key_)) {
+        span->end = offset(p);
+    }
+    if (capturing_) {
+        (key_ == Key::model ? keys_.has_model : keys_.has_routing_mode) = true;
+        if (overflow_ && too_long_ == Key::none) {
+            too_long_ = key_;
+        }
+    }
+    key_ = Key::none;
 }
 
 const char* JsonScan::string_bytes(const char* p, const char* end) {
     if (need_ != 0) {
         p = utf8_continuation(p, end);
-        if (p == end || failed()) {
+        if (failed()) {
             return p;
         }
+    }
+    if (p == end) {
+        return p;
     }
     const SkippedText run = skip(p, end);
     if (run.stop != p) {
@@ -499,49 +361,6 @@ const char* JsonScan::utf8_continuation(const char* p, const char* end) {
         append(p, 1);
     }
     return p;
-}
-
-void JsonScan::end_string(const char* p) {
-    if (string_is_key_) {
-        end_key(p);
-        return;
-    }
-    if (Span* span = span_of(key_)) {
-        span->end = offset(p);
-    }
-    if (capture_) {
-        (key_ == Key::model ? keys_.has_model : keys_.has_routing_mode) = true;
-        if (overflow_ && too_long_ == Key::none) {
-            too_long_ = key_;
-        }
-    }
-    end_value();
-}
-
-void JsonScan::end_key(const char* p) {
-    state_ = State::colon;
-    if (!capture_ || overflow_) {
-        return;
-    }
-    const std::string_view name{key_bytes_, key_size_};
-    if (depth_ != 1) {
-        key_ = name == kKeyNames[static_cast<size_t>(Key::include_usage)] ? Key::include_usage : Key::none;
-    } else {
-        for (size_t i = 1; i < kKeyNames.size(); ++i) {
-            if (name == kKeyNames[i] && static_cast<Key>(i) != Key::include_usage) {
-                key_ = static_cast<Key>(i);
-                break;
-            }
-        }
-    }
-    if (key_ == Key::none || key_ >= Key::prompt) {
-        return;
-    }
-    const uint32_t bit = 1u << static_cast<uint32_t>(key_);
-    if (seen_ & bit) {
-        fail(ErrorKind::duplicate, "a control key occurs twice", p, key_);
-    }
-    seen_ |= bit;
 }
 
 void JsonScan::escape_byte(const char* p) {
@@ -616,19 +435,7 @@ void JsonScan::append_code_point(uint32_t code_point) {
     append(bytes, size);
 }
 
-// Decoded bytes of the open string. Runs are long or strings are short, so this is off the fast path.
-void JsonScan::append(const char* p, size_t size) {
-    if (count_text_) {
-        if (data_match_ != kNoData) {
-            match_data_uri(p, size);
-        }
-        if (count_text_) {
-            keys_.text_bytes += size;
-        }
-    }
-    if (!capture_ || overflow_) {
-        return;
-    }
+void JsonScan::capture(const char* p, size_t size) {
     char* buffer = key_bytes_;
     uint8_t* used = &key_size_;
     size_t capacity = sizeof(key_bytes_);
@@ -663,23 +470,7 @@ void JsonScan::match_data_uri(const char* p, size_t size) {
     }
 }
 
-// ---- the rest
-// -------------------------------------------------------------------------------------------------
-
-Span* JsonScan::span_of(Key key) {
-    switch (key) {
-        case Key::model:
-            return &keys_.model_span;
-        case Key::priority:
-            return &keys_.priority_span;
-        case Key::stream_options:
-            return &keys_.stream_options_span;
-        case Key::include_usage:
-            return &keys_.include_usage_span;
-        default:
-            return nullptr;
-    }
-}
+// ---- the rest ----
 
 void JsonScan::fail(ErrorKind kind, const char* text, const char* p, Key key) {
     state_ = State::failed;

@@ -43,6 +43,7 @@ class JsonScan {
     const ControlKeys& keys() const { return keys_; }
 
   private:
+    // Up to `done` between tokens, then inside one.
     enum class State : uint8_t {
         start,
         value,
@@ -51,6 +52,7 @@ class JsonScan {
         key,
         colon,
         after,
+        done,
         string,
         escape,
         hex,
@@ -58,7 +60,6 @@ class JsonScan {
         low_u,
         number,
         literal,
-        done,
         failed
     };
     enum class Number : uint8_t {
@@ -89,29 +90,34 @@ class JsonScan {
         token_ids
     };
 
-    const char* step(const char* p, const char* end);
+    // Each takes bytes from [p, end) and returns where to go on.
+    const char* between_tokens(const char* p, const char* end);
+    const char* inside_token(const char* p, const char* end);
+    const char* string_bytes(const char* p, const char* end);
+    const char* utf8_continuation(const char* p, const char* end);
+    const char* literal_bytes(const char* p, const char* end);
+    const char* number_bytes(const char* p, const char* end);
     const char* begin_value(const char* p);
+    void begin_document(const char* p);
     void end_value();
     void begin_container(const char* p, bool object);
     void end_container(const char* p, bool object);
     void count_prompt();
     void end_literal(const char* p);
-    const char* number_bytes(const char* p, const char* end);
     void end_number(const char* p);
     void set_count(std::optional<uint32_t>& field, const char* p);
-    void begin_string(const char* p, bool is_key);
-    const char* string_bytes(const char* p, const char* end);
-    const char* utf8_continuation(const char* p, const char* end);
-    void end_string(const char* p);
+    void begin_key();
+    void begin_text(const char* p);
     void end_key(const char* p);
+    void end_string(const char* p);
     void escape_byte(const char* p);
     void hex_digit(const char* p);
     void append(const char* p, size_t size);
     void append_code_point(uint32_t code_point);
     void match_data_uri(const char* p, size_t size);
+    void capture(const char* p, size_t size);
     Span* span_of(Key key);
     void wrong_type(const char* p) { fail(ErrorKind::wrong_type, "wrong type of a control key", p, key_); }
-    bool in_object() const { return (object_bits_[(depth_ - 1) >> 6] >> ((depth_ - 1) & 63)) & 1; }
     uint64_t offset(const char* p) const { return base_ + static_cast<uint64_t>(p - chunk_); }
     void fail(ErrorKind kind, const char* text, const char* p, Key key = Key::none);
 
@@ -122,11 +128,12 @@ class JsonScan {
     State state_ = State::start;
     Number number_ = Number::minus;
     uint32_t depth_ = 0;
+    bool in_object_ = false;                     // the innermost one is an object
     uint64_t object_bits_[kMaxDepth / 64] = {};  // one bit per open container: 1 = object
     // The string, number or literal that is open.
     bool string_is_key_ = false;
     bool count_text_ = false;  // this string's bytes go to text_bytes
-    bool capture_ = false;     // this string's decoded bytes are kept (key, model or routing mode)
+    bool capturing_ = false;   // this string's decoded bytes are kept (key, model or routing mode)
     bool overflow_ = false;    // ... and did not fit
     uint8_t data_match_ = 0;   // bytes of "data:" matched so far; kNoData when it cannot match any more
     uint8_t need_ = 0;         // UTF-8 continuation bytes still to come

@@ -285,8 +285,7 @@ const char* MultipartScan::step(const char* p, const char* end) {
     return end;
 }
 
-// ---- header lines of a part
-// -----------------------------------------------------------------------------------
+// ---- header lines of a part ----
 
 void MultipartScan::begin_part() {
     if (++parts_ > kMaxParts) {
@@ -373,8 +372,7 @@ bool MultipartScan::parse_disposition(std::string_view value) {
     }
 }
 
-// ---- contents
-// -------------------------------------------------------------------------------------------------
+// ---- contents ----
 
 void MultipartScan::begin_body(const char* p) {
     if (!has_disposition_) {

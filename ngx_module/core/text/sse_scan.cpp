@@ -154,8 +154,7 @@ bool UsageScan::may_become_usage_only() const {
     return !event_content_ && !event_error_ && !event_done_ && !event_choices_full_;
 }
 
-// ---- lines
-// ----------------------------------------------------------------------------------------------------
+// ---- lines ----
 
 const char* UsageScan::line_bytes(const char* p, const char* end, Piece& piece) {
     switch (line_) {
@@ -246,7 +245,7 @@ const char* UsageScan::end_line(const char* p, const char* end, Piece& piece) {
     if (is_cr && p < end && *p == '\n') {
         ++p;
     } else {
-        after_cr_ = is_cr;
+        after_cr_ = is_cr && p == end;
     }
     if (blank) {
         after_event_cr_ = after_cr_;
@@ -274,8 +273,7 @@ void UsageScan::end_event(Piece& piece) {
     begin_event();
 }
 
-// ---- JSON
-// -----------------------------------------------------------------------------------------------------
+// ---- JSON ----
 //
 // The functions below take bytes from [p, end) and return where to go on. In an event stream they leave line
 // ends to the caller; in a document a line end is white space.

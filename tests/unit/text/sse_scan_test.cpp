@@ -164,6 +164,17 @@ TEST(UsageScan, AcceptsEveryLineEnd) {
     }
 }
 
+TEST(UsageScan, TellsALoneCrFromHalfOfACrLf) {
+    UsageScan scan;
+    EXPECT_EQ(collect_whole(scan, "a\rb\n\n\n").size(), 2u);  // the CR is used up by the b
+    EXPECT_EQ(collect_whole(scan, "a\r\r").size(), 1u);
+    EXPECT_EQ(collect_whole(scan, "\n").size(), 1u);  // the rest of the CR LF before: dropped or kept with that event
+    EXPECT_EQ(collect_whole(scan, "\n").size(), 1u);
+    for (std::string_view text : {"a\rb\n\n\n"sv, "\r\r\n\n\r"sv, "a\n\r\r\n\nb\r\n\r\n\n"sv}) {
+        scan_sse(text);
+    }
+}
+
 TEST(UsageScan, TellsKindsApart) {
     EXPECT_EQ(kind_of("[DONE]"), StreamEvent::done);
     EXPECT_EQ(kind_of("[DON]"), StreamEvent::other);
