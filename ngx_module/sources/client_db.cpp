@@ -13,7 +13,8 @@ namespace {
 constexpr const char* kChannel = "llm_users";
 
 // More changed rows at once than this are cheaper to get by reading the table.
-constexpr size_t kMaxChanged = 64;
+constexpr size_t kMaxChanged = 2'000;
+constexpr size_t kChangesPerRun = 64;
 
 // Listening comes before the first load: what changes after it is told, what changed before it is read.
 constexpr std::array<const char*, 4> kSession = {
@@ -91,6 +92,7 @@ void ClientDb::proceed() {
 
 // The table may have changed its shape since the last time.
 void ClientDb::discover() {
+    load_began_ = ngx_current_msec;
     client_.query(
         std::string(kUsersColumnsQuery), {}, [](const PGresult&) {},
         [this](const PGresult* last, const std::string& error) {
@@ -144,6 +146,8 @@ void ClientDb::on_loaded(const std::string& error) {
         sink_.abandon();
         sink_.source_state(false);
     }
+    loaded_at_ = ngx_current_msec;
+    load_took_ = loaded_at_ - load_began_;
     refresh_.start(refresh_ms_);
     proceed();
 }
@@ -154,10 +158,21 @@ void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
     }
     if (users_.has_id() && is_row_id(payload) && changed_.size() < kMaxChanged) {
         changed_.emplace(payload);
+        proceed();
     } else {
-        load_wanted_ = true;
+        load_soon();
     }
-    proceed();
+}
+
+// Somebody changes more than can be followed row by row: reading the table takes at most half of our time.
+void ClientDb::load_soon() {
+    const ngx_msec_t rested = ngx_current_msec - loaded_at_;
+    if (rested >= load_took_ || load_wanted_) {
+        load_wanted_ = true;
+        proceed();
+    } else if (client_.ready()) {
+        refresh_.start(std::min(refresh_ms_, load_took_ - rested));
+    }
 }
 
 void ClientDb::read_changed() {
@@ -175,7 +190,7 @@ void ClientDb::read_changed() {
                 complain("reading changed users", error);
                 to_change_.clear();
                 to_remove_.clear();
-                load_wanted_ = true;  // ids of another type, a column gone: find out
+                load_soon();  // ids of another type, a column gone: find out
             }
             apply_.post();
         });
@@ -195,12 +210,12 @@ void ClientDb::on_changed_row(const PGresult& row, std::set<std::string>& missin
     }
 }
 
-// One row a round: finding the row's present token walks the table.
 void ClientDb::work_off_changes() {
-    if (!to_change_.empty()) {
+    for (size_t i = 0; i < kChangesPerRun && !to_change_.empty(); ++i) {
         sink_.change(to_change_.back());
         to_change_.pop_back();
-    } else if (!to_remove_.empty()) {
+    }
+    for (size_t i = 0; i < kChangesPerRun && !to_remove_.empty(); ++i) {
         sink_.remove(to_remove_.back());
         to_remove_.pop_back();
     }

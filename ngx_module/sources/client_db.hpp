@@ -35,6 +35,7 @@ class ClientDb : private PgClient::Listener {
     void on_row(const PGresult& row);
     void on_loaded(const std::string& error);
     void proceed();
+    void load_soon();
     void read_changed();
     void on_changed_row(const PGresult& row, std::set<std::string>& missing);
     void work_off_changes();
@@ -50,6 +51,9 @@ class ClientDb : private PgClient::Listener {
 
     bool session_ready_ = false;
     bool load_wanted_ = false;
+    ngx_msec_t load_began_ = 0;
+    ngx_msec_t loaded_at_ = 0;
+    ngx_msec_t load_took_ = 0;
     std::set<std::string> changed_;  // ids of rows to read again
 
     // What the last answer said about changed rows, waiting to be applied a little at a time.

@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kComplaintsPerLoad = 20;
 constexpr uint32_t kAccountsPerRun = 1024;
+constexpr size_t kShardsPerRun = 32;  // of a million rows: about 30,000 entries to free, below 2 ms
 
 std::string describe(const ClientRecord& record) {
     return (record.id.empty() ? "" : "id " + record.id + " ") + "(\"" + record.name + "\")";
@@ -20,10 +21,11 @@ std::string describe(const ClientRecord& record) {
 ClientSink::ClientSink(const Hooks& hooks, std::string source)
     : hooks_(hooks),
       source_(std::move(source)),
-      accounts_([](void* self) { static_cast<ClientSink*>(self)->refresh_accounts(); }, this) {}
+      after_commit_([](void* self) { static_cast<ClientSink*>(self)->finish_commit(); }, this) {}
 
 void ClientSink::begin() {
     load_ = core::ClientLoad::begin(*hooks_.zone);
+    fresh_index_.clear();  // empty already, unless the last load came to nothing
     loading_ = true;
     refused_ = false;
     rows_ = 0;
@@ -36,9 +38,11 @@ bool ClientSink::add(const ClientRecord& record) {
     if (!loading_ || refused_) {
         return false;
     }
-    switch (load_.add(record.row())) {
+    const core::ClientRow row = record.row();
+    switch (load_.add(row)) {
         case core::RowResult::added:
             ++rows_;
+            fresh_index_.set(row.row_id, row.hash);
             return true;
         case core::RowResult::duplicate:
             skip(describe(record), "its token is that of an earlier row");
@@ -111,7 +115,10 @@ void ClientSink::commit() {
     loaded_once_ = true;
     last_rows_ = rows_;
     refusal_.reset();
-    accounts_.post();
+    index_.swap(fresh_index_);
+    cleared_ = 0;
+    accounts_done_ = false;
+    after_commit_.post();
 }
 
 void ClientSink::abandon() {
@@ -120,54 +127,61 @@ void ClientSink::abandon() {
     }
 }
 
-void ClientSink::refresh_accounts() {
-    core::WakeSet wakes;
-    bool done;
-    {
-        const core::ZoneLock lock(*hooks_.zone);
-        done = core::refresh_accounts(lock, kAccountsPerRun, hooks_.now_us(), hooks_.wall_s(), wakes);
+void ClientSink::finish_commit() {
+    cleared_ = loading_ ? RowIndex::kShards : fresh_index_.clear_some(cleared_, kShardsPerRun);
+    if (!accounts_done_) {
+        core::WakeSet wakes;
+        {
+            const core::ZoneLock lock(*hooks_.zone);
+            accounts_done_ =
+                core::refresh_accounts(lock, kAccountsPerRun, hooks_.now_us(), hooks_.wall_s(), wakes);
+        }
+        hooks_.wake(wakes);
     }
-    hooks_.wake(wakes);
-    if (!done) {
-        accounts_.post();
+    if (!accounts_done_ || cleared_ < RowIndex::kShards) {
+        after_commit_.post();
     }
 }
 
 void ClientSink::change(const ClientRecord& record) {
-    TokenHash old{};
     const core::ClientRow row = record.row();
-    const bool had = row.row_id != 0 && core::find_row(*hooks_.zone, row.row_id, old);
+    const TokenHash* old = index_.find(row.row_id);
     core::WakeSet wakes;
     core::RowResult result;
     {
         const core::ZoneLock lock(*hooks_.zone);
-        if (had && old != record.token) {  // a new secret for the same client: the old one ends
-            core::remove_client(lock, old, hooks_.now_us(), hooks_.wall_s(), wakes);
+        if (old != nullptr && *old != record.token) {  // a new secret for the same client: the old one ends
+            core::remove_client(lock, *old, hooks_.now_us(), hooks_.wall_s(), wakes);
         }
         result = core::upsert_client(lock, row, hooks_.now_us(), hooks_.wall_s(), wakes);
     }
     hooks_.wake(wakes);
-    if (result != core::RowResult::added) {
-        core::count_bad_row(*hooks_.zone);
-        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: changed client %s of %s not taken: %s",
-                      printable(describe(record)).c_str(), source_.c_str(),
-                      result == core::RowResult::full        ? "the zone is full"
-                      : result == core::RowResult::duplicate ? "its token is another client's"
-                                                             : "not accepted");
+    if (result == core::RowResult::added) {
+        index_.set(row.row_id, row.hash);
+        return;
     }
+    index_.erase(row.row_id);
+    core::count_bad_row(*hooks_.zone);
+    ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: changed client %s of %s not taken: %s",
+                  printable(describe(record)).c_str(), source_.c_str(),
+                  result == core::RowResult::full        ? "the zone is full"
+                  : result == core::RowResult::duplicate ? "its token is another client's"
+                                                         : "not accepted");
 }
 
 void ClientSink::remove(std::string_view row_id) {
-    TokenHash hash{};
-    if (!core::find_row(*hooks_.zone, row_number(row_id), hash)) {
+    const int64_t row = row_number(row_id);
+    const TokenHash* token = index_.find(row);
+    if (token == nullptr) {
         return;
     }
     core::WakeSet wakes;
     {
         const core::ZoneLock lock(*hooks_.zone);
-        core::remove_client(lock, hash, hooks_.now_us(), hooks_.wall_s(), wakes);
+        core::remove_client(lock, *token, hooks_.now_us(), hooks_.wall_s(), wakes);
     }
     hooks_.wake(wakes);
+    index_.erase(row);
 }
 
 void ClientSink::source_state(bool up) {

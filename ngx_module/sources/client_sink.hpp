@@ -12,6 +12,7 @@
 #include "ngx_module/sources/client_row.hpp"
 #include "ngx_module/sources/hooks.hpp"
 #include "ngx_module/sources/loop.hpp"
+#include "ngx_module/sources/row_index.hpp"
 
 namespace llm::nginx::sources {
 
@@ -34,7 +35,7 @@ class ClientSink {
 
     // One row that has changed since the load.
     void change(const ClientRecord& record);
-    // One row that is there no more, or is not valid any more. O(clients): call it for few.
+    // One row that is there no more, or is not valid any more. O(1), as change() is.
     void remove(std::string_view row_id);
 
     // Whether the source can be read. A commit says yes by itself.
@@ -42,7 +43,7 @@ class ClientSink {
 
   private:
     void complain(const std::string& line);
-    void refresh_accounts();
+    void finish_commit();
 
     const Hooks& hooks_;
     std::string source_;
@@ -58,7 +59,11 @@ class ClientSink {
     uint32_t last_rows_ = 0;
     bool loaded_once_ = false;
 
-    Continuation accounts_;
+    RowIndex index_;        // of the table in force
+    RowIndex fresh_index_;  // of the table being loaded; the former one after a commit, until it is emptied
+    size_t cleared_ = 0;    // shards of fresh_index_ that are empty
+    bool accounts_done_ = true;
+    Continuation after_commit_;
     OncePerMinute refusal_;
 };
 
