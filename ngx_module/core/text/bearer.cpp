@@ -1,17 +1,13 @@
 #include "ngx_module/core/text/bearer.hpp"
 
+#include "ngx_module/core/text/ascii.hpp"
+
 namespace llm::core {
 namespace {
 
-bool is_space(char c) {
-    return c == ' ' || c == '\t';
-}
-
 std::string_view trim(std::string_view text) {
-    while (!text.empty() && is_space(text.front())) {
-        text.remove_prefix(1);
-    }
-    while (!text.empty() && is_space(text.back())) {
+    skip_blanks(text);
+    while (!text.empty() && is_blank(text.back())) {
         text.remove_suffix(1);
     }
     return text;
@@ -30,22 +26,6 @@ bool is_token(std::string_view text) {
     return true;
 }
 
-bool equal_ignoring_case(std::string_view text, std::string_view lower) {
-    if (text.size() != lower.size()) {
-        return false;
-    }
-    for (size_t i = 0; i < text.size(); ++i) {
-        char c = text[i];
-        if (c >= 'A' && c <= 'Z') {
-            c = static_cast<char>(c - 'A' + 'a');
-        }
-        if (c != lower[i]) {
-            return false;
-        }
-    }
-    return true;
-}
-
 // Both grammars have the same words; they differ in the scheme's spelling and in whether a tab separates.
 Bearer parse(std::string_view value, bool exact) {
     value = trim(value);
@@ -53,7 +33,7 @@ Bearer parse(std::string_view value, bool exact) {
         return {BearerStatus::missing, {}};
     }
     size_t gap = 0;
-    while (gap < value.size() && !is_space(value[gap])) {
+    while (gap < value.size() && !is_blank(value[gap])) {
         ++gap;
     }
     const std::string_view scheme = value.substr(0, gap);

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "ngx_module/core/text/ascii.hpp"
+#include "ngx_module/core/text/header_parameters.hpp"
 #include "ngx_module/core/text/string_skip.hpp"
 
 namespace llm::core {
@@ -15,110 +17,9 @@ constexpr std::array<std::string_view, 6> kFieldNames = {"",         "model", "s
 
 constexpr std::string_view kDelimiterStart = "\r\n--";
 
-bool is_blank(char c) {
-    return c == ' ' || c == '\t';
-}
-
-char to_lower(char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-bool equal_ignoring_case(std::string_view text, std::string_view lower) {
-    if (text.size() != lower.size()) {
-        return false;
-    }
-    for (size_t i = 0; i < text.size(); ++i) {
-        if (to_lower(text[i]) != lower[i]) {
-            return false;
-        }
-    }
-    return true;
-}
-
-bool is_alphanumeric(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-// tchar of RFC 9110: what names are made of.
-bool is_token_byte(char c) {
-    return is_alphanumeric(c) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
-}
-
 // bchars of RFC 2046, section 5.1.1.
 bool is_boundary_byte(char c) {
     return is_alphanumeric(c) || std::string_view("'()+_,-./:=? ").find(c) != std::string_view::npos;
-}
-
-void skip_blanks(std::string_view& text) {
-    while (!text.empty() && is_blank(text.front())) {
-        text.remove_prefix(1);
-    }
-}
-
-std::string_view take_token(std::string_view& text) {
-    size_t size = 0;
-    while (size < text.size() && is_token_byte(text[size])) {
-        ++size;
-    }
-    const std::string_view token = text.substr(0, size);
-    text.remove_prefix(size);
-    return token;
-}
-
-struct Parameter {
-    std::string_view name;
-    std::string_view value;  // without quotes; escapes are left as they are
-    bool escaped = false;
-};
-
-enum class Taken : uint8_t { parameter, end, malformed };
-
-// Takes `; name=value` from the front of `text`.
-Taken take_parameter(std::string_view& text, Parameter& parameter) {
-    skip_blanks(text);
-    if (text.empty()) {
-        return Taken::end;
-    }
-    if (text.front() != ';') {
-        return Taken::malformed;
-    }
-    text.remove_prefix(1);
-    skip_blanks(text);
-    if (text.empty()) {
-        return Taken::end;  // a trailing semicolon is common
-    }
-    parameter.name = take_token(text);
-    if (parameter.name.empty() || text.empty() || text.front() != '=') {
-        return Taken::malformed;
-    }
-    text.remove_prefix(1);
-    parameter.escaped = false;
-    size_t size = 0;
-    if (text.empty() || text.front() != '"') {
-        while (size < text.size() && text[size] != ';' && !is_blank(text[size])) {
-            if (text[size] == '"' || text[size] == '\\') {
-                return Taken::malformed;
-            }
-            ++size;
-        }
-        parameter.value = text.substr(0, size);
-        text.remove_prefix(size);
-        return Taken::parameter;
-    }
-    text.remove_prefix(1);
-    while (size < text.size() && text[size] != '"') {
-        if (text[size] == '\\') {
-            parameter.escaped = true;
-            ++size;
-        }
-        ++size;
-    }
-    if (size >= text.size()) {
-        return Taken::malformed;
-    }
-    parameter.value = text.substr(0, size);
-    text.remove_prefix(size + 1);
-    return Taken::parameter;
 }
 
 // Splits "multipart/form-data; …" behind the type. False if it is another type.

@@ -107,10 +107,10 @@ class UsageScan {
     void end_event(Piece& piece);
     const char* json_bytes(const char* p, const char* end);
     void json_line_end();
-    const char* structural_byte(const char* p);
+    const char* outside_bytes(const char* p, const char* end);
     void begin_string();
     const char* string_bytes(const char* p, const char* end);
-    Key classify() const;
+    Key classify(std::string_view name) const;
     const char* value_byte(const char* p);
     void close_bracket();
     void end_number();
@@ -141,7 +141,7 @@ class UsageScan {
     uint32_t depth_ = 0;          // open brackets
     uint32_t usage_depth_ = 0;    // ... inside the usage object
     uint8_t key_size_ = 0;
-    char key_bytes_[24];
+    char key_bytes_[17];  // the longest that matters
     uint64_t number_ = 0;
     ReportedUsage pending_;
     // Results.

@@ -1,0 +1,323 @@
+// The tokenizer for the payload of events, and for answers that are one document.
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "ngx_module/core/text/sse_scan.hpp"
+#include "ngx_module/core/text/string_skip.hpp"
+
+namespace llm::core {
+namespace {
+
+constexpr uint8_t kNoKey = 0xff;             // key_size_ of a string that is too long or has escapes
+constexpr uint64_t kMaxNumber = 1ull << 53;  // larger counts are nonsense; stops the overflow
+
+bool is_line_end(char c) {
+    return c == '\n' || c == '\r';
+}
+
+bool is_space(char c) {
+    return c == ' ' || c == '\t' || is_line_end(c);
+}
+
+bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+
+// Bytes outside strings at which something can change; numbers, commas and literals are passed over.
+constexpr std::array<bool, 256> kStructural = [] {
+    std::array<bool, 256> table{};
+    for (unsigned char c : {'"', '{', '}', '[', ']', '\n', '\r'}) {
+        table[c] = true;
+    }
+    return table;
+}();
+
+const char* find_structural(const char* p, const char* end) {
+    for (int i = 0; i < 8; ++i, ++p) {  // nearly always near
+        if (p == end || kStructural[static_cast<uint8_t>(*p)]) {
+            return p;
+        }
+    }
+#if defined(__x86_64__)
+    // Long arrays of numbers (embeddings). Setting bit 5 maps both brackets to the braces.
+    while (end - p >= 16) {
+        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const __m128i folded = _mm_or_si128(x, _mm_set1_epi8(0x20));
+        const __m128i brackets = _mm_or_si128(_mm_cmpeq_epi8(folded, _mm_set1_epi8('{')),
+                                              _mm_cmpeq_epi8(folded, _mm_set1_epi8('}')));
+        const __m128i lines =
+            _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('\n')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\r')));
+        const __m128i found =
+            _mm_or_si128(_mm_or_si128(brackets, lines), _mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
+        const auto mask = static_cast<uint32_t>(_mm_movemask_epi8(found));
+        if (mask != 0) {
+            return p + std::countr_zero(mask);
+        }
+        p += 16;
+    }
+#endif
+    while (p < end && !kStructural[static_cast<uint8_t>(*p)]) {
+        ++p;
+    }
+    return p;
+}
+
+}  // namespace
+
+// The functions below take bytes from [p, end) and return where to go on. In an event stream they leave line
+// ends to the caller; in a document a line end is white space.
+
+const char* UsageScan::json_bytes(const char* p, const char* end) {
+    switch (token_) {
+        case Token::outside:
+            return outside_bytes(p, end);
+        case Token::string:
+            return string_bytes(p, end);
+        case Token::escape:
+            token_ = Token::string;
+            return p + 1;
+        case Token::after_string:
+            if (is_space(*p)) {
+                return p + 1;
+            }
+            token_ = Token::outside;
+            if (*p != ':') {
+                return p;
+            }
+            key_ = classify({key_bytes_, key_size_ == kNoKey ? size_t{0} : key_size_});
+            if (key_ != Key::none) {
+                token_ = Token::value;
+            }
+            return p + 1;
+        case Token::value:
+            if (is_space(*p)) {
+                return p + 1;
+            }
+            return value_byte(p);
+        case Token::text_byte:
+            token_ = Token::outside;
+            if (*p == '"') {
+                return p + 1;
+            }
+            saw_content();
+            begin_string();
+            return p;
+        case Token::choice:
+            if (is_space(*p)) {
+                return p + 1;
+            }
+            (*p == ']' ? event_choices_empty_ : event_choices_full_) = true;
+            token_ = Token::outside;
+            return p;
+        case Token::number:
+            if (is_digit(*p)) {
+                if (number_ < kMaxNumber) {
+                    number_ = number_ * 10 + static_cast<uint64_t>(*p - '0');
+                }
+                return p + 1;
+            }
+            end_number();
+            return p;
+    }
+    return end;
+}
+
+// A line end within the payload. It ends a number, and a string that is not JSON.
+void UsageScan::json_line_end() {
+    if (token_ == Token::number) {
+        end_number();
+    } else if (token_ == Token::string || token_ == Token::escape || token_ == Token::text_byte) {
+        token_ = Token::outside;
+    }
+}
+
+// Brackets, numbers, and those strings that can be seen whole: the bulk of an event is settled in this loop.
+const char* UsageScan::outside_bytes(const char* p, const char* end) {
+    while ((p = find_structural(p, end)) < end) {
+        const char c = *p;
+        if (c == '{' || c == '[') {
+            ++depth_;
+        } else if (c == '}' || c == ']') {
+            close_bracket();
+        } else if (c != '"') {
+            if (framing_ == Framing::sse) {
+                return p;
+            }
+        } else {
+#if defined(__x86_64__)
+            if (end - p > 18) {  // the sixteen bytes behind the quote, and the two that follow them
+                const uint32_t stop = text_end_mask16(p + 1);
+                const int size = std::countr_zero(stop | 1u << 16);
+                const char* const close = p + 1 + size;
+                if (*close == '"' && !is_space(close[1])) {
+                    const Key key =
+                        close[1] == ':' ? classify({p + 1, static_cast<size_t>(size)}) : Key::none;
+                    p = close + 1;
+                    if (key != Key::none) {
+                        key_ = key;
+                        token_ = Token::value;
+                        return p + 1;
+                    }
+                    continue;
+                }
+            }
+#endif
+            begin_string();
+            return p + 1;
+        }
+        ++p;
+    }
+    return p;
+}
+
+void UsageScan::begin_string() {
+    token_ = Token::string;
+    key_size_ = 0;
+}
+
+const char* UsageScan::string_bytes(const char* p, const char* end) {
+    const char* const stop = find_text_end(p, end);
+    const auto size = static_cast<size_t>(stop - p);
+    if (size <= sizeof(key_bytes_) && key_size_ <= sizeof(key_bytes_) - size) {
+        std::memcpy(key_bytes_ + key_size_, p, size);
+        key_size_ = static_cast<uint8_t>(key_size_ + size);
+    } else {
+        key_size_ = kNoKey;
+    }
+    if (stop == end) {
+        return stop;
+    }
+    if (*stop == '"') {
+        token_ = Token::after_string;
+    } else if (*stop == '\\') {
+        key_size_ = kNoKey;
+        token_ = Token::escape;
+    } else if (framing_ == Framing::sse && is_line_end(*stop)) {
+        return stop;
+    }
+    return stop + 1;
+}
+
+// What a key means at this place.
+UsageScan::Key UsageScan::classify(std::string_view name) const {
+    if (in_usage_) {
+        if (name == "cached_tokens") {
+            return Key::cached_tokens;
+        }
+        if (depth_ == usage_depth_) {
+            if (name == "prompt_tokens" || name == "input_tokens") {
+                return Key::prompt_tokens;
+            }
+            if (name == "completion_tokens" || name == "output_tokens") {
+                return Key::completion_tokens;
+            }
+        }
+        return Key::none;
+    }
+    const bool is_stream = framing_ == Framing::sse;
+    switch (name.size()) {
+        case 4:
+            return is_stream && name == "text" ? Key::text : Key::none;
+        case 5:
+            if (name == "usage" && (is_stream || depth_ == 1)) {
+                return Key::usage;
+            }
+            if (name == "error" && depth_ == 1) {
+                return Key::error;
+            }
+            return is_stream && name == "delta" ? Key::text : Key::none;
+        case 7:
+            if (name == "choices" && depth_ == 1) {
+                return Key::choices;
+            }
+            return is_stream && (name == "content" || name == "refusal") ? Key::text : Key::none;
+        case 9:
+            return is_stream && (name == "reasoning" || name == "arguments") ? Key::text : Key::none;
+        case 17:
+            return is_stream && name == "reasoning_content" ? Key::text : Key::none;
+        default:
+            return Key::none;
+    }
+}
+
+// The first byte of the value of a key that matters.
+const char* UsageScan::value_byte(const char* p) {
+    token_ = Token::outside;
+    switch (key_) {
+        case Key::text:
+            if (*p == '"') {
+                token_ = Token::text_byte;
+                return p + 1;
+            }
+            return p;
+        case Key::usage:
+            if (*p == '{') {
+                in_usage_ = true;
+                usage_depth_ = ++depth_;
+                usage_counted_ = false;
+                pending_ = usage_.value_or(ReportedUsage{});
+                return p + 1;
+            }
+            return p;
+        case Key::choices:
+            if (*p == '[') {
+                ++depth_;
+                token_ = Token::choice;
+                return p + 1;
+            }
+            return p;
+        case Key::error:
+            if (*p == '{' || *p == '"') {
+                event_error_ = true;
+                error_seen_ = true;
+            }
+            return p;
+        default:
+            if (is_digit(*p)) {
+                number_ = 0;
+                token_ = Token::number;
+            }
+            return p;
+    }
+}
+
+void UsageScan::close_bracket() {
+    if (depth_ == 0) {
+        return;
+    }
+    --depth_;
+    if (in_usage_ && depth_ < usage_depth_) {
+        in_usage_ = false;
+        event_usage_ = true;
+        if (usage_counted_) {
+            usage_ = pending_;
+        }
+    }
+    if (depth_ == 0) {
+        json_complete_ = framing_ == Framing::json;
+    }
+}
+
+void UsageScan::end_number() {
+    token_ = Token::outside;
+    usage_counted_ = true;
+    switch (key_) {
+        case Key::prompt_tokens:
+            pending_.prompt_tokens = number_;
+            break;
+        case Key::completion_tokens:
+            pending_.completion_tokens = number_;
+            break;
+        default:
+            pending_.cached_tokens = number_;
+            break;
+    }
+}
+
+void UsageScan::saw_content() {
+    event_content_ = true;
+    content_seen_ = true;
+}
+
+}  // namespace llm::core
