@@ -238,7 +238,9 @@ void MultipartScan::end_header_line() {
         }
         has_disposition_ = true;
     } else if (equal_ignoring_case(name, "content-transfer-encoding")) {
-        encoded_ = true;
+        // Some clients say that they encode nothing (RFC 7578, section 4.7, only discourages that).
+        encoded_ = encoded_ || !(equal_ignoring_case(rest, "7bit") || equal_ignoring_case(rest, "8bit") ||
+                                 equal_ignoring_case(rest, "binary"));
     }
     line_size_ = 0;
     state_ = State::header_line;
