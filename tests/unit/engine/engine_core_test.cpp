@@ -1,0 +1,288 @@
+// The engine without threads, over a backend that notices every wrong slot.
+#include "engine_worker/scheduler/engine_core.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "engine_worker/backend/sim/byte_tokenizer.hpp"
+#include "engine_worker/backend/sim/sim_backend.hpp"
+#include "tests/unit/engine/hash_backend.hpp"
+
+namespace llm::engine {
+namespace {
+
+using testing::expected_answer;
+using testing::HashBackend;
+
+struct Outcome {
+    std::string text;
+    FinishReason finish = FinishReason::none;
+    int32_t tokens = 0;
+    int32_t cached = 0;
+    std::string error;
+};
+
+class EngineCoreTest : public ::testing::Test {
+  protected:
+    void make(int32_t seats = 8, int64_t slots = 1024, int32_t max_context = 256) {
+        auto backend = std::make_unique<HashBackend>(slots, max_context);
+        backend_ = backend.get();
+        EngineOptions options;
+        options.max_running = seats;
+        options.end_tokens = {249};
+        core_ =
+            std::make_unique<EngineCore>(std::move(backend), *tokenizer_, options, [this] { return now_; });
+    }
+
+    // Every answer is raw bytes: as text it depends on what is valid UTF-8, so the tests look at both sides
+    // alike.
+    static std::string text_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens) {
+        StreamDecoder decoder(tokenizer);
+        std::string out;
+        for (const int32_t token : tokens) {
+            out += decoder.push(token);
+        }
+        return out + decoder.flush();
+    }
+
+    Request request(std::vector<int32_t> prompt, int32_t max_tokens, int32_t priority_class = 50) {
+        Request out;
+        out.id = next_++;
+        out.prompts = {std::move(prompt)};
+        out.priority_class = priority_class;
+        out.sampling.max_tokens = max_tokens;
+        out.sampling.seed = 5;
+        out.sampling.ignore_eos = true;
+        return out;
+    }
+
+    bool step() {
+        now_ += 0.01;
+        std::vector<Event> events;
+        const bool worked = core_->step(events);
+        for (Event& event : events) {
+            Outcome& outcome = outcomes_[{event.request, event.choice}];
+            EXPECT_EQ(outcome.finish, FinishReason::none) << "an event after the last";
+            outcome.text += event.text;
+            outcome.finish = event.finish;
+            outcome.tokens = event.completion_tokens;
+            outcome.cached = event.cached_tokens;
+            outcome.error = event.error;
+        }
+        EXPECT_EQ(core_->scheduler().check(), "");
+        return worked;
+    }
+
+    void run() {
+        while (core_->has_work()) {
+            ASSERT_TRUE(step()) << "work is left and nothing is done";
+        }
+    }
+
+    std::unique_ptr<Tokenizer> tokenizer_ = make_byte_tokenizer();
+    std::unique_ptr<EngineCore> core_;
+    HashBackend* backend_ = nullptr;
+    double now_ = 100;
+    uint64_t next_ = 1;
+    std::map<std::pair<uint64_t, int32_t>, Outcome> outcomes_;
+};
+
+TEST_F(EngineCoreTest, AnswersAsTheModelSays) {
+    make();
+    const std::vector<int32_t> prompt = {1, 2, 3};
+    core_->add(request(prompt, 40));
+    run();
+    const Outcome& outcome = outcomes_[{1, 0}];
+    EXPECT_EQ(outcome.text, text_of(*tokenizer_, expected_answer(prompt, 5, 40)));
+    EXPECT_EQ(outcome.finish, FinishReason::length);
+    EXPECT_EQ(outcome.tokens, 40);
+}
+
+TEST_F(EngineCoreTest, BatchedIsTheSameAsAlone) {
+    make(6, 4096);
+    std::vector<std::vector<int32_t>> prompts;
+    for (int i = 0; i < 12; ++i) {
+        prompts.emplace_back(static_cast<size_t>(5 + i * 17), i);
+        core_->add(request(prompts.back(), 10 + i));
+        step();
+    }
+    run();
+    for (int i = 0; i < 12; ++i) {
+        EXPECT_EQ((outcomes_[{static_cast<uint64_t>(i + 1), 0}].text),
+                  text_of(*tokenizer_, expected_answer(prompts[i], 5, 10 + i)));
+    }
+}
+
+TEST_F(EngineCoreTest, CountsExactly) {
+    make(4);
+    core_->add(request({1, 2, 3}, 10));
+    core_->add(request({4, 5, 6, 7}, 1));
+    run();
+    const EngineStats& stats = core_->stats();
+    EXPECT_EQ(stats.tokens_in, 7u);
+    EXPECT_EQ(stats.tokens_out, 11u);
+    EXPECT_EQ(stats.decode_tokens, 9u);
+    EXPECT_EQ(stats.completed, 2u);
+    EXPECT_EQ(stats.running, 0u);
+    // The clock moves only between steps: 9 gaps of 10 ms from first to last token.
+    EXPECT_NEAR(stats.user_seconds, 0.09, 1e-9);
+    EXPECT_EQ(core_->scheduler().blocks().n_live(), 0);
+}
+
+TEST_F(EngineCoreTest, UserSecondsLeaveOutThePreemptedTime) {
+    make(1);
+    core_->add(request({1, 2, 3}, 40, 90));
+    for (int i = 0; i < 20; ++i) {
+        step();
+    }
+    core_->add(request({9, 9}, 10, 10));
+    run();
+    // 39 gaps of the first less those between its preemption and its next token, and 9 of the second.
+    EXPECT_EQ(core_->stats().preemptions, 1u);
+    EXPECT_EQ(core_->stats().decode_tokens, 39u + 9u);
+    EXPECT_NEAR(core_->stats().user_seconds, 0.01 * (38 + 9), 0.011);
+}
+
+TEST_F(EngineCoreTest, CancelFreesEverythingBeforeTheNextStep) {
+    make(4);
+    core_->add(request(std::vector<int32_t>(100, 3), 100));
+    core_->add(request({1, 2}, 5));
+    step();
+    EXPECT_GT(core_->scheduler().blocks().n_live(), 7);  // 7 and 1 blocks
+    core_->cancel(1);
+    EXPECT_LE(core_->scheduler().blocks().n_live(), 1);
+    run();
+    EXPECT_EQ((outcomes_[{2, 0}].finish), FinishReason::length);
+    EXPECT_EQ((outcomes_[{1, 0}].finish), FinishReason::none);
+    EXPECT_EQ(core_->stats().cancelled, 1u);
+    EXPECT_EQ(core_->stats().completed, 1u);
+    core_->cancel(1);
+    core_->cancel(77);
+    EXPECT_EQ(core_->stats().cancelled, 1u);
+}
+
+TEST_F(EngineCoreTest, ChoicesShareThePromptAndDifferByTheirSeed) {
+    make(8);
+    Request asked = request(std::vector<int32_t>(65, 8), 12);
+    asked.n = 3;
+    core_->add(std::move(asked));
+    run();
+    // 65 tokens once; the others take four blocks over and compute one token.
+    EXPECT_EQ(backend_->n_computed_tokens, 65 + 2 + 3 * 11);
+    EXPECT_EQ((outcomes_[{1, 0}].text),
+              text_of(*tokenizer_, expected_answer(std::vector<int32_t>(65, 8), 5, 12)));
+    EXPECT_NE((outcomes_[{1, 0}].text), (outcomes_[{1, 1}].text));
+    EXPECT_NE((outcomes_[{1, 1}].text), (outcomes_[{1, 2}].text));
+    EXPECT_EQ(core_->stats().completed, 1u);
+    EXPECT_EQ(core_->stats().tokens_in, 65u);
+}
+
+TEST_F(EngineCoreTest, SaltsKeepClientsApart) {
+    make(8);
+    for (const char* salt : {"a", "b", "a"}) {
+        Request asked = request(std::vector<int32_t>(65, 8), 2);
+        asked.salt = salt;
+        core_->add(std::move(asked));
+        run();
+    }
+    EXPECT_EQ((outcomes_[{1, 0}].cached), 0);
+    EXPECT_EQ((outcomes_[{2, 0}].cached), 0);
+    EXPECT_EQ((outcomes_[{3, 0}].cached), 64);
+}
+
+TEST_F(EngineCoreTest, AnEndTokenEndsTheTextAndIsCountedButNotShown) {
+    make();
+    // Find a prompt whose answer holds the end token early.
+    for (int32_t first = 0; first < 249; ++first) {
+        const auto answer = expected_answer({first, 1}, 5, 30);
+        const auto end = std::find(answer.begin(), answer.end(), 249);
+        if (end == answer.end() || end == answer.begin()) {
+            continue;
+        }
+        Request asked = request({first, 1}, 30);
+        asked.sampling.ignore_eos = false;
+        core_->add(std::move(asked));
+        run();
+        const Outcome& outcome = outcomes_[{1, 0}];
+        EXPECT_EQ(outcome.finish, FinishReason::stop);
+        EXPECT_EQ(outcome.tokens, end - answer.begin() + 1);
+        EXPECT_EQ(outcome.text, text_of(*tokenizer_, {answer.begin(), end}));
+        return;
+    }
+    FAIL() << "no prompt with an end token";
+}
+
+TEST_F(EngineCoreTest, TheContextBoundsTheAnswer) {
+    make(4, 1024, 64);
+    core_->add(request(std::vector<int32_t>(60, 1), 1000));
+    run();
+    EXPECT_EQ((outcomes_[{1, 0}].tokens), 4);
+    EXPECT_EQ((outcomes_[{1, 0}].finish), FinishReason::length);
+}
+
+// The sharpest test of preemption: cut at every step, the text never changes.
+TEST_F(EngineCoreTest, PreemptedAtAnyStepItContinuesTokenForToken) {
+    const std::vector<int32_t> prompt(40, 6);
+    const std::string expected = text_of(*tokenizer_, expected_answer(prompt, 5, 50));
+    for (int cut = 16; cut <= 51; ++cut) {
+        make(1, 128, 128);  // the intruder needs the memory, too: cached blocks are lost
+        outcomes_.clear();
+        next_ = 1;
+        core_->add(request(prompt, 50, 90));
+        for (int i = 0; i < cut && core_->has_work(); ++i) {
+            step();
+        }
+        core_->add(request(std::vector<int32_t>(90, 200), 10, 10));
+        run();
+        ASSERT_EQ((outcomes_[{1, 0}].text), expected) << "cut at step " << cut;
+        ASSERT_EQ((outcomes_[{1, 0}].tokens), 50);
+    }
+}
+
+TEST_F(EngineCoreTest, AFailureEndsEveryRequestWithItsReason) {
+    make();
+    core_->add(request({1, 2}, 10));
+    step();
+    std::vector<Event> events;
+    core_->fail("the GPU is lost", events);
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_EQ(events[0].finish, FinishReason::failed);
+    EXPECT_EQ(events[0].error, "the GPU is lost");
+    EXPECT_FALSE(core_->has_work());
+    EXPECT_EQ(core_->scheduler().blocks().n_live(), 0);
+}
+
+TEST(SimBackend, AnswersWithItsTextWhateverTheBatch) {
+    const auto tokenizer = make_byte_tokenizer();
+    BackendOptions compute;
+    compute.max_step_seqs = 4;
+    SimOptions sim;
+    sim.base_ms = sim.per_sequence_ms = sim.per_context_ms = sim.per_prefill_ms = 0;
+    sim.text = "abc";
+    sim.reply_tokens = 7;
+    EngineOptions options;
+    options.end_tokens = {tokenizer->eos_id()};
+    EngineCore core(make_sim_backend(compute, sim), *tokenizer, options, [] { return 1.0; });
+    for (uint64_t id = 1; id <= 3; ++id) {
+        Request asked;
+        asked.id = id;
+        asked.prompts = {{1, 2, 3}};
+        asked.sampling.max_tokens = id == 3 ? 5 : 100;
+        core.add(asked);
+    }
+    std::map<uint64_t, std::string> texts;
+    std::vector<Event> events;
+    while (core.has_work()) {
+        ASSERT_TRUE(core.step(events));
+    }
+    for (const Event& event : events) {
+        texts[event.request] += event.text;
+    }
+    EXPECT_EQ(texts[1], "abcabca");
+    EXPECT_EQ(texts[2], "abcabca");
+    EXPECT_EQ(texts[3], "abcab");
+}
+
+}  // namespace
+}  // namespace llm::engine

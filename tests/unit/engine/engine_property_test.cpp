@@ -1,0 +1,124 @@
+// Random requests, cancellations and classes over little memory: whatever happens, everybody who stays gets
+// exactly the text that the model says, decodes never starve, and no memory is lost.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+
+#include "engine_worker/backend/sim/byte_tokenizer.hpp"
+#include "engine_worker/scheduler/engine_core.hpp"
+#include "tests/unit/engine/hash_backend.hpp"
+
+namespace llm::engine {
+namespace {
+
+using testing::expected_answer;
+using testing::HashBackend;
+
+struct Asked {
+    std::vector<int32_t> prompt;
+    int32_t max_tokens = 0;
+    uint64_t seed = 0;
+};
+
+std::vector<int32_t> random_prompt(std::mt19937& random) {
+    // Built from few long pieces, so that prefixes repeat.
+    std::vector<int32_t> prompt;
+    for (uint32_t i = 0, n = random() % 4; i < n; ++i) {
+        prompt.insert(prompt.end(), 16 + random() % 2 * 8, static_cast<int32_t>(random() % 3));
+    }
+    prompt.insert(prompt.end(), 1 + random() % 20, static_cast<int32_t>(random() % 200));
+    return prompt;
+}
+
+class EngineProperty : public ::testing::TestWithParam<uint32_t> {};
+
+TEST_P(EngineProperty, EverybodyGetsTheirOwnText) {
+    std::mt19937 random(GetParam());
+    const auto tokenizer = make_byte_tokenizer();
+    const int32_t slots = 16 * (16 + static_cast<int32_t>(random() % 24));
+    auto backend = std::make_unique<HashBackend>(slots, 200, 48 + static_cast<int32_t>(random() % 64), 12);
+    EngineOptions options;
+    options.max_running = 2 + static_cast<int32_t>(random() % 10);
+    double now = 1;
+    EngineCore core(std::move(backend), *tokenizer, options, [&now] { return now += 0.001; });
+
+    std::map<uint64_t, Asked> asked;
+    std::map<uint64_t, std::vector<int32_t>> got;  // tokens, through logprobs: they name the ids
+    std::map<uint64_t, FinishReason> finished;
+    std::set<uint64_t> cancelled;
+    uint64_t next = 1;
+    for (int round = 0; round < 1500; ++round) {
+        if (round < 1000 && random() % 8 == 0) {
+            Request request;
+            request.id = next++;
+            Asked& one = asked[request.id];
+            one = {random_prompt(random), 1 + static_cast<int32_t>(random() % 60), random()};
+            request.prompts = {one.prompt};
+            request.priority_class = static_cast<int32_t>(random() % 3) * 10;
+            request.salt = random() % 2 == 0 ? "x" : "";
+            request.sampling.max_tokens = one.max_tokens;
+            request.sampling.seed = one.seed;
+            request.sampling.n_logprobs = 0;
+            core.add(std::move(request));
+        }
+        if (random() % 40 == 0 && next > 1) {
+            const uint64_t id = 1 + random() % (next - 1);
+            core.cancel(id);
+            if (finished.count(id) == 0) {
+                cancelled.insert(id);
+            }
+        }
+        // Who decodes before the step has a token after it, unless made to wait: then the step counts a
+        // preemption.
+        std::map<uint64_t, size_t> decoding;
+        for (const auto& s : core.scheduler().running()) {
+            if (s->decoding()) {
+                decoding[s->request] = got[s->request].size();
+            }
+        }
+        const uint64_t preemptions = core.scheduler().preemptions();
+        std::vector<Event> events;
+        const bool worked = core.step(events);
+        ASSERT_EQ(worked, worked || core.has_work()) << "work is left and nothing is done";
+        for (const Event& event : events) {
+            ASSERT_EQ(cancelled.count(event.request), 0u) << "an event after cancelling";
+            ASSERT_EQ(finished.count(event.request), 0u) << "an event after the last";
+            ASSERT_EQ(event.logprobs.size(), 1u);
+            got[event.request].push_back(event.logprobs.front().token);
+            if (event.finish != FinishReason::none) {
+                finished[event.request] = event.finish;
+            }
+        }
+        size_t stalled = 0;
+        for (const auto& [id, before] : decoding) {
+            stalled += got[id].size() == before ? 1 : 0;
+        }
+        ASSERT_LE(stalled, core.scheduler().preemptions() - preemptions);
+        ASSERT_EQ(core.scheduler().check(), "") << "round " << round;
+    }
+    for (int i = 0; i < 20000 && core.has_work(); ++i) {
+        std::vector<Event> events;
+        ASSERT_TRUE(core.step(events)) << "work is left and nothing is done";
+        for (const Event& event : events) {
+            got[event.request].push_back(event.logprobs.front().token);
+            if (event.finish != FinishReason::none) {
+                finished[event.request] = event.finish;
+            }
+        }
+    }
+    ASSERT_FALSE(core.has_work());
+    EXPECT_EQ(core.scheduler().blocks().n_live(), 0);
+    for (const auto& [id, one] : asked) {
+        if (cancelled.count(id) == 0) {
+            ASSERT_EQ(finished.count(id), 1u) << "request " << id;
+            ASSERT_EQ(got[id], expected_answer(one.prompt, one.seed, one.max_tokens)) << "request " << id;
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, EngineProperty, ::testing::Range(1u, 13u));
+
+}  // namespace
+}  // namespace llm::engine
