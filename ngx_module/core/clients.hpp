@@ -104,8 +104,10 @@ class ClientLoad {
     uint32_t rows() const { return rows_; }
 
   private:
+    bool current() const;
+
     Zone* zone_ = nullptr;
-    uint32_t claim_ = 0;
+    uint64_t claim_ = 0;
     uint32_t generation_ = 0;
     uint32_t rows_ = 0;
 };

@@ -184,8 +184,10 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
                   uint32_t random, WakeSet& wakes);
 
 // The response head arrived. `status` feeds the breaker: 500, 502 and 504 count as failures, 429 and 503
-// lower the limit, everything else is a success.
-void response_head(const ZoneLock& lock, Ticket ticket, uint32_t status, int64_t now_us, WakeSet& wakes);
+// lower the limit, everything else is a success. Not for a
+// head that retry() was told of. Idempotent.
+void response_head(const ZoneLock& lock, Ticket ticket, uint32_t status, int64_t now_us, uint32_t random,
+                   WakeSet& wakes);
 
 // Completion tokens seen so far in a stream (cumulative). Call in batches: each 16 tokens or 200 ms. The
 // first call with tokens > 0 records time to first token; later ones the time between tokens. `blocked` = the

@@ -1,0 +1,64 @@
+// The breaker: an engine that fails three times in a row before its first byte rests, for longer each time,
+// and comes back through one probe.
+#include "ngx_module/core/core.hpp"
+
+namespace llm::core {
+namespace {
+
+constexpr uint32_t kFailuresToOpen = 3;
+constexpr int64_t kFirstPauseUs = 5'000'000;
+constexpr uint32_t kMaxBackoff = 5;         // longest pause 5 s·2^5
+constexpr int64_t kHealthyUs = 60'000'000;  // closed for so long: the next pause is short again
+
+void open_breaker(Core& c, Engine& e, uint32_t random) {
+    // Full jitter over the upper half, so that gateways do not probe in step.
+    const int64_t pause = kFirstPauseUs << e.backoff;
+    e.open_until_us =
+        c.now + pause / 2 + static_cast<int64_t>(static_cast<uint64_t>(pause / 2) * random >> 32);
+    e.breaker = Breaker::open;
+    e.backoff = e.backoff < kMaxBackoff ? e.backoff + 1 : e.backoff;
+}
+
+}  // namespace
+
+bool engine_is_placed(const Engine& e) {
+    return e.used != 0 && e.leaving == 0 && e.drained == 0 && e.address.length != 0 &&
+           e.state == static_cast<uint8_t>(EngineState::ready);
+}
+
+bool engine_usable(const Engine& e) {
+    return engine_is_placed(e) && e.breaker == Breaker::closed;
+}
+
+bool probe_due(const Core& c, const Engine& e) {
+    return e.breaker != Breaker::closed && e.probe_out == 0 && c.now >= e.open_until_us;
+}
+
+void engine_failed(Core& c, Engine& e, uint32_t random) {
+    e.failures++;
+    e.failures_in_row++;
+    if (e.breaker == Breaker::closed) {
+        if (e.failures_in_row < kFailuresToOpen) {
+            return;
+        }
+        if (c.now - e.closed_us > kHealthyUs) {
+            e.backoff = 0;
+        }
+        open_breaker(c, e, random);
+    } else if (c.now >= e.open_until_us) {
+        open_breaker(c, e, random);  // the probe failed
+    }
+}
+
+void engine_succeeded(Core& c, Engine& e) {
+    e.failures_in_row = 0;
+    e.success_us = c.now;
+    if (e.breaker != Breaker::closed) {
+        e.breaker = Breaker::closed;
+        e.closed_us = c.now;
+        start_limit(c, e);
+        run_engine(c, static_cast<uint32_t>(&e - c.engines));
+    }
+}
+
+}  // namespace llm::core

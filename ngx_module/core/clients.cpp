@@ -1,0 +1,531 @@
+// The token table: two generations of rows with an open-addressing index each.
+//
+// Readers take no lock. Every word of a row is read and written with relaxed atomics and a read counts only
+// if the epoch and the table's version are the same before and after (a seqlock); offsets are checked before
+// use, so a torn read is harmless. Bulk loads fill the other generation; single rows change in place under
+// the ZoneLock.
+#include <cmath>
+
+#include "ngx_module/core/core.hpp"
+
+namespace llm::core {
+namespace {
+
+constexpr int kReadTries = 64;
+
+// Words of shared memory that may change while they are read.
+template <class T>
+void read_words(T& to, const T& from) {
+    static_assert(sizeof(T) % 8 == 0);
+    auto* out = reinterpret_cast<unsigned char*>(&to);
+    auto* in = reinterpret_cast<uint64_t*>(const_cast<T*>(&from));
+    for (size_t i = 0; i < sizeof(T) / 8; ++i) {
+        const uint64_t word = std::atomic_ref<uint64_t>(in[i]).load(std::memory_order_relaxed);
+        std::memcpy(out + 8 * i, &word, 8);
+    }
+}
+
+template <class T>
+void write_words(T& to, const T& from) {
+    auto* in = reinterpret_cast<const unsigned char*>(&from);
+    auto* out = reinterpret_cast<uint64_t*>(&to);
+    for (size_t i = 0; i < sizeof(T) / 8; ++i) {
+        uint64_t word;
+        std::memcpy(&word, in + 8 * i, 8);
+        std::atomic_ref<uint64_t>(out[i]).store(word, std::memory_order_relaxed);
+    }
+}
+
+uint32_t load32(const uint32_t& word) {
+    return std::atomic_ref<uint32_t>(const_cast<uint32_t&>(word)).load(std::memory_order_relaxed);
+}
+
+// One generation's arrays in this process.
+struct Generation {
+    Generation(const Zone& zone, uint32_t generation)
+        : header(*zone.header()),
+          table(header.tables[generation]),
+          index(zone.at<uint32_t>(header.offset.index[generation])),
+          rows(zone.at<Row>(header.offset.rows[generation])),
+          arena(zone.at<uint8_t>(header.offset.arena[generation])),
+          capacity(header.plan.clients),
+          slots(2 * header.plan.clients) {}
+
+    uint32_t slot_of(const TokenHash& hash) const {
+        uint64_t word;
+        std::memcpy(&word, hash.data(), sizeof word);
+        return static_cast<uint32_t>((static_cast<unsigned __int128>(word) * slots) >> 64);
+    }
+
+    // The row of a hash, kNone when there is none. Walks the whole probe sequence, match or not.
+    uint32_t find(const TokenHash& hash, Row& out) const {
+        uint32_t found = kNone;
+        uint32_t slot = slot_of(hash);
+        for (uint32_t i = 0; i < slots; ++i) {
+            const uint32_t row = load32(index[slot]);
+            if (row == kNone) {
+                break;
+            }
+            if (row < capacity) {
+                Row candidate;
+                read_words(candidate, rows[row]);
+                if (equal_constant_time(candidate.hash, hash)) {
+                    found = row;
+                    out = candidate;
+                }
+            }
+            slot = slot + 1 == slots ? 0 : slot + 1;
+        }
+        return found;
+    }
+
+    // Text at an offset: two length bytes, then the bytes. Returns its length, at most `most`.
+    uint32_t read_text(uint32_t offset, char* to, uint32_t most) const {
+        if (offset == 0 || offset + 2 > header.plan.arena_bytes) {
+            return 0;
+        }
+        auto byte = [this](uint32_t at) {
+            return std::atomic_ref<uint8_t>(arena[at]).load(std::memory_order_relaxed);
+        };
+        uint32_t bytes = byte(offset) + 256u * byte(offset + 1);
+        bytes = bytes < most ? bytes : most;
+        if (uint64_t{offset} + 2 + bytes > header.plan.arena_bytes) {
+            return 0;
+        }
+        for (uint32_t i = 0; i < bytes; ++i) {
+            to[i] = static_cast<char>(byte(offset + 2 + i));
+        }
+        return bytes;
+    }
+
+    // Stores text; the offset, 0 for empty, kNone when the arena is full.
+    uint32_t write_text(std::string_view text) {
+        if (text.empty()) {
+            return 0;
+        }
+        const uint32_t at = table.arena_used;
+        if (uint64_t{at} + 2 + text.size() > header.plan.arena_bytes) {
+            return kNone;
+        }
+        auto put = [this](uint32_t offset, uint8_t value) {
+            std::atomic_ref<uint8_t>(arena[offset]).store(value, std::memory_order_relaxed);
+        };
+        put(at, static_cast<uint8_t>(text.size() & 0xff));
+        put(at + 1, static_cast<uint8_t>(text.size() >> 8));
+        for (uint32_t i = 0; i < text.size(); ++i) {
+            put(at + 2 + i, static_cast<uint8_t>(text[i]));
+        }
+        table.arena_used = at + 2 + static_cast<uint32_t>(text.size());
+        return at;
+    }
+
+    // As write_text, but the text of the row before is used again when it is the same: tables are sorted by
+    // organisation more often than not.
+    uint32_t intern(std::string_view text, uint32_t before) {
+        char known[kMaxModelListBytes];
+        if (before != 0 && text.size() <= sizeof known) {
+            const uint32_t bytes = read_text(before, known, sizeof known);
+            if (std::string_view(known, bytes) == text) {
+                return before;
+            }
+        }
+        return write_text(text);
+    }
+
+    ZoneHeader& header;
+    ClientTable& table;
+    uint32_t* index;
+    Row* rows;
+    uint8_t* arena;
+    uint32_t capacity;
+    uint32_t slots;
+};
+
+void fill_view(const Generation& g, const Row& row, uint32_t epoch, ClientView& out) {
+    out.hash = row.hash;
+    out.epoch = epoch;
+    out.priority = row.priority;
+    out.weight = row.weight;
+    out.band = row.band;
+    out.threshold = row.threshold;
+    out.max_running = row.max_running;
+    out.tokens_per_minute = row.tokens_per_minute;
+    out.expires_at = row.expires_at;
+    out.disabled = (row.flags & kRowDisabled) != 0;
+    out.chat = (row.flags & kRowChat) != 0;
+    out.anonymous = false;
+    out.default_mode = static_cast<RoutingMode>(row.flags >> kRowModeShift & 3);
+    out.name[g.read_text(row.name, out.name, kMaxNameBytes)] = '\0';
+    out.organisation[g.read_text(row.organisation, out.organisation, kMaxOrgBytes)] = '\0';
+    out.models_bytes = g.read_text(row.models, out.models, kMaxModelListBytes);
+    out.models[out.models_bytes] = '\0';
+}
+
+template <class T>
+T clamp(T value, T low, T high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+// The shared form of a row, its text stored. False with the reason in `why`.
+bool make_row(Generation& g, const ClientRow& row, const Row* before, Row& out, RowResult& why) {
+    bool zero = true;
+    for (uint8_t byte : row.hash) {
+        zero = zero && byte == 0;
+    }
+    if (zero || row.models.size() > kMaxModelListBytes || row.organisation.size() > kMaxOrgBytes ||
+        row.priority < 0) {
+        why = RowResult::bad;
+        return false;
+    }
+    out = Row{};
+    out.hash = row.hash;
+    out.row_id = row.row_id;
+    out.expires_at = row.expires_at;
+    out.weight =
+        std::isfinite(row.weight) && row.weight > 0 ? static_cast<float>(clamp(row.weight, 1e-6, 1e9)) : 0;
+    out.priority = clamp(row.priority, 0, kMaxPriority);
+    out.band = clamp(row.band, -kMaxBand, kMaxBand);
+    out.threshold = row.threshold < 0 ? 0 : row.threshold;
+    out.max_running = row.max_running;
+    out.tokens_per_minute = row.tokens_per_minute;
+    out.flags = (row.disabled ? kRowDisabled : 0) | (row.chat ? kRowChat : 0) |
+                static_cast<uint32_t>(row.default_mode) << kRowModeShift;
+    out.name = g.write_text(row.name.substr(0, kMaxNameBytes));
+    out.organisation = g.intern(row.organisation, before != nullptr ? before->organisation : 0);
+    out.models = g.intern(row.models, before != nullptr ? before->models : 0);
+    if (out.name == kNone || out.organisation == kNone || out.models == kNone) {
+        why = RowResult::full;
+        return false;
+    }
+    return true;
+}
+
+// Adds or replaces; `replace` false = the first row of a hash stays.
+RowResult put_row(Generation& g, const ClientRow& row, bool replace) {
+    ClientTable& table = g.table;
+    Row old;
+    const uint32_t known = g.find(row.hash, old);
+    if (known != kNone && !replace) {
+        return RowResult::duplicate;
+    }
+    if (known == kNone && table.rows >= g.capacity) {
+        return RowResult::full;
+    }
+    Row made;
+    RowResult why = RowResult::added;
+    const Row* before = known != kNone ? &old : table.rows != 0 ? &g.rows[table.rows - 1] : nullptr;
+    if (!make_row(g, row, before, made, why)) {
+        return why;
+    }
+    const uint32_t at = known != kNone ? known : table.rows;
+    write_words(g.rows[at], made);
+    LLM_LABEL();
+    if (known == kNone) {
+        table.rows++;
+        std::atomic_ref<uint32_t>(table.live).fetch_add(1, std::memory_order_relaxed);
+        uint32_t slot = g.slot_of(row.hash);
+        while (load32(g.index[slot]) < g.capacity) {
+            slot = slot + 1 == g.slots ? 0 : slot + 1;
+        }
+        std::atomic_ref<uint32_t>(g.index[slot]).store(at, std::memory_order_release);
+    }
+    return RowResult::added;
+}
+
+uint32_t epoch_of(const Zone& zone) {
+    return std::atomic_ref<uint32_t>(zone.header()->clients_epoch).load(std::memory_order_acquire);
+}
+
+// Marks the current table as changing in place for as long as it lives.
+class InPlace {
+  public:
+    explicit InPlace(ClientTable& table) : version_(table.version) {
+        version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        std::atomic_thread_fence(std::memory_order_release);
+    }
+    ~InPlace() { version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
+    InPlace(const InPlace&) = delete;
+    InPlace& operator=(const InPlace&) = delete;
+
+  private:
+    std::atomic_ref<uint32_t> version_;
+};
+
+// Same as the reader's side of the seqlock. Returns 1 found, 0 not found, -1 the table moved: try again.
+int read_once(const Zone& zone, const TokenHash& hash, ClientView& out) {
+    const uint32_t epoch = epoch_of(zone);
+    const Generation g(zone, epoch & 1);
+    std::atomic_ref<uint32_t> version(g.table.version);
+    const uint32_t before = version.load(std::memory_order_acquire);
+    if ((before & 1) != 0) {
+        return -1;
+    }
+    Row row;
+    const bool found = g.find(hash, row) != kNone;
+    if (found) {
+        fill_view(g, row, epoch, out);
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return version.load(std::memory_order_relaxed) == before && epoch_of(zone) == epoch ? int{found} : -1;
+}
+
+// After a change of rights of one client.
+void apply_rights(Core& c, const TokenHash& hash, int64_t wall_s) {
+    for (uint32_t i = c.account_buckets[account_bucket(c, hash)]; i != kNone; i = c.accounts[i].hash_next) {
+        if (c.accounts[i].hash == hash) {
+            refresh_account(c, i, wall_s);
+            return;
+        }
+    }
+}
+
+}  // namespace
+
+ClientView anonymous_client() {
+    ClientView view;
+    view.anonymous = true;
+    view.models[0] = '\0';
+    copy_text(view.name, "anonymous");
+    return view;
+}
+
+bool view_is_valid(const ClientView& view, int64_t wall_s) {
+    return view.anonymous || (!view.disabled && (view.expires_at == 0 || view.expires_at > wall_s));
+}
+
+Auth lookup_client(Zone& zone, const TokenHash& hash, int64_t now_us, int64_t wall_s, ClientView& out) {
+    ZoneHeader& h = *zone.header();
+    if (load32(h.open_access) != 0) {
+        out = anonymous_client();
+        return Auth::ok;
+    }
+    const bool loaded = std::atomic_ref<uint32_t>(h.ever_loaded).load(std::memory_order_acquire) != 0;
+    if (!loaded) {
+        return Auth::unavailable;
+    }
+    int found = -1;
+    for (int i = 0; i < kReadTries && found < 0; ++i) {
+        found = read_once(zone, hash, out);
+    }
+    if (found < 0) {
+        // A writer was interrupted while it changed a row, or died there: wait for it, or clean up after it.
+        ZoneLock lock(zone);
+        WakeSet none;
+        Core c(lock, now_us, none);
+        found = lookup_row_locked(c, hash, out) ? 1 : 0;
+    }
+    const bool up = std::atomic_ref<uint32_t>(h.source_up).load(std::memory_order_relaxed) != 0;
+    const int64_t since = std::atomic_ref<int64_t>(h.source_up_us).load(std::memory_order_relaxed);
+    const int64_t grace = std::atomic_ref<int64_t>(h.grace_us).load(std::memory_order_relaxed);
+    if (!up && (found == 0 || now_us - since > grace)) {
+        return Auth::unavailable;
+    }
+    return found != 0 && view_is_valid(out, wall_s) ? Auth::ok : Auth::unknown;
+}
+
+bool lookup_row_locked(Core& c, const TokenHash& hash, ClientView& out) {
+    const uint32_t epoch = c.header.clients_epoch;
+    const Generation g(c.zone, epoch & 1);
+    Row row;
+    if (g.find(hash, row) == kNone) {
+        return false;
+    }
+    fill_view(g, row, epoch, out);
+    return true;
+}
+
+bool client_may_use(const ClientView& client, std::string_view model) {
+    std::string_view list(client.models, client.models_bytes);
+    if (list.empty()) {
+        return true;
+    }
+    while (!list.empty()) {
+        const size_t comma = list.find(',');
+        std::string_view entry = list.substr(0, comma);
+        list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
+        while (!entry.empty() && entry.front() == ' ') {
+            entry.remove_prefix(1);
+        }
+        while (!entry.empty() && entry.back() == ' ') {
+            entry.remove_suffix(1);
+        }
+        if (entry == model) {
+            return true;
+        }
+    }
+    return false;
+}
+
+ClientLoad ClientLoad::begin(Zone& zone) {
+    ClientLoad load;
+    ZoneHeader& h = *zone.header();
+    const uint64_t claim = std::atomic_ref<uint64_t>(h.clients_claim).fetch_add(1) + 1;
+    load.zone_ = &zone;
+    load.claim_ = claim;
+    load.generation_ = ~epoch_of(zone) & 1;
+    Generation g(zone, load.generation_);
+    g.table.rows = 0;
+    std::atomic_ref<uint32_t>(g.table.live).store(0, std::memory_order_relaxed);
+    g.table.arena_used = 2;
+    g.table.claim = claim;
+    for (uint32_t i = 0; i < g.slots; ++i) {
+        std::atomic_ref<uint32_t>(g.index[i]).store(kNone, std::memory_order_relaxed);
+    }
+    return load;
+}
+
+bool ClientLoad::current() const {
+    return zone_ != nullptr && std::atomic_ref<uint64_t>(zone_->header()->clients_claim).load() == claim_ &&
+           (~epoch_of(*zone_) & 1) == generation_;
+}
+
+RowResult ClientLoad::add(const ClientRow& row) {
+    if (!current()) {
+        return RowResult::lost;
+    }
+    Generation g(*zone_, generation_);
+    const RowResult result = put_row(g, row, false);
+    rows_ += result == RowResult::added ? 1 : 0;
+    return result;
+}
+
+bool ClientLoad::commit(const ZoneLock& lock, int64_t now_us) {
+    if (!current()) {
+        return false;
+    }
+    ZoneHeader& h = *zone_->header();
+    LLM_LABEL();
+    std::atomic_ref<uint32_t>(h.clients_epoch).store(h.clients_epoch + 1, std::memory_order_release);
+    LLM_LABEL();
+    std::atomic_ref<int64_t>(h.loaded_us).store(now_us, std::memory_order_relaxed);
+    std::atomic_ref<int64_t>(h.source_up_us).store(now_us, std::memory_order_relaxed);
+    std::atomic_ref<uint32_t>(h.source_up).store(1, std::memory_order_relaxed);
+    std::atomic_ref<uint32_t>(h.ever_loaded).store(1, std::memory_order_release);
+    h.loads++;
+    h.refresh_cursor = 0;
+    zone_ = nullptr;
+    return true;
+}
+
+void refresh_account(Core& c, uint32_t account, int64_t wall_s) {
+    Account& a = c.accounts[account];
+    if (a.used == 0 || a.anonymous != 0) {
+        return;
+    }
+    ClientView view;
+    if (lookup_row_locked(c, a.hash, view) && view_is_valid(view, wall_s)) {
+        set_rights(c, a, view);
+        if (a.waiting != 0 && update_hold(c, account)) {
+            run_account(c, account);
+        }
+        return;
+    }
+    a.revoked = 1;
+    while (a.waiting != 0) {
+        if (!end_one_waiting(c, account, Mail::revoked, Outcome::rejected_invalid_api_key)) {
+            return;
+        }
+    }
+}
+
+bool refresh_accounts(const ZoneLock& lock, uint32_t batch, int64_t now_us, int64_t wall_s, WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    uint32_t& cursor = c.header.refresh_cursor;
+    for (uint32_t i = 0; i < batch && cursor < c.header.plan.accounts; ++i, ++cursor) {
+        if (c.accounts[cursor].live != 0) {
+            refresh_account(c, cursor, wall_s);
+        }
+    }
+    if (cursor >= c.header.plan.accounts) {
+        cursor = kNone;
+    }
+    return cursor == kNone;
+}
+
+RowResult upsert_client(const ZoneLock& lock, const ClientRow& row, int64_t now_us, int64_t wall_s,
+                        WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    Generation g(lock.zone(), c.header.clients_epoch & 1);
+    RowResult result;
+    {
+        InPlace changing(g.table);
+        result = put_row(g, row, true);
+    }
+    if (result == RowResult::added) {
+        apply_rights(c, row.hash, wall_s);
+    }
+    return result;
+}
+
+bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t now_us, int64_t wall_s,
+                   WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    Generation g(lock.zone(), c.header.clients_epoch & 1);
+    Row row;
+    const uint32_t found = g.find(hash, row);
+    if (found == kNone) {
+        return false;
+    }
+    {
+        InPlace changing(g.table);
+        uint32_t slot = g.slot_of(hash);
+        while (g.index[slot] != found) {
+            slot = slot + 1 == g.slots ? 0 : slot + 1;
+        }
+        std::atomic_ref<uint32_t>(g.index[slot]).store(kTombstone, std::memory_order_relaxed);
+        write_words(g.rows[found], Row{});  // find_row() must not see it
+        std::atomic_ref<uint32_t>(g.table.live).fetch_sub(1, std::memory_order_relaxed);
+    }
+    apply_rights(c, hash, wall_s);
+    return true;
+}
+
+bool find_row(Zone& zone, int64_t row_id, TokenHash& out) {
+    const Generation g(zone, epoch_of(zone) & 1);
+    const uint32_t rows = load32(g.table.rows);
+    for (uint32_t i = 0; i < rows && i < g.capacity; ++i) {
+        auto& id = reinterpret_cast<uint64_t&>(g.rows[i].row_id);
+        if (static_cast<int64_t>(std::atomic_ref<uint64_t>(id).load(std::memory_order_relaxed)) == row_id) {
+            Row row;
+            read_words(row, g.rows[i]);
+            Row check;
+            if (g.find(row.hash, check) == i) {  // not a removed row
+                out = row.hash;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void set_source_state(Zone& zone, bool up, int64_t now_us) {
+    ZoneHeader& h = *zone.header();
+    if (up) {
+        std::atomic_ref<int64_t>(h.source_up_us).store(now_us, std::memory_order_relaxed);
+    }
+    std::atomic_ref<uint32_t>(h.source_up).store(up ? 1 : 0, std::memory_order_relaxed);
+}
+
+ClientTableView client_table(const Zone& zone) {
+    const ZoneHeader& h = *zone.header();
+    ClientTableView view;
+    view.ever_loaded = load32(h.ever_loaded) != 0;
+    view.source_up = load32(h.source_up) != 0;
+    view.clients = view.ever_loaded ? load32(h.tables[epoch_of(zone) & 1].live) : 0;
+    view.loaded_us = h.loaded_us;
+    view.last_up_us = h.source_up_us;
+    view.loads = h.loads;
+    view.bad_rows = h.bad_rows;
+    view.refused_loads = h.refused_loads;
+    return view;
+}
+
+void count_bad_row(Zone& zone) {
+    bump(zone.header()->bad_rows);
+}
+
+void count_refused_load(Zone& zone) {
+    bump(zone.header()->refused_loads);
+}
+
+}  // namespace llm::core

@@ -1,0 +1,293 @@
+// Inside the lock: what the files of the core share with each other. Not for callers (dispatcher.hpp is).
+//
+// `Core` is one call's view of the zone: the arrays' addresses in this process, the time, and who must be
+// woken. It can only be made from a ZoneLock, so a function that takes a Core& runs under the lock.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "ngx_module/core/dispatcher.hpp"
+#include "ngx_module/core/layout.hpp"
+#include "ngx_module/core/test_hooks.hpp"
+
+namespace llm::core {
+
+// The arrays' addresses. Without the lock only the parts that say so may be read.
+struct Tables {
+    explicit Tables(const Zone& zone);
+
+    ZoneHeader& header;
+    Process* processes;
+    Request* requests;
+    Account* accounts;
+    uint32_t* account_buckets;
+    Standing* standings;
+    Flow* flows;
+    Level* levels;
+    Pool* pools;
+    Domain* domains;
+    Model* models;
+    uint32_t* model_buckets;
+    Org* orgs;
+    Engine* engines;
+    ModelCounters* model_counters;  // [0] is model=""
+    uint32_t* scratch;              // plan.requests words
+    uint64_t* model_engines;        // bitmap of engines per model: engine_words() each
+
+    uint32_t engine_words() const { return (header.plan.engines + 63) / 64; }
+    uint64_t* engines_of(uint32_t model) const { return model_engines + size_t{model} * engine_words(); }
+};
+
+struct Core : Tables {
+    Core(const ZoneLock& lock, int64_t now_us, WakeSet& wake_set)
+        : Tables(lock.zone()), zone(lock.zone()), now(now_us), wakes(wake_set) {}
+    // Recovery only: the lock is being taken. No time passes.
+    Core(Zone& z, WakeSet& wake_set) : Tables(z), zone(z), now(0), wakes(wake_set) {}
+    Zone& zone;
+    int64_t now;
+    WakeSet& wakes;
+};
+
+// ---- small tools
+// --------------------------------------------------------------------------------------------
+
+uint64_t hash_bytes(std::string_view text);  // FNV-1a, mixed
+uint32_t mix32(uint64_t value);              // splitmix64, upper half
+inline uint32_t account_bucket(const Tables& t, const TokenHash& hash) {
+    uint64_t word;
+    std::memcpy(&word, hash.data(), sizeof word);
+    return static_cast<uint32_t>((static_cast<unsigned __int128>(word) * t.header.plan.accounts) >> 64);
+}
+// Copies text into a NUL-terminated array, cut where it does not fit.
+template <size_t N>
+void copy_text(char (&to)[N], std::string_view from) {
+    const size_t bytes = from.size() < N ? from.size() : N - 1;
+    std::memcpy(to, from.data(), bytes);
+    std::memset(to + bytes, 0, N - bytes);
+}
+
+// Calls visit(engine index) for every registered engine of a model until it returns false.
+template <class Visit>
+void for_engines_of(const Tables& t, uint32_t model, Visit visit) {
+    const uint64_t* words = t.engines_of(model);
+    for (uint32_t i = 0; i < t.engine_words(); ++i) {
+        for (uint64_t word = words[i]; word != 0; word &= word - 1) {
+            if (!visit(i * 64 + static_cast<uint32_t>(__builtin_ctzll(word)))) {
+                return;
+            }
+        }
+    }
+}
+
+// ---- requests.cpp: the table
+// --------------------------------------------------------------------------------
+
+// The live request of a ticket, or null when it is stale.
+Request* find_request(const Tables& t, Ticket ticket);
+inline uint32_t index_of(const Tables& t, const Request& r) {
+    return static_cast<uint32_t>(&r - t.requests);
+}
+inline RequestState state_of(const Request& r) {
+    return static_cast<RequestState>(r.state);
+}
+// The transition: everything else about the request must be written already.
+void set_state(Request& r, RequestState state);
+// Counts of waiting requests: joins and leaves.
+void join_waiting(Core& c, Request& r);
+void leave_waiting(Core& c, Request& r);
+// The list of GRANTED requests, oldest grant first.
+void link_grant(Core& c, Request& r);
+void unlink_grant(Core& c, Request& r);
+// A GRANTED request goes back to where it was in its flow; charged nothing. Its owner's process is suspended
+// when `suspend`. No dispatch run.
+void return_grant(Core& c, Request& r, bool suspend);
+// Ends a waiting request on somebody else's behalf; its owner hears of it by mail.
+void end_waiting(Core& c, Request& r, Mail mail, Outcome outcome);
+// Takes the request out of every list, frees its slot and its account's claim.
+void free_request(Core& c, Request& r);
+
+// ---- processes.cpp
+// ------------------------------------------------------------------------------------------
+
+void link_to_process(Core& c, Request& r);
+void unlink_from_process(Core& c, Request& r);
+void put_mail(Core& c, Request& r, Mail mail);
+void take_mail(Core& c, Request& r);
+// True when the request's owner may be given work now; a silent owner is suspended and its requests parked.
+bool owner_is_awake(Core& c, const Request& r);
+void suspend_process(Core& c, Process& p);
+inline bool owner_matches(const Tables& t, const Request& r) {
+    return r.process < kMaxProcesses && t.processes[r.process].used != 0 &&
+           t.processes[r.process].epoch == r.process_epoch;
+}
+
+// ---- clients.cpp
+// --------------------------------------------------------------------------------------------
+
+// lookup_client for callers that hold the lock.
+bool lookup_row_locked(Core& c, const TokenHash& hash, ClientView& out);
+// Brings an account's rights up to date with the table; ends its queued requests when it is no longer valid.
+void refresh_account(Core& c, uint32_t account, int64_t wall_s);
+// Ends one queued or parked request of the account. False when it has none.
+bool end_one_waiting(Core& c, uint32_t account, Mail mail, Outcome outcome);
+bool view_is_valid(const ClientView& view, int64_t wall_s);
+
+// ---- accounts.cpp
+// -------------------------------------------------------------------------------------------
+
+// The account of a client, made or revived on first use; its rights are set to the view's. kNone: no room.
+uint32_t open_account(Core& c, const ClientView& client);
+void claim_account(Core& c, uint32_t account);    // one more live request
+void unclaim_account(Core& c, uint32_t account);  // one fewer
+void set_rights(Core& c, Account& a, const ClientView& client);
+// The (client, domain) entry, made on first use. kNone: no room.
+uint32_t open_standing(Core& c, uint32_t account, uint32_t domain);
+void link_account(Core& c, uint32_t account);  // into its hash bucket
+void link_idle(Core& c, uint32_t account);
+void evict_account(Core& c, uint32_t account);
+// Counts tokens in the sliding minute; negative ones correct earlier ones.
+void count_window(Core& c, uint32_t account, int64_t tokens);
+uint32_t window_tokens(Core& c, Account& a);
+// Until the window has room again, microseconds.
+int64_t window_wait_us(Core& c, Account& a);
+inline bool held_back(const Account& a) {
+    return a.held_running != 0 || a.held_tokens != 0;
+}
+// Brings held_running/held_tokens up to date; flows leave or rejoin their queues. True when some rejoined.
+bool update_hold(Core& c, uint32_t account);
+
+// ---- models.cpp
+// ---------------------------------------------------------------------------------------------
+
+uint32_t open_model(Core& c, std::string_view name);  // kNone: full
+uint32_t find_model_locked(const Tables& t, std::string_view name);
+uint32_t open_org(Core& c, std::string_view name);  // kNone: empty or full
+uint32_t find_org(const Tables& t, std::string_view name);
+uint32_t find_pool(Core& c, uint32_t model, uint32_t org);
+uint32_t open_pool(Core& c, uint32_t model, uint32_t org);
+// Registers or unregisters the engine with its models; recomputes the domains when the components changed.
+void register_models(Core& c, uint32_t engine);
+void unregister_models(Core& c, uint32_t engine);
+void refresh_domains(Core& c);
+void refresh_minimums(Core& c);
+inline uint32_t domain_of(const Tables& t, const Pool& p) {
+    return t.models[p.model].domain;
+}
+
+// ---- flows.cpp: queues
+// --------------------------------------------------------------------------------------
+
+int32_t class_of(const Tables& t, const Account& a, int32_t priority);
+double weight_of(const Tables& t, const Account& a, int32_t priority);
+// Puts a QUEUED request into its flow, sorted by seq. `lift` = apply the lift rule when the client becomes
+// backlogged. False when tables are full.
+bool enqueue(Core& c, Request& r, bool lift);
+// Takes it out again.
+void dequeue(Core& c, Request& r);
+// Adds to the virtual counter (negative: gives back) and moves the client's flows to their new places.
+void add_vt(Core& c, uint32_t standing, double vt);
+void put_in_queue(Core& c, uint32_t flow, bool lift);
+void take_from_queue(Core& c, uint32_t flow);
+// Waiting requests of the account for this model (threshold scope `token`).
+uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model);
+
+// ---- charging (charge.cpp)
+// ----------------------------------------------------------------------------------
+
+void charge_dispatch(Core& c, Request& r);
+void charge_output(Core& c, Request& r, uint32_t completion_tokens);
+void true_up(Core& c, Request& r, const Usage& usage);
+void refund(Core& c, Request& r);
+void settle_cancelled(Core& c, Request& r);
+
+// ---- admission.cpp
+// ------------------------------------------------------------------------------------------
+
+void start_limit(Core& c, Engine& e);  // new engine, new boot, recovered breaker
+void control(Core& c, Engine& e, const EngineReport& report, bool newer_boot);
+void control_stale(Core& c, Engine& e);     // from the sweep: silent engines, own measurement, recovery
+void engine_saturated(Core& c, Engine& e);  // it answered 429/503
+void clamp_limit(Core& c, Engine& e);
+double minimum_of(const Tables& t, const Engine& e);
+
+// ---- breaker.cpp
+// --------------------------------------------------------------------------------------------
+
+bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
+bool engine_usable(const Engine& e);     // ready, breaker closed
+void engine_failed(Core& c, Engine& e, uint32_t random);
+void engine_succeeded(Core& c, Engine& e);
+bool probe_due(const Core& c, const Engine& e);
+
+// ---- dispatch.cpp
+// -------------------------------------------------------------------------------------------
+
+struct Room {
+    bool open;  // may take a request now
+    bool probe;
+};
+Room room_for(const Core& c, const Engine& e, int32_t level_class);
+bool engine_serves(const Core& c, const Engine& e, const Pool& p);
+// The best engine with room for a request of the pool; kNone when there is none.
+uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, uint32_t random);
+enum class Usable : uint8_t { none, loading, probe, yes };
+Usable pool_usable(const Core& c, const Pool& p);
+// Hands the request a lease. `immediate`: to its owner's own call (RUNNING), else through its mailbox
+// (GRANTED).
+void grant(Core& c, Request& r, uint32_t engine, bool immediate);
+// Takes the lease away; says on which engine. No dispatch run. Does nothing when there is none.
+uint32_t drop_lease(Core& c, Request& r);
+// Moves the lease from one engine to another, as retry() does.
+void take_lease(Core& c, Request& r, uint32_t engine);
+void run_engine(Core& c, uint32_t engine);
+void run_pool(Core& c, uint32_t pool);
+void run_account(Core& c, uint32_t account);  // its flows have become eligible
+void run_all(Core& c);
+// After drop_lease(): lets others use what became free (the engine's place, the client's max_running).
+void after_release(Core& c, uint32_t account, uint32_t engine);
+
+// ---- estimate.cpp
+// -------------------------------------------------------------------------------------------
+
+struct RetryHint {
+    uint32_t retry_after_ms;
+    bool should_retry;
+    uint32_t reset_ms;
+};
+void count_dispatch(Core& c, Pool& p);
+RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random);
+uint32_t position_of(const Tables& t, const Request& r);
+
+// ---- engines.cpp
+// --------------------------------------------------------------------------------------------
+
+void free_engine_if_idle(Core& c, uint32_t engine);
+// Engines whose key has been gone for too long (contract, section 4). Returns how many; `first_id` gets the
+// first.
+uint32_t forget_silent_engines(Core& c, char* first_id);
+
+// ---- recover.cpp
+// --------------------------------------------------------------------------------------------
+
+// Rebuilds everything derived from the facts.
+void rebuild(Core& c);
+void rebuild(Zone& zone);
+
+// ---- counters
+// ------------------------------------------------------------------------------------------------
+
+template <class T>
+void bump(T& counter, T by = 1) {
+    std::atomic_ref<T>(counter).fetch_add(by, std::memory_order_relaxed);
+}
+void observe(Histogram& h, const double* bounds, size_t count, int64_t us);
+// The same value `times` times.
+void observe_many(Histogram& h, const double* bounds, size_t count, int64_t us, uint64_t times);
+ModelCounters& counters_of(const Tables& t, uint32_t model);
+uint32_t client_series(Core& c, const char* name);
+void count_tokens(Core& c, const Request& r, uint64_t prompt, uint64_t completion);
+
+}  // namespace llm::core

@@ -1,0 +1,72 @@
+// Estimates for people and for clients that come back: place in the queue, Retry-After.
+#include <algorithm>
+#include <cmath>
+
+#include "ngx_module/core/core.hpp"
+
+namespace llm::core {
+namespace {
+
+constexpr double kRateS = 10;         // time constant of the drain rate
+constexpr double kDefaultRate = 1;    // dispatches/s, before anything was dispatched
+constexpr double kRetryShare = 0.25;  // share of the drain rate that is promised to those who come back
+constexpr int64_t kShortestUs = 1'000'000;
+constexpr int64_t kLongestUs = 60'000'000;
+
+double rate_of(const Pool& p, int64_t now) {
+    const double age = std::max(0.0, static_cast<double>(now - p.drain_us) / 1e6);
+    return p.drain_rate * std::exp(-age / kRateS);
+}
+
+}  // namespace
+
+void count_dispatch(Core& c, Pool& p) {
+    p.drain_rate = (p.drain_us != 0 ? rate_of(p, c.now) : 0) + 1 / kRateS;
+    p.drain_us = c.now;
+}
+
+// Those who are refused are given places one behind the other: the time until the queue in front has drained,
+// then one every 1/(share of the drain rate). So a crowd that obeys comes back spread out, at a pace that
+// fits beside the fresh arrivals.
+RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random) {
+    int64_t wait;
+    if (reason == Outcome::rejected_no_engine) {
+        wait = 5'000'000;
+    } else if (a != nullptr && a->held_tokens != 0) {
+        wait = window_wait_us(c, *a);
+    } else {
+        const double rate = std::max(rate_of(p, c.now), kDefaultRate / kRateS);
+        const double ahead = (p.waiting + 1) / rate * 1e6;
+        const int64_t step = static_cast<int64_t>(std::min(1e6 / (rate * kRetryShare), 1e9));
+        const int64_t free_at = c.now + static_cast<int64_t>(std::min(ahead, 1e9));
+        p.promised_us = std::max(p.promised_us, free_at);
+        wait = p.promised_us - c.now;
+        if (wait <= 2 * kLongestUs) {
+            p.promised_us += step;  // later ones are told not to come back: they need no place
+        }
+    }
+    RetryHint hint;
+    hint.reset_ms = static_cast<uint32_t>(std::clamp<int64_t>(wait / 1000, 0, 3'600'000));
+    hint.should_retry = wait <= kLongestUs;
+    const int64_t jittered =
+        wait + static_cast<int64_t>(static_cast<double>(wait) * 0.1 * (random / 4294967296.0));
+    hint.retry_after_ms = static_cast<uint32_t>(std::clamp(jittered, kShortestUs, kLongestUs) / 1000);
+    return hint;
+}
+
+uint32_t position_of(const Tables& t, const Request& r) {
+    if (r.flow == kNone) {
+        return 1;  // parked: at its old place when its owner wakes
+    }
+    const Level& own = t.levels[t.flows[r.flow].level];
+    uint32_t ahead = 0;
+    for (uint32_t l = t.pools[own.pool].levels_head; l != kNone && t.levels[l].level_class > own.level_class;
+         l = t.levels[l].next) {
+        ahead += t.levels[l].waiting;
+    }
+    // Those of the level that came later are behind it, give or take what fairness changes.
+    const uint32_t later = own.arrived - r.arrival_no;
+    return ahead + (own.waiting > later ? own.waiting - later : 1);
+}
+
+}  // namespace llm::core

@@ -1,0 +1,327 @@
+// Flows and their queues: the order of service.
+//
+// A flow is a FIFO of one client's requests for one pool at one priority. Flows with waiting requests that
+// are not held back stand in their level (pool × class), ordered by the client's virtual counter (VTC, Sheng
+// et al., OSDI'24) and, for aging, by the arrival of their oldest request.
+#include <cmath>
+
+#include "ngx_module/core/core.hpp"
+#include "ngx_module/core/treap.hpp"
+
+namespace llm::core {
+namespace {
+
+struct ByOrder {
+    Flow* flows;
+    uint32_t& left(uint32_t i) const { return flows[i].order_left; }
+    uint32_t& right(uint32_t i) const { return flows[i].order_right; }
+    bool before(uint32_t a, uint32_t b) const {
+        const Flow& x = flows[a];
+        const Flow& y = flows[b];
+        return x.key_vt < y.key_vt || (x.key_vt == y.key_vt && x.key_seq < y.key_seq);
+    }
+};
+
+struct ByAge {
+    Flow* flows;
+    uint32_t& left(uint32_t i) const { return flows[i].age_left; }
+    uint32_t& right(uint32_t i) const { return flows[i].age_right; }
+    bool before(uint32_t a, uint32_t b) const { return flows[a].key_seq < flows[b].key_seq; }
+};
+
+bool is_strict(const Tables& t) {
+    return t.header.settings.scheduler == Scheduler::strict;
+}
+
+// Links and unlinks a flow in its level's trees, with no effect on who counts as backlogged.
+void link_flow(Core& c, uint32_t flow) {
+    Flow& f = c.flows[flow];
+    Level& level = c.levels[f.level];
+    f.key_vt = is_strict(c) ? 0 : c.standings[f.standing].vt;
+    f.key_seq = c.requests[f.head].seq;
+    treap_insert(ByOrder{c.flows}, level.order_root, level.order_min, flow);
+    treap_insert(ByAge{c.flows}, level.age_root, level.age_min, flow);
+    f.in_queue = 1;
+}
+
+void unlink_flow(Core& c, uint32_t flow) {
+    Flow& f = c.flows[flow];
+    Level& level = c.levels[f.level];
+    treap_remove(ByOrder{c.flows}, level.order_root, level.order_min, flow);
+    treap_remove(ByAge{c.flows}, level.age_root, level.age_min, flow);
+    f.in_queue = 0;
+}
+
+RememberedClass& remembered(Core& c, uint32_t domain, int32_t level_class) {
+    RememberedClass* oldest = nullptr;
+    for (RememberedClass& entry : c.domains[domain].classes) {
+        if (entry.stamp != 0 && entry.level_class == level_class) {
+            entry.stamp = ++c.header.class_stamp;
+            return entry;
+        }
+        if (oldest == nullptr || entry.stamp < oldest->stamp) {
+            oldest = &entry;
+        }
+    }
+    *oldest = RememberedClass{level_class, ++c.header.class_stamp, 0};
+    return *oldest;
+}
+
+// Where a client that becomes backlogged in this domain and class starts (scheduler.md "Lift rule").
+double lift_level(Core& c, uint32_t domain, int32_t level_class) {
+    double smallest = INFINITY;
+    for (uint32_t i = c.domains[domain].levels_head; i != kNone; i = c.levels[i].domain_next) {
+        const Level& level = c.levels[i];
+        if (level.level_class == level_class && level.order_min != kNone &&
+            c.flows[level.order_min].key_vt < smallest) {
+            smallest = c.flows[level.order_min].key_vt;
+        }
+    }
+    return std::isfinite(smallest) ? smallest : remembered(c, domain, level_class).vlast;
+}
+
+uint32_t open_level(Core& c, uint32_t pool, int32_t level_class) {
+    Pool& p = c.pools[pool];
+    uint32_t* link = &p.levels_head;
+    while (*link != kNone && c.levels[*link].level_class > level_class) {
+        link = &c.levels[*link].next;
+    }
+    if (*link != kNone && c.levels[*link].level_class == level_class) {
+        return *link;
+    }
+    const uint32_t i = c.header.free_levels;
+    if (i == kNone) {
+        return kNone;
+    }
+    Level& level = c.levels[i];
+    c.header.free_levels = level.next;
+    level = Level{};
+    level.used = 1;
+    level.pool = pool;
+    level.level_class = level_class;
+    level.order_root = level.order_min = level.age_root = level.age_min = kNone;
+    level.next = *link;
+    *link = i;
+    level.domain = domain_of(c, p);
+    Domain& d = c.domains[level.domain];
+    level.domain_prev = kNone;
+    level.domain_next = d.levels_head;
+    if (d.levels_head != kNone) {
+        c.levels[d.levels_head].domain_prev = i;
+    }
+    d.levels_head = i;
+    return i;
+}
+
+void close_level(Core& c, uint32_t index) {
+    Level& level = c.levels[index];
+    uint32_t* link = &c.pools[level.pool].levels_head;
+    while (*link != index) {
+        link = &c.levels[*link].next;
+    }
+    *link = level.next;
+    (level.domain_prev != kNone ? c.levels[level.domain_prev].domain_next
+                                : c.domains[level.domain].levels_head) = level.domain_next;
+    if (level.domain_next != kNone) {
+        c.levels[level.domain_next].domain_prev = level.domain_prev;
+    }
+    level.used = 0;
+    level.next = c.header.free_levels;
+    c.header.free_levels = index;
+}
+
+uint32_t open_flow(Core& c, const Request& r, uint32_t standing) {
+    const int32_t level_class = class_of(c, c.accounts[r.account], r.priority);
+    Standing& s = c.standings[standing];
+    for (uint32_t i = s.flows_head; i != kNone; i = c.flows[i].next) {
+        const Flow& f = c.flows[i];
+        if (f.pool == r.pool && f.priority == r.priority && c.levels[f.level].level_class == level_class) {
+            return i;
+        }
+    }
+    const uint32_t i = c.header.free_flows;
+    if (i == kNone) {
+        return kNone;
+    }
+    const uint32_t level = open_level(c, r.pool, level_class);
+    if (level == kNone) {
+        return kNone;
+    }
+    Flow& f = c.flows[i];
+    c.header.free_flows = f.next;
+    f = Flow{};
+    f.used = 1;
+    f.account = r.account;
+    f.standing = standing;
+    f.pool = r.pool;
+    f.level = level;
+    f.priority = r.priority;
+    f.head = f.tail = kNone;
+    f.prev = kNone;
+    f.next = s.flows_head;
+    if (s.flows_head != kNone) {
+        c.flows[s.flows_head].prev = i;
+    }
+    s.flows_head = i;
+    c.levels[level].flows++;
+    return i;
+}
+
+void close_flow(Core& c, uint32_t index) {
+    Flow& f = c.flows[index];
+    (f.prev != kNone ? c.flows[f.prev].next : c.standings[f.standing].flows_head) = f.next;
+    if (f.next != kNone) {
+        c.flows[f.next].prev = f.prev;
+    }
+    if (--c.levels[f.level].flows == 0) {
+        close_level(c, f.level);
+    }
+    f.used = 0;
+    f.next = c.header.free_flows;
+    c.header.free_flows = index;
+}
+
+void remember_leaving(Core& c, const Flow& f) {
+    RememberedClass& entry = remembered(c, c.standings[f.standing].domain, c.levels[f.level].level_class);
+    const double vt = c.standings[f.standing].vt;
+    entry.vlast = vt > entry.vlast ? vt : entry.vlast;
+}
+
+}  // namespace
+
+int32_t class_of(const Tables& t, const Account& a, int32_t priority) {
+    if (is_strict(t)) {
+        return priority;
+    }
+    return priority == 0 ? kBackground : a.band;
+}
+
+double weight_of(const Tables& t, const Account& a, int32_t priority) {
+    if (priority == 0 || a.priority == 0) {
+        return 1;
+    }
+    const double own = a.weight > 0 ? static_cast<double>(a.weight) : a.priority;
+    return own * priority / a.priority;
+}
+
+void put_in_queue(Core& c, uint32_t flow, bool lift) {
+    Flow& f = c.flows[flow];
+    Standing& s = c.standings[f.standing];
+    if (lift && s.backlogged == 0 && !is_strict(c)) {
+        const double level = lift_level(c, s.domain, c.levels[f.level].level_class);
+        s.vt = level > s.vt ? level : s.vt;
+    }
+    s.backlogged++;
+    link_flow(c, flow);
+}
+
+void take_from_queue(Core& c, uint32_t flow) {
+    Flow& f = c.flows[flow];
+    unlink_flow(c, flow);
+    if (--c.standings[f.standing].backlogged == 0 && !is_strict(c)) {
+        remember_leaving(c, f);
+    }
+}
+
+bool enqueue(Core& c, Request& r, bool lift) {
+    const uint32_t standing = open_standing(c, r.account, domain_of(c, c.pools[r.pool]));
+    if (standing == kNone) {
+        return false;
+    }
+    const uint32_t flow = open_flow(c, r, standing);
+    if (flow == kNone) {
+        return false;
+    }
+    const uint32_t i = index_of(c, r);
+    Flow& f = c.flows[flow];
+    r.standing = standing;
+    r.flow = flow;
+    r.arrival_no = ++c.levels[f.level].arrived;
+    uint32_t before = f.tail;  // what the request goes behind; a returned one goes to the head or near it
+    if (before != kNone && c.requests[before].seq > r.seq) {
+        before = kNone;
+        for (uint32_t at = f.head; at != kNone && c.requests[at].seq < r.seq; at = c.requests[at].flow_next) {
+            before = at;
+        }
+    }
+    r.flow_prev = before;
+    r.flow_next = before != kNone ? c.requests[before].flow_next : f.head;
+    (before != kNone ? c.requests[before].flow_next : f.head) = i;
+    (r.flow_next != kNone ? c.requests[r.flow_next].flow_prev : f.tail) = i;
+    f.count++;
+    c.levels[f.level].waiting++;
+    if (f.in_queue != 0) {
+        if (f.head == i) {
+            unlink_flow(c, flow);
+            link_flow(c, flow);
+        }
+    } else if (!held_back(c.accounts[r.account])) {
+        put_in_queue(c, flow, lift);
+    }
+    return true;
+}
+
+void dequeue(Core& c, Request& r) {
+    if (r.flow == kNone) {
+        return;
+    }
+    const uint32_t flow = r.flow;
+    const uint32_t i = index_of(c, r);
+    Flow& f = c.flows[flow];
+    const bool was_head = f.head == i;
+    if (was_head && f.in_queue != 0) {
+        unlink_flow(c, flow);  // before its key changes; linked again below
+        f.in_queue = 1;
+    }
+    (r.flow_prev != kNone ? c.requests[r.flow_prev].flow_next : f.head) = r.flow_next;
+    (r.flow_next != kNone ? c.requests[r.flow_next].flow_prev : f.tail) = r.flow_prev;
+    r.flow = kNone;
+    f.count--;
+    c.levels[f.level].waiting--;
+    if (f.count == 0) {
+        if (f.in_queue != 0) {
+            f.in_queue = 0;
+            if (--c.standings[f.standing].backlogged == 0 && !is_strict(c)) {
+                remember_leaving(c, f);
+            }
+        }
+        close_flow(c, flow);
+    } else if (was_head && f.in_queue != 0) {
+        link_flow(c, flow);
+    }
+}
+
+void add_vt(Core& c, uint32_t standing, double vt) {
+    if (standing == kNone || !std::isfinite(vt)) {
+        return;
+    }
+    Standing& s = c.standings[standing];
+    if (is_strict(c) || s.backlogged == 0) {
+        s.vt += vt;
+        return;
+    }
+    for (uint32_t f = s.flows_head; f != kNone; f = c.flows[f].next) {
+        if (c.flows[f].in_queue != 0) {
+            unlink_flow(c, f);
+            c.flows[f].in_queue = 2;  // to be linked again
+        }
+    }
+    s.vt += vt;
+    for (uint32_t f = s.flows_head; f != kNone; f = c.flows[f].next) {
+        if (c.flows[f].in_queue == 2) {
+            link_flow(c, f);
+        }
+    }
+}
+
+uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model) {
+    uint32_t waiting = 0;
+    for (uint32_t s = a.standings_head; s != kNone; s = t.standings[s].next) {
+        for (uint32_t f = t.standings[s].flows_head; f != kNone; f = t.flows[f].next) {
+            waiting += t.pools[t.flows[f].pool].model == model ? t.flows[f].count : 0;
+        }
+    }
+    return waiting;
+}
+
+}  // namespace llm::core

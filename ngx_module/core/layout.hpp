@@ -1,0 +1,462 @@
+// What lies in shared memory. Plain structs addressed by index; no pointer is ever stored here.
+//
+// Two kinds of members. *Facts* survive a crash: they are written before the one store that makes them count
+// (a request's `state`, an entry's `used`). *Derived* members (lists, trees, counts) are rebuilt from the
+// facts by recover.cpp whenever the lock is found dirty, so they may be torn at any store. Each struct says
+// which are which.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "ngx_module/core/counters.hpp"
+#include "ngx_module/core/engines.hpp"
+#include "ngx_module/core/snapshot.hpp"
+#include "ngx_module/core/types.hpp"
+#include "ngx_module/core/zone.hpp"
+
+namespace llm::core {
+
+constexpr uint64_t kMagic = 0x31656e6f7a6d6c6cull;  // "llmzone1"
+constexpr uint32_t kTombstone = 0xfffffffeu;        // a removed entry of the token index
+
+constexpr int64_t kWindowBuckets = 31;  // tokens_per_minute: 30 buckets of 2 s and the one being filled
+constexpr int64_t kWindowBucketUs = 2'000'000;
+constexpr uint32_t kClassSlots = 16;  // classes counted apart on one engine; further ones share the last slot
+constexpr uint32_t kRememberedClasses = 16;  // classes whose vlast a domain remembers
+constexpr uint32_t kTried = 4;               // engines a request remembers having failed on
+constexpr int32_t kBackground = -(1 << 30);  // class of priority 0 in `weighted`: after everything else
+
+struct Process {
+    // facts
+    uint32_t used;
+    uint32_t epoch;  // grows with each attach; an entry counts only while its own copy agrees
+    int32_t pid;
+    uint32_t suspended;  // an expired grant or a stale heartbeat: no grants until it beats
+    uint64_t start_time;
+    int64_t heartbeat_us;
+    // derived
+    uint32_t requests_head;
+    uint32_t requests;
+    uint32_t mail_head;
+    uint32_t mail_tail;
+    uint32_t signalled;  // a wake is under way; cleared by drain_events()
+    uint32_t reserved;
+};
+static_assert(sizeof(Process) == 56);
+
+// Why a request sits in its owner's mailbox.
+enum class Mail : uint8_t { none, granted, revoked, aborted };
+
+struct alignas(64) Request {
+    // facts
+    uint32_t state;  // RequestState; every transition is one store of it, made last
+    uint32_t generation;
+    uint64_t seq;  // order of arrival; kept when it returns to its flow
+    uint64_t cookie;
+    uint32_t process;
+    uint32_t process_epoch;
+    uint32_t account;
+    uint32_t pool;
+    uint32_t model;
+    int32_t priority;  // effective
+    uint32_t seats;
+    uint32_t prompt_tokens;  // estimate, corrected by usage
+    uint32_t standing;       // derived
+    uint32_t flow;           // derived; kNone while not in one
+
+    // derived: links
+    uint32_t flow_next;
+    uint32_t flow_prev;
+    uint32_t process_next;
+    uint32_t process_prev;
+    uint32_t mail_next;
+    uint32_t mail_prev;
+    // facts: the lease
+    uint32_t engine;      // meaningful while `lease` or GRANTED/RUNNING
+    uint32_t prefer_org;  // private-first: try engines of this organisation before others; kNone = none
+    int64_t arrived_us;
+    int64_t deadline_us;
+    int64_t granted_us;     // this attempt
+    int64_t dispatched_us;  // the first grant that was taken up or given at once; 0 = never
+
+    // facts: charging (scheduler.md "Charging"). Cost is in prompt-token units, vt = cost / weight.
+    double charged_cost;  // all that was charged so far
+    double charged_vt;    // the same as it was added to vt, so that a changed weight cannot corrupt a refund
+    double precharge_left;  // cost of output charged ahead and not yet consumed by streamed tokens
+    int64_t head_us;        // response head; 0 = none yet
+    int64_t first_token_us;
+    int64_t last_token_us;
+    uint32_t completion_tokens;
+    uint32_t predicted;
+
+    // facts
+    uint32_t tried[kTried];
+    uint32_t attempts;
+    uint32_t window_tokens;  // what tokens_per_minute has counted for it
+    uint32_t arrival_no;     // derived: its number within its level, for queue_position()
+    int32_t level_class;     // class under which it holds its lease
+    uint8_t class_slot;      // derived: slot of Engine::by_class
+    uint8_t lease;           // holds seats
+    uint8_t stream;
+    uint8_t parked;  // derived: its owner is suspended, it is in no flow
+    Mail mail;
+    uint8_t mailed;  // derived: is linked in a mailbox
+    uint8_t probe;   // the one request let through to a half-open breaker
+    uint8_t anonymous;
+    uint8_t low;      // its client lowered its priority
+    uint8_t counted;  // its outcome was counted already (ENDED)
+    uint8_t reserved_bytes[30];
+};
+static_assert(sizeof(Request) == 256);
+
+struct Account {
+    // facts
+    uint32_t used;
+    int32_t priority;  // rights as of the last refresh
+    TokenHash hash;
+    char name[kMaxNameBytes + 1];
+    int64_t expires_at;
+    float weight;  // > 0: effective weight of the client at its own priority
+    int32_t band;
+    int32_t threshold;
+    uint32_t max_running;
+    uint32_t tokens_per_minute;
+    uint32_t series;  // of llm_client_tokens_total
+    float predicted;  // mean completion tokens of its requests; 0 = none yet
+    uint8_t revoked;  // no longer a client; its running requests may finish
+    uint8_t anonymous;
+    uint8_t reserved_bytes[2];
+    uint64_t prompt_tokens;
+    uint64_t completion_tokens;
+    int64_t window_at;  // number of the bucket being filled
+    uint32_t window[kWindowBuckets];
+    uint32_t window_sum;
+    // derived
+    uint32_t running;  // seats granted or running
+    uint32_t waiting;  // requests queued
+    uint32_t live;     // requests in any state
+    uint32_t hash_next;
+    uint32_t standings_head;
+    uint32_t idle_prev;  // LRU list of accounts without live requests
+    uint32_t idle_next;
+    uint32_t held_prev;  // list of accounts held back by tokens_per_minute
+    uint32_t held_next;
+    uint8_t held_running;  // at max_running
+    uint8_t held_tokens;   // tokens_per_minute used up
+    uint8_t idle;          // is linked in the LRU list
+    uint8_t reserved_byte;
+};
+static_assert(sizeof(Account) == 336);
+
+// (client, domain): the virtual counter.
+struct Standing {
+    // facts
+    uint32_t used;
+    uint32_t account;
+    uint32_t domain;
+    double vt;
+    // derived
+    uint32_t next;  // of the account
+    uint32_t flows_head;
+    uint32_t backlogged;  // its flows that stand in a queue (not held back)
+    uint32_t reserved;
+};
+static_assert(sizeof(Standing) == 40);
+
+// (client, pool, effective level). All derived.
+struct Flow {
+    uint32_t used;
+    uint32_t account;
+    uint32_t standing;
+    uint32_t pool;
+    uint32_t level;
+    int32_t priority;
+    uint32_t head;
+    uint32_t tail;
+    uint32_t count;
+    uint32_t in_queue;  // linked in its level's trees
+    uint32_t next;      // of the standing
+    uint32_t prev;
+    double key_vt;  // keys under which it is linked
+    uint64_t key_seq;
+    uint32_t order_left;
+    uint32_t order_right;
+    uint32_t age_left;
+    uint32_t age_right;
+};
+static_assert(sizeof(Flow) == 80);
+
+// (pool, class): one queue, ordered twice: by (vt, seq) for service and by seq for aging. All derived.
+struct Level {
+    uint32_t used;
+    uint32_t pool;
+    int32_t level_class;
+    uint32_t next;  // of the pool, next lower class
+    uint32_t order_root;
+    uint32_t order_min;
+    uint32_t age_root;
+    uint32_t age_min;
+    uint32_t flows;    // all flows of the level, held back or not
+    uint32_t waiting;  // requests in them
+    uint32_t arrived;  // running number of arrivals, for queue_position()
+    uint32_t domain;
+    uint32_t domain_next;  // all levels of the domain
+    uint32_t domain_prev;
+};
+static_assert(sizeof(Level) == 56);
+
+struct Pool {
+    // facts
+    uint32_t used;
+    uint32_t model;
+    uint32_t org;  // kNone = any engine of the model
+    uint32_t reserved;
+    double drain_rate;  // dispatches per second, exponentially smoothed; valid at drain_us
+    int64_t drain_us;
+    int64_t promised_us;  // end of the retries promised by Retry-After
+    // derived
+    uint32_t next;  // of the model
+    uint32_t levels_head;
+    uint32_t waiting;
+    uint32_t reserved2;
+};
+static_assert(sizeof(Pool) == 56);
+
+struct RememberedClass {
+    int32_t level_class;
+    uint32_t stamp;  // 0 = unused; the smallest is replaced
+    double vlast;    // largest vt that left the backlog
+};
+
+struct Domain {
+    // facts
+    uint32_t used;
+    uint32_t since_aged;  // dispatches since one passed a stricter class
+    RememberedClass classes[kRememberedClasses];
+    // derived
+    uint32_t levels_head;
+    uint32_t reserved;
+};
+
+struct Histogram {
+    uint64_t buckets[kMaxBuckets];
+    uint64_t sum_us;
+};
+
+// Counters of one model; entry 0 is model="". Written with relaxed atomics.
+struct ModelCounters {
+    uint64_t outcomes[kOutcomes];
+    uint64_t prompt_tokens;
+    uint64_t completion_tokens;
+    Histogram wait[kWaitPriorities];
+    Histogram first_token;
+    Histogram inter_token;
+    Histogram duration;
+};
+
+struct Model {
+    // facts; immutable once `used`, so that find_model() needs no lock
+    uint32_t used;
+    uint32_t name_bytes;
+    uint64_t name_hash;
+    uint32_t hash_next;
+    uint32_t domain;
+    int64_t created_us;
+    float predicted;  // mean completion tokens; 0 = none yet
+    uint32_t reserved;
+    double minimum;  // llm_min_throughput for this model
+    char name[kMaxModelBytes + 1];
+    // derived
+    uint32_t engines;  // registered
+    uint32_t waiting;
+    uint32_t held;  // seats
+    uint32_t pools_head;
+};
+
+struct Org {
+    uint32_t used;
+    uint32_t bytes;
+    uint64_t hash;
+    char name[kMaxOrgBytes + 1];
+};
+
+struct ClassHeld {
+    int32_t level_class;
+    uint32_t held;
+};
+
+struct Engine {
+    // facts: identity
+    uint32_t used;
+    uint32_t generation;
+    uint8_t is_static;      // an llm_engine line
+    uint8_t announced;      // has sent reports
+    uint8_t state;          // EngineState
+    uint8_t static_listed;  // still in the configuration (scratch of apply_static_engines)
+    uint8_t backup;
+    uint8_t drained;
+    uint8_t leaving;
+    uint8_t tls;
+    uint8_t preempts;
+    uint8_t slow_start;
+    uint8_t below_minimum;
+    uint8_t has_baseline;  // counters of a report of this boot are stored
+    uint8_t stale_hold;    // L was cut to 0.8 once because nothing measures the engine any more
+    Breaker breaker;
+    uint8_t probe_out;     // derived
+    uint8_t slow_reports;  // reports that spoke against more growth in slow start
+    uint32_t org;
+    uint32_t config_max_running;  // of the llm_engine line; 0 = not said
+    uint32_t max_running;
+    uint32_t model_count;
+    uint32_t static_model_count;  // the first ones come from the configuration
+    uint32_t models[kMaxEngineModels];
+    char id[kMaxEngineIdBytes + 1];
+    char url[kMaxEngineUrlBytes + 1];
+    char host[kMaxEngineHostBytes + 1];
+    char key[kMaxEngineKeyBytes + 1];
+    EngineAddress address;
+    uint32_t reserved;
+
+    // facts: reports
+    uint64_t boot;
+    uint64_t seq;
+    int64_t report_us;  // last newer report; 0 = never
+    int64_t seen_us;    // last sign of the key's existence
+    int64_t ttl_us;
+    int64_t success_us;  // last request that succeeded
+    double uptime_s;
+    double decode_tokens;
+    double user_seconds;
+    double completed;
+    double kv_usage;
+    double tokens_per_second;
+    double tokens_per_second_per_user;
+    uint32_t reported_running;
+    uint32_t reported_waiting;
+    uint32_t foreign;
+    uint32_t reserved2;
+
+    // facts: admission law (admission.cpp)
+    double limit;  // L
+    double et;     // decoded tokens per second, filtered
+    double eu;     // users, filtered
+    double slow_user_seconds;
+    double own_tokens;  // the gateway's own measurement since own_us
+    double own_user_seconds;
+    int64_t own_us;
+    int64_t recover_us;  // last step back towards max_running without a minimum
+
+    // facts: breaker
+    int64_t open_until_us;
+    int64_t closed_us;  // when it last closed
+    uint32_t failures_in_row;
+    uint32_t backoff;  // n of 5 s·2^n
+    uint64_t served;
+    uint64_t failures;
+
+    // derived
+    uint32_t held;
+    uint32_t held_high;  // largest since the last report: what that report may still have seen
+    ClassHeld by_class[kClassSlots];
+};
+
+// One row of the token table.
+struct Row {
+    TokenHash hash;
+    int64_t row_id;
+    int64_t expires_at;
+    uint32_t name;  // offsets into the arena: one length byte pair, then the text; 0 = empty
+    uint32_t organisation;
+    uint32_t models;
+    float weight;
+    int32_t priority;
+    int32_t band;
+    int32_t threshold;
+    uint32_t max_running;
+    uint32_t tokens_per_minute;
+    uint32_t flags;  // kRowDisabled …
+};
+static_assert(sizeof(Row) == 88);
+constexpr uint32_t kRowDisabled = 1;
+constexpr uint32_t kRowChat = 2;
+constexpr uint32_t kRowModeShift = 8;
+
+// One generation of the token table.
+struct ClientTable {
+    uint32_t version;  // odd while a row is changed in place; readers retry
+    uint32_t rows;
+    uint32_t live;
+    uint32_t arena_used;
+    uint64_t claim;  // which loader fills it
+};
+
+struct ClientSeries {
+    uint32_t used;
+    char name[kMaxNameBytes + 1];
+    TokenTotals tokens;
+};
+
+// Where each array starts, bytes from the header.
+struct Offsets {
+    uint64_t processes, requests, accounts, account_buckets, standings, flows, levels, pools, domains, models;
+    uint64_t model_buckets, orgs, engines, model_counters, scratch, model_engines;
+    uint64_t index[2], rows[2], arena[2];
+    uint64_t end;
+};
+
+struct alignas(64) ZoneHeader {
+    // facts
+    uint64_t magic;
+    uint32_t layout;
+    uint32_t header_bytes;
+    ZonePlan plan;
+    Offsets offset;
+    uint32_t dirty;          // somebody is inside the lock (or died there)
+    uint32_t clients_epoch;  // lowest bit: the current generation of the token table
+    uint64_t clients_claim;  // newest loader
+    ClientTable tables[2];
+    uint32_t ever_loaded;
+    uint32_t source_up;
+    int64_t loaded_us;
+    int64_t source_up_us;
+    uint64_t loads;
+    uint64_t bad_rows;
+    uint64_t refused_loads;
+    uint64_t next_seq;
+    uint32_t model_count;
+    uint32_t org_count;
+    uint32_t client_series;
+    uint32_t redis_up;
+    int64_t redis_up_us;
+    uint32_t round_robin;
+    uint32_t class_stamp;
+    Settings settings;
+    int64_t grace_us;      // of `settings`, for readers without the lock
+    uint32_t open_access;  // likewise
+
+    // derived
+    uint32_t free_requests, free_accounts, free_standings, free_flows, free_levels;
+    uint32_t idle_head, idle_tail;    // LRU of idle accounts
+    uint32_t grant_head, grant_tail;  // GRANTED requests, oldest grant first (linked by flow_next/flow_prev)
+    uint32_t held_head;               // accounts held back by tokens_per_minute
+    uint32_t queued, granted, running, held;
+    uint32_t refresh_cursor;  // next account of an unfinished refresh; kNone = finished
+    uint32_t expiry_cursor;
+    uint32_t run_pending;  // a rebuild happened: run the dispatcher everywhere at the next chance
+
+    // counters
+    ZoneCounters counters;
+    Histogram dispatch;
+    ClientSeries series[kClientSeries + 1];
+};
+
+// Nothing here may need a constructor: the zone is mapped by processes that did not make it.
+template <class T>
+constexpr bool kShareable = std::is_standard_layout_v<T>&& std::is_trivially_copyable_v<T>;
+static_assert(kShareable<Process> && kShareable<Request> && kShareable<Account> && kShareable<Standing>);
+static_assert(kShareable<Flow> && kShareable<Level> && kShareable<Pool> && kShareable<Domain>);
+static_assert(kShareable<Model> && kShareable<Engine> && kShareable<Row> && kShareable<ZoneHeader>);
+
+}  // namespace llm::core

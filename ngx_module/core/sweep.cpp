@@ -1,0 +1,188 @@
+// What happens by the passing of time, and what administrators and the configuration change.
+#include <algorithm>
+
+#include "ngx_module/core/core.hpp"
+
+namespace llm::core {
+namespace {
+
+constexpr uint32_t kHeldBatch = 1024;     // clients held back by tokens_per_minute, looked at per sweep
+constexpr uint32_t kAccountBatch = 2048;  // accounts refreshed or checked for expiry per sweep
+
+void expire_grants(Core& c, SweepResult& result) {
+    while (c.header.grant_head != kNone) {
+        Request& r = c.requests[c.header.grant_head];
+        if (c.now - r.granted_us <= kGrantLifeUs) {
+            return;
+        }
+        const uint32_t account = r.account;
+        const uint32_t engine = r.engine;
+        return_grant(c, r, true);
+        bump(c.header.counters.grants_expired);
+        result.expired_grants++;
+        after_release(c, account, engine);
+    }
+}
+
+void park_silent_processes(Core& c, SweepResult& result) {
+    for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+        Process& p = c.processes[i];
+        if (p.used != 0 && p.suspended == 0 && p.requests != 0 && c.now - p.heartbeat_us > kHeartbeatLifeUs) {
+            suspend_process(c, p);
+            result.parked_processes++;
+        }
+    }
+}
+
+void release_held_accounts(Core& c) {
+    uint32_t next = c.header.held_head;
+    for (uint32_t n = 0; n < kHeldBatch && next != kNone; ++n) {
+        const uint32_t account = next;
+        next = c.accounts[account].held_next;
+        if (update_hold(c, account)) {
+            run_account(c, account);
+        }
+    }
+}
+
+void end_expired_clients(Core& c, int64_t wall_s) {
+    uint32_t& cursor = c.header.expiry_cursor;
+    for (uint32_t n = 0; n < kAccountBatch; ++n) {
+        cursor = cursor + 1 < c.header.plan.accounts ? cursor + 1 : 0;
+        const Account& a = c.accounts[cursor];
+        if (a.used != 0 && a.waiting != 0 && a.expires_at != 0 && a.expires_at <= wall_s) {
+            refresh_account(c, cursor, wall_s);
+        }
+    }
+}
+
+void watch_engines(Core& c, SweepResult& result) {
+    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+        Engine& e = c.engines[i];
+        if (e.used == 0 || e.leaving != 0) {
+            continue;
+        }
+        control_stale(c, e);
+        result.probes += engine_is_placed(e) && probe_due(c, e) ? 1 : 0;
+    }
+    result.forgotten_engines = forget_silent_engines(c, result.forgotten);
+}
+
+// Every waiting request enters its queue anew: its class may mean something else now.
+void requeue_everything(Core& c) {
+    for (uint32_t i = 0; i < c.header.plan.standings; ++i) {
+        c.standings[i].vt = 0;  // counters of another discipline mean nothing in this one
+    }
+    for (uint32_t i = 0; i < c.header.plan.domains; ++i) {
+        std::memset(c.domains[i].classes, 0, sizeof c.domains[i].classes);
+    }
+    for (uint32_t i = 0; i < c.header.plan.requests; ++i) {
+        c.requests[i].charged_vt = 0;
+    }
+    rebuild(c);
+}
+
+}  // namespace
+
+bool end_one_waiting(Core& c, uint32_t account, Mail mail, Outcome outcome) {
+    Account& a = c.accounts[account];
+    for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
+        if (c.standings[s].flows_head != kNone) {
+            end_waiting(c, c.requests[c.flows[c.standings[s].flows_head].head], mail, outcome);
+            return true;
+        }
+    }
+    for (uint32_t i = 0; i < c.header.plan.requests; ++i) {  // parked ones are in no flow; rare
+        Request& r = c.requests[i];
+        if (state_of(r) == RequestState::queued && r.account == account) {
+            end_waiting(c, r, mail, outcome);
+            return true;
+        }
+    }
+    return false;
+}
+
+SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    SweepResult result;
+    expire_grants(c, result);
+    park_silent_processes(c, result);
+    watch_engines(c, result);
+    release_held_accounts(c);
+    if (c.header.refresh_cursor != kNone) {
+        result.accounts_pending = !refresh_accounts(lock, kAccountBatch, now_us, wall_s, wakes);
+    }
+    end_expired_clients(c, wall_s);
+    run_all(c);
+    return result;
+}
+
+void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_us, WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    ZoneHeader& h = c.header;
+    const bool other_order = h.settings.scheduler != settings.scheduler;
+    double before[4096];  // bound of plan.engines
+    for (uint32_t i = 0; i < h.plan.engines; ++i) {
+        before[i] = minimum_of(c, c.engines[i]);
+    }
+    h.settings = settings;
+    h.settings.throughput_rules = std::min(settings.throughput_rules, kMaxThroughputRules);
+    std::atomic_ref<int64_t>(h.grace_us).store(settings.grace_us, std::memory_order_relaxed);
+    std::atomic_ref<uint32_t>(h.open_access).store(settings.open_access ? 1 : 0, std::memory_order_relaxed);
+    refresh_minimums(c);
+    for (uint32_t i = 0; i < h.plan.engines; ++i) {
+        Engine& e = c.engines[i];
+        const double minimum = minimum_of(c, e);
+        if (e.used == 0 || (before[i] > 0) == (minimum > 0)) {
+            continue;
+        }
+        start_limit(c, e);
+        if (minimum > 0) {
+            // A minimum where there was none: what runs is let finish, growth starts from there.
+            e.limit = std::max(e.limit, double{1.0} * e.held);
+            clamp_limit(c, e);
+        }
+    }
+    if (other_order) {
+        requeue_everything(c);
+    }
+    run_all(c);
+}
+
+bool abort_request(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    Request* r = find_request(c, ticket);
+    if (r == nullptr) {
+        return false;
+    }
+    switch (state_of(*r)) {
+        case RequestState::queued:
+        case RequestState::granted:
+            end_waiting(c, *r, Mail::aborted, Outcome::cancelled_queued);
+            return true;
+        case RequestState::running:
+            put_mail(c, *r, Mail::aborted);
+            return true;
+        default:
+            return false;
+    }
+}
+
+bool set_priority(const ZoneLock& lock, Ticket ticket, int32_t priority, int64_t now_us, WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    Request* r = find_request(c, ticket);
+    if (r == nullptr || state_of(*r) != RequestState::queued) {
+        return false;
+    }
+    const bool in_flow = r->flow != kNone;
+    dequeue(c, *r);
+    r->priority = std::clamp(priority, 0, kMaxPriority);
+    r->low = 1;  // no longer follows its client's own priority upwards
+    if (in_flow) {
+        enqueue(c, *r, true);
+        run_pool(c, r->pool);
+    }
+    return true;
+}
+
+}  // namespace llm::core
