@@ -25,3 +25,9 @@ set_property(TARGET ngx_http_llm_dispatch_module APPEND PROPERTY
   LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/nginx/exports.ver)
 # nginx's own symbols (and a sanitizer's) are resolved when nginx loads the module.
 target_link_options(ngx_http_llm_dispatch_module PRIVATE -Wl,-z,undefs)
+# the dashboard is part of the module
+set(dashboard "${CMAKE_CURRENT_SOURCE_DIR}/web/dashboard.html")
+set_property(SOURCE web/dashboard.cpp PROPERTY COMPILE_DEFINITIONS "LLM_DASHBOARD_HTML=\"${dashboard}\"")
+set_property(SOURCE web/dashboard.cpp PROPERTY OBJECT_DEPENDS "${dashboard}")
+# nginx's loader looks these names up
+set_property(SOURCE nginx/modules.c PROPERTY COMPILE_OPTIONS -fvisibility=default)

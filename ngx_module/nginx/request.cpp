@@ -253,6 +253,32 @@ ngx_int_t refuse(Request& request, ErrorCode code) {
     return refuse(request, refusal);
 }
 
+int64_t queue_ms(const Request& request) {
+    if (request.submitted_us == 0) {
+        return 0;
+    }
+    const int64_t end = request.dispatched_us != 0 ? request.dispatched_us : now_us();
+    return (end - request.submitted_us) / 1000;
+}
+
+bool final_outcome(const Request& request, core::Outcome& outcome) {
+    const auto status = static_cast<ngx_int_t>(request.r->headers_out.status);
+    if (request.outcome_counted) {
+        outcome = request.outcome;
+    } else if (request.refusal.code != ErrorCode::none) {
+        outcome = error_info(request.refusal.code).outcome;
+    } else if (request.stage == Stage::bypass) {
+        return false;
+    } else if (request.stage == Stage::reading || request.r->connection->error) {
+        outcome = core::Outcome::cancelled_queued;
+    } else if (status >= NGX_HTTP_BAD_REQUEST) {
+        outcome = error_info(code_of_status(status)).outcome;
+    } else {
+        return false;  // only a variable was asked for, in a location that does not dispatch
+    }
+    return true;
+}
+
 ngx_int_t log_handler(ngx_http_request_t* r) {
     Request* request = get_request(r);
     if (request == nullptr) {
@@ -263,17 +289,8 @@ ngx_int_t log_handler(ngx_http_request_t* r) {
         }
         return NGX_OK;
     }
-    if (request->outcome_counted || request->stage == Stage::bypass) {
+    if (request->outcome_counted || !final_outcome(*request, request->outcome)) {
         return NGX_OK;
-    }
-    if (request->refusal.code != ErrorCode::none) {
-        request->outcome = error_info(request->refusal.code).outcome;
-    } else if (request->stage == Stage::reading || request->r->connection->error) {
-        request->outcome = core::Outcome::cancelled_queued;
-    } else if (r->headers_out.status >= NGX_HTTP_BAD_REQUEST) {
-        request->outcome = error_info(code_of_status(static_cast<ngx_int_t>(r->headers_out.status))).outcome;
-    } else {
-        return NGX_OK;  // only a variable was asked for, in a location that does not dispatch
     }
     request->outcome_counted = true;
     core::count_outcome(zone(), request->model_index, request->outcome);

@@ -133,6 +133,13 @@ ngx_int_t log_handler(ngx_http_request_t* r);
 ngx_int_t refuse(Request& request, const Refusal& refusal);
 ngx_int_t refuse(Request& request, ErrorCode code);
 
+// Milliseconds that the request has waited, or waits, in the queue. 0 when it was never submitted.
+int64_t queue_ms(const Request& request);
+
+// How the request ended, for log and metrics; it may be asked for before log_handler() has run. False when it
+// is none that counts: a model listing, or a location that does not dispatch.
+bool final_outcome(const Request& request, core::Outcome& outcome);
+
 // Something happened to a queued or running request of this worker (worker.cpp).
 void handle_event(Request& request, const core::Event& event);
 

@@ -67,11 +67,6 @@ void drop_response_header(ngx_http_request_t* r, std::string_view name) {
     }
 }
 
-int64_t queue_ms(const Request& request) {
-    const int64_t end = request.dispatched_us != 0 ? request.dispatched_us : now_us();
-    return request.submitted_us == 0 ? 0 : (end - request.submitted_us) / 1000;
-}
-
 bool add_gateway_headers(Request& request) {
     ngx_http_request_t* r = request.r;
     auto* text = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));

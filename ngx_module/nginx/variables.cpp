@@ -62,12 +62,6 @@ ngx_int_t show_scanned(const Request& request, ngx_http_variable_value_t* value,
     }
 }
 
-// Milliseconds in the queue; grows while the request waits.
-int64_t queue_ms(const Request& request) {
-    const int64_t end = request.dispatched_us != 0 ? request.dispatched_us : now_us();
-    return (end - request.submitted_us) / 1000;
-}
-
 uint32_t queue_position(const Request& request) {
     if (request.stage != Stage::queued) {
         return request.position;
@@ -121,8 +115,9 @@ ngx_int_t get_value(ngx_http_request_t* r, ngx_http_variable_value_t* value, uin
         return NGX_OK;
     }
     if (what == kOutcome) {
-        return request->outcome_counted ? set_text(value, to_ngx(core::outcome_name(request->outcome)))
-                                        : NGX_OK;
+        core::Outcome outcome;
+        return final_outcome(*request, outcome) ? set_text(value, to_ngx(core::outcome_name(outcome)))
+                                                : NGX_OK;
     }
     if (what == kModel || what == kStream) {
         return request->scanned ? show_scanned(*request, value, what) : NGX_OK;

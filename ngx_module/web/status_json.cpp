@@ -1,0 +1,192 @@
+#include "ngx_module/web/status_json.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "ngx_module/core/dispatcher.hpp"
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/worker.hpp"
+#include "ngx_module/web/zone_views.hpp"
+#include "shared/engine_report.hpp"
+
+namespace llm::nginx::web {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr size_t kShownRequests = 200;
+
+int64_t age_ms(int64_t now, int64_t since) {
+    return since == 0 ? 0 : (now - since) / 1000;
+}
+
+std::string request_id(core::Ticket ticket) {
+    return std::to_string(ticket.index) + "-" + std::to_string(ticket.generation);
+}
+
+std::string_view state_name(core::RequestState state) {
+    switch (state) {
+        case core::RequestState::queued:
+            return "queued";
+        case core::RequestState::granted:
+            return "granted";
+        case core::RequestState::running:
+            return "running";
+        case core::RequestState::ended:
+            return "ended";
+        default:
+            return "free";
+    }
+}
+
+std::string_view breaker_name(core::Breaker breaker) {
+    return breaker == core::Breaker::closed ? "closed"
+           : breaker == core::Breaker::open ? "open"
+                                            : "half_open";
+}
+
+ordered_json model_name_or_null(uint32_t model) {
+    return model == core::kNone ? ordered_json() : ordered_json(core::model_name(zone(), model));
+}
+
+ordered_json totals() {
+    core::QueueTotals totals;
+    {
+        core::ZoneLock lock(zone());
+        totals = core::queue_totals(lock);
+    }
+    return {{"queued", totals.queued},
+            {"granted", totals.granted},
+            {"running", totals.running},
+            {"held", totals.held}};
+}
+
+ordered_json models(int64_t now) {
+    ordered_json out = ordered_json::array();
+    for (const core::ModelView& model : all_models()) {
+        out.push_back({{"name", model.name},
+                       {"queued", model.waiting},
+                       {"running", model.running},
+                       {"oldest_ms", age_ms(now, model.oldest_us)},
+                       {"engines", model.engines},
+                       {"engines_usable", model.usable},
+                       {"drain_per_second", model.drain_per_s},
+                       {"desired_engines", model.desired_engines}});
+    }
+    return out;
+}
+
+ordered_json engines(int64_t now) {
+    ordered_json out = ordered_json::array();
+    for (const core::EngineSnapshot& engine : all_engines()) {
+        ordered_json names = ordered_json::array();
+        for (uint32_t i = 0; i < engine.model_count; ++i) {
+            names.push_back(model_name_or_null(engine.models[i]));
+        }
+        ordered_json row = {{"id", engine.id},
+                            {"url", engine.url},
+                            {"organisation", engine.org},
+                            {"models", std::move(names)},
+                            {"state", to_string(static_cast<EngineState>(engine.state))},
+                            {"breaker", breaker_name(engine.breaker)},
+                            {"usable", engine.usable},
+                            {"drained", engine.drained},
+                            {"leaving", engine.leaving},
+                            {"backup", engine.backup},
+                            {"static", engine.is_static},
+                            {"slow_start", engine.slow_start},
+                            {"below_minimum", engine.below_minimum},
+                            {"held", engine.held},
+                            {"foreign", engine.foreign},
+                            {"limit", engine.limit},
+                            {"max_running", engine.max_running},
+                            {"running", engine.reported_running},
+                            {"waiting", engine.reported_waiting},
+                            {"tokens_per_second", engine.tokens_per_second},
+                            {"tokens_per_second_per_user", engine.tokens_per_second_per_user},
+                            {"speed", engine.speed},
+                            {"minimum", engine.minimum},
+                            {"kv_usage", engine.kv_usage},
+                            {"served", engine.served},
+                            {"failures", engine.failures}};
+        row["report_age_ms"] =
+            engine.has_report ? ordered_json(age_ms(now, engine.report_us)) : ordered_json();
+        out.push_back(std::move(row));
+    }
+    return out;
+}
+
+ordered_json clients() {
+    ordered_json out = ordered_json::array();
+    for (const core::AccountSnapshot& account : all_accounts()) {
+        out.push_back({{"name", account.name},
+                       {"organisation", account.organisation},
+                       {"priority", account.priority},
+                       {"weight", account.weight},
+                       {"band", account.band},
+                       {"running", account.running},
+                       {"waiting", account.waiting},
+                       {"max_running", account.max_running},
+                       {"tokens_per_minute", account.tokens_per_minute},
+                       {"tokens_last_minute", account.tokens_last_minute},
+                       {"prompt_tokens", account.prompt_tokens},
+                       {"completion_tokens", account.completion_tokens}});
+    }
+    return out;
+}
+
+ordered_json requests(int64_t now) {
+    ordered_json out = ordered_json::array();
+    for (const core::RequestSnapshot& request : live_requests(kShownRequests)) {
+        const int64_t until = request.dispatched_us != 0 ? request.dispatched_us : now;
+        out.push_back({{"id", request_id(request.ticket)},
+                       {"state", state_name(request.state)},
+                       {"client", request.client},
+                       {"model", model_name_or_null(request.model)},
+                       {"priority", request.priority},
+                       {"class", request.level},
+                       {"seats", request.seats},
+                       {"attempts", request.attempts},
+                       {"stream", request.stream},
+                       {"held_back", request.held_back},
+                       {"wait_ms", (until - request.arrived_us) / 1000},
+                       {"age_ms", (now - request.arrived_us) / 1000},
+                       {"prompt_tokens", request.prompt_tokens},
+                       {"completion_tokens", request.completion_tokens}});
+    }
+    return out;
+}
+
+ordered_json sources_state(const MainConf& conf) {
+    const core::ClientTableView table = core::client_table(zone());
+    const auto kind = conf.options->clients.kind;
+    return {{"clients",
+             {{"source", kind == sources::ClientSourceConfig::Kind::none   ? "open"
+                         : kind == sources::ClientSourceConfig::Kind::file ? "file"
+                                                                           : "postgresql"},
+              {"up", table.source_up},
+              {"loaded", table.ever_loaded},
+              {"count", table.clients},
+              {"bad_rows", table.bad_rows}}},
+            {"redis", {{"configured", conf.options->redis.enabled()}, {"up", core::redis_up(zone())}}}};
+}
+
+}  // namespace
+
+std::string status_json(const MainConf& conf) {
+    const int64_t now = now_us();
+    const core::ZonePlan& plan = zone().plan();
+    ordered_json out;
+    out["version"] = LLM_VERSION;
+    out["time"] = wall_s();
+    out["totals"] = totals();
+    out["models"] = models(now);
+    out["engines"] = engines(now);
+    out["clients"] = clients();
+    out["requests"] = requests(now);
+    out["sources"] = sources_state(conf);
+    out["zone"] = {{"clients", plan.clients}, {"requests", plan.requests}, {"engines", plan.engines}};
+    // names come from outside: what is no UTF-8 is shown as U+FFFD
+    return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace llm::nginx::web
