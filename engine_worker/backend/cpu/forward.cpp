@@ -9,8 +9,8 @@ namespace llm::engine {
 namespace {
 
 constexpr int32_t kRowBlock =
-    48;                          // rows of one matmul task: their activations stay in the second-level cache
-constexpr int32_t kFewRows = 6;  // up to here a task takes four panels, else two
+    48;  // rows of one matmul task: their activations stay in the second-level cache
+constexpr size_t kTaskBytes = 48 << 10;  // of weights, at least: shorter runs cost bandwidth
 constexpr int32_t kElementsPerTask =
     16384;  // below this, handing a row to another thread costs more than it saves
 
@@ -305,7 +305,7 @@ void Forward::prepare_swiglu(int32_t m) {
 
 void Forward::matmul(const Matrix& matrix, float* y, size_t y_stride, int32_t m, bool add) {
     const PackedMatrix& w = matrix.packed;
-    const int32_t panels = m <= kFewRows ? 4 : 2;
+    const auto panels = static_cast<int32_t>((kTaskBytes + w.panel_bytes - 1) / w.panel_bytes);
     const int32_t columns = (w.n_panels + panels - 1) / panels;
     const int32_t blocks = (m + kRowBlock - 1) / kRowBlock;
     // Neighbouring tasks share weights, which then come from memory once.

@@ -15,13 +15,15 @@
 
 namespace llm::engine {
 
-// How a matrix is held in memory. All are in panels: 16 output rows side by side, all of k after each other.
-//   kF32   [panel][k][16] f32
-//   kBf16  [panel][k/2][16][2] bf16, k padded to even
-//   kInt8  [panel][k/128]{[16] f32 scale, [128/4][16][4] u8 = value + 128}, k padded to a multiple of 128
+// How a matrix is held in memory. All are in panels: 32 output rows side by side, all of k after each other.
+//   kF32   [panel][k][32] f32
+//   kBf16  [panel][k/2][32][2] bf16, k padded to even
+//   kInt8  [panel][k/128]{[128/4][32][4] u8 = value + 128, [32] f32 scale}, k padded to a multiple of 128; in
+//   the
+//          order they are read: a scale in front would be skipped by the prefetchers and stall every group
 enum class WeightType : uint8_t { kF32, kBf16, kInt8 };
 
-inline constexpr int32_t kPanel = 16;       // output rows side by side
+inline constexpr int32_t kPanel = 32;       // output rows side by side
 inline constexpr int32_t kGroup = 128;      // inputs that share a scale in kInt8
 inline constexpr int32_t kQueryLanes = 32;  // queries of one attention tile
 inline constexpr int32_t kKvBlock = 32;     // context positions of one round of online softmax

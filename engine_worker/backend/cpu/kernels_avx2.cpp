@@ -154,13 +154,15 @@ inline I dot_int8(I sum, const Int8Weights& w, const Int8Input& x) {
 inline I i_set1(int32_t x) {
     return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
 }
+inline I i_add(I x, I y) {
+    return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
+}
 inline V i_to_v(I x) {
     return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};
 }
 
-constexpr int kRowsBy4 = 1;
-constexpr int kRowsBy2 = 2;
-constexpr int kRowsBy1 = 5;
+constexpr int kTileRows = 2;
+constexpr int kTileRowsInt8 = 1;
 constexpr int kScoreRows = 2;
 constexpr int kMixQueries = 1;
 

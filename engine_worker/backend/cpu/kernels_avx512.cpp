@@ -49,9 +49,8 @@ inline I dot_int8(I sum, const Int8Weights& w, const Int8Input& x) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, x.odd));
 }
 
-constexpr int kRowsBy4 = 4;
-constexpr int kRowsBy2 = 8;
-constexpr int kRowsBy1 = 4;
+constexpr int kTileRows = 6;
+constexpr int kTileRowsInt8 = 4;
 
 #include "engine_worker/backend/cpu/kernels_impl.inc"
 

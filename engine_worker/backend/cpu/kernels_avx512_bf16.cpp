@@ -32,9 +32,8 @@ inline I dot_int8(I sum, Int8Weights w, Int8Input x) {
     return _mm512_dpbusd_epi32(sum, w, x);
 }
 
-constexpr int kRowsBy4 = 6;
-constexpr int kRowsBy2 = 12;
-constexpr int kRowsBy1 = 4;
+constexpr int kTileRows = 8;
+constexpr int kTileRowsInt8 = 6;
 
 #include "engine_worker/backend/cpu/kernels_impl.inc"
 

@@ -161,14 +161,19 @@ inline I i_set1(int32_t x) {
     }
     return result;
 }
+inline I i_add(I a, const I& b) {
+    for (int i = 0; i < 16; i++) {
+        a.lane[i] += b.lane[i];
+    }
+    return a;
+}
 inline V i_to_v(const I& a) {
     return v_map([&](int i) { return static_cast<float>(a.lane[i]); });
 }
 
-// Tile heights by the number of panels, and tile shapes of attention: what the registers hold.
-constexpr int kRowsBy4 = 1;
-constexpr int kRowsBy2 = 2;
-constexpr int kRowsBy1 = 2;
+// Tile height of products, and tile shapes of attention: what the registers hold.
+constexpr int kTileRows = 1;
+constexpr int kTileRowsInt8 = 1;
 constexpr int kScoreRows = 1;
 constexpr int kMixQueries = 1;
 

@@ -8,7 +8,7 @@
 namespace llm::engine {
 namespace {
 
-// Sixteen rows to be packed; nullptr = a row of zeros that pads the last panel.
+// The rows of one panel; nullptr = a row of zeros that pads the last panel.
 using Rows = std::array<const std::byte*, kPanel>;
 
 size_t panel_bytes(WeightType type, int32_t k_padded) {
@@ -43,7 +43,7 @@ void pack_f32(DType dtype, const Rows& rows, int32_t k, float* out, std::vector<
 // bf16 to bf16, the common case: pairs move as they are.
 void pack_bf16_pairs(const Rows& rows, int32_t k, int32_t k_padded, std::byte* out) {
     const size_t pairs = static_cast<size_t>(k) / 2;
-    constexpr size_t kBlock = 16;  // pairs of each row at a time: one cache line in, sixteen out
+    constexpr size_t kBlock = 16;  // pairs of each row at a time: one cache line of it
     for (size_t begin = 0; begin < pairs; begin += kBlock) {
         const size_t count = std::min(kBlock, pairs - begin);
         for (size_t r = 0; r < kPanel; r++) {
@@ -82,8 +82,8 @@ void pack_bf16(DType dtype, const Rows& rows, int32_t k, int32_t k_padded, std::
 // Symmetric: value = scale * q, q in [-127, 127], one scale per row and group.
 void pack_int8(DType dtype, const Rows& rows, int32_t k, int32_t k_padded, std::byte* out,
                std::vector<float>& row) {
-    constexpr size_t kScaleBytes = kPanel * sizeof(float);
-    constexpr size_t kGroupBytes = kScaleBytes + size_t{kGroup} * kPanel;
+    constexpr size_t kValueBytes = size_t{kGroup} * kPanel;
+    constexpr size_t kGroupBytes = kValueBytes + kPanel * sizeof(float);
     for (size_t r = 0; r < kPanel; r++) {
         load_row(dtype, rows[r], k, k_padded, row.data());
         for (size_t g = 0; g < static_cast<size_t>(k_padded / kGroup); g++) {
@@ -94,9 +94,8 @@ void pack_int8(DType dtype, const Rows& rows, int32_t k, int32_t k_padded, std::
             }
             const float scale = largest / 127.0f;
             const float inverse = scale > 1e-37f ? 1.0f / scale : 0.0f;
-            std::byte* group = out + g * kGroupBytes;
-            std::memcpy(group + r * sizeof(float), &scale, sizeof(scale));
-            std::byte* values = group + kScaleBytes;
+            std::byte* values = out + g * kGroupBytes;
+            std::memcpy(values + kValueBytes + r * sizeof(float), &scale, sizeof(scale));
             for (size_t i = 0; i < kGroup; i++) {
                 const float scaled = x[i] * inverse;
                 const auto q = static_cast<int32_t>(scaled + (scaled < 0 ? -0.5f : 0.5f));
@@ -136,9 +135,10 @@ Matrix pack_matrix(ThreadPool& pool, WeightType type, const std::vector<Tensor>&
     const auto padding = Source{parts.size(), 0};
     if (interleave) {
         const int64_t height = parts[0].shape[0];
-        for (int64_t begin = 0; begin < height; begin += kPanel) {
+        constexpr int64_t kRun = kPanel / 2;
+        for (int64_t begin = 0; begin < height; begin += kRun) {
             for (size_t part = 0; part < 2; part++) {
-                for (int64_t row = begin; row < begin + kPanel; row++) {
+                for (int64_t row = begin; row < begin + kRun; row++) {
                     order.push_back(row < height ? Source{part, row} : padding);
                 }
             }
