@@ -35,6 +35,28 @@ bool is_digit(char c) {
     return c >= '0' && c <= '9';
 }
 
+// What a backslash and `c` stand for; NUL if they are no short escape.
+constexpr char short_escape(char c) {
+    switch (c) {
+        case '"':
+        case '\\':
+        case '/':
+            return c;
+        case 'b':
+            return '\b';
+        case 'f':
+            return '\f';
+        case 'n':
+            return '\n';
+        case 'r':
+            return '\r';
+        case 't':
+            return '\t';
+        default:
+            return '\0';
+    }
+}
+
 // Most strings of a request are short: settle those of up to 15 ASCII bytes without a call.
 inline SkippedText skip(const char* p, const char* end) {
 #if defined(__x86_64__)
@@ -311,34 +333,44 @@ const char* JsonScan::string_bytes(const char* p, const char* end) {
             return p;
         }
     }
-    if (p == end) {
-        return p;
+    while (p < end) {
+        const SkippedText run = skip(p, end);
+        if (run.stop != p) {
+            append(p, static_cast<size_t>(run.stop - p));
+            p = run.stop;
+        }
+        if (!run.valid) {
+            fail(ErrorKind::invalid_utf8, "invalid UTF-8", p);
+            return p;
+        }
+        if (p == end) {
+            return p;
+        }
+        if (*p == '"') {
+            end_string(p + 1);
+            return p + 1;
+        }
+        if (*p != '\\') {
+            return cut_character(p, end);
+        }
+        // Code and Markdown are full of \n: short escapes stay in this loop where the piece holds them whole.
+        const char byte = ++p < end ? short_escape(*p) : '\0';
+        if (byte == '\0') {
+            state_ = State::escape;
+            return p;
+        }
+        append(&byte, 1);
+        ++p;
     }
-    const SkippedText run = skip(p, end);
-    if (run.stop != p) {
-        append(p, static_cast<size_t>(run.stop - p));
-        p = run.stop;
-    }
-    if (!run.valid) {
-        fail(ErrorKind::invalid_utf8, "invalid UTF-8", p);
-        return p;
-    }
-    if (p == end) {
-        return p;
-    }
-    if (*p == '"') {
-        end_string(p + 1);
-        return p + 1;
-    }
-    if (*p == '\\') {
-        state_ = State::escape;
-        return p + 1;
-    }
+    return p;
+}
+
+// At `p` stands a byte that no string may hold, or the beginning of a character that this piece cuts.
+const char* JsonScan::cut_character(const char* p, const char* end) {
     if (ends_text(*p)) {
         fail(ErrorKind::syntax, "control character in a string", p);
         return p;
     }
-    // A character that this piece cuts.
     const Utf8Lead lead = utf8_lead(static_cast<uint8_t>(*p));
     need_ = lead.need;
     low_ = lead.low;
@@ -365,20 +397,18 @@ const char* JsonScan::utf8_continuation(const char* p, const char* end) {
 
 void JsonScan::escape_byte(const char* p) {
     const char c = *p;
-    static constexpr std::string_view kNames = "\"\\/bfnrt";
-    static constexpr std::string_view kBytes = "\"\\/\b\f\n\r\t";
     if (c == 'u') {
         hex_left_ = 4;
         unit_ = 0;
         state_ = State::hex;
         return;
     }
-    const size_t index = kNames.find(c);
-    if (index == std::string_view::npos) {
+    const char byte = short_escape(c);
+    if (byte == '\0') {
         fail(ErrorKind::syntax, "unknown escape", p);
         return;
     }
-    append(&kBytes[index], 1);
+    append(&byte, 1);
     state_ = State::string;
 }
 

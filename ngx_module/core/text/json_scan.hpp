@@ -94,6 +94,7 @@ class JsonScan {
     const char* between_tokens(const char* p, const char* end);
     const char* inside_token(const char* p, const char* end);
     const char* string_bytes(const char* p, const char* end);
+    const char* cut_character(const char* p, const char* end);
     const char* utf8_continuation(const char* p, const char* end);
     const char* literal_bytes(const char* p, const char* end);
     const char* number_bytes(const char* p, const char* end);
