@@ -43,6 +43,12 @@ uint32_t other_engine(Core& c, const Request& r, uint32_t random) {
     return with_room != kNone ? with_room : over;
 }
 
+// The probe has an outcome: the breaker may send another one.
+void end_probe(Engine& e, Request& r) {
+    e.probe_out = r.probe != 0 ? 0 : e.probe_out;
+    r.probe = 0;
+}
+
 RequestSummary summarise(const Core& c, const Request& r) {
     RequestSummary s;
     s.valid = true;
@@ -86,13 +92,12 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
     const bool saturated = cause == Failure::status_429 || cause == Failure::status_503;
     const uint32_t failed = r.engine;
     Engine& e = c.engines[failed];
+    end_probe(e, r);
     if (saturated) {
         engine_saturated(c, e);
     } else {
         engine_failed(c, e, random);
     }
-    r.probe = 0;
-    e.probe_out = e.breaker == Breaker::half_open ? 0 : e.probe_out;
     r.tried[(r.attempts - 1) % kTried] = failed;
     uint32_t next = kNone;
     if (r.attempts <= retries) {
@@ -129,8 +134,7 @@ void response_head(const ZoneLock& lock, Ticket ticket, uint32_t status, int64_t
         return;
     }
     Engine& e = c.engines[r->engine];
-    r->probe = 0;
-    e.probe_out = e.breaker == Breaker::half_open ? 0 : e.probe_out;
+    end_probe(e, *r);
     if (status == 500 || status == 502 || status == 504) {
         engine_failed(c, e, random);
     } else if (status == 429 || status == 503) {

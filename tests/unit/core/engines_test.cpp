@@ -1,0 +1,338 @@
+// How engines come, change and go (contract, section 4), the breaker, and where requests go.
+#include "tests/unit/core/harness.hpp"
+
+namespace llm::core {
+namespace {
+
+class Engines : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        z.load({{.id = 1}, {.id = 2}});
+        ZoneLock lock(z.zone);
+        set_redis_state(lock, true, z.now);
+    }
+    TestZone z;
+};
+
+TEST_F(Engines, ReportCreatesUpdatesAndLeaves) {
+    EngineReport r = TestZone::report("gpu0");
+    EXPECT_EQ(z.apply(r).what, Applied::created);
+    EXPECT_EQ(z.apply(r).what, Applied::old);
+    r.seq = 2;
+    EXPECT_EQ(z.apply(r).what, Applied::updated);
+    const Verdict v = z.send(1);
+    ASSERT_EQ(v.decision, Decision::granted);
+    r.seq = 3;
+    r.state = EngineState::draining;
+    z.apply(r);
+    EXPECT_EQ(z.send(1).reason, Outcome::rejected_no_engine);
+    r.seq = 4;
+    r.state = EngineState::gone;
+    EXPECT_EQ(z.apply(r).what, Applied::gone);
+    EXPECT_EQ(z.apply(r).what, Applied::unknown);
+    EngineTarget target;
+    {
+        ZoneLock lock(z.zone);
+        EXPECT_TRUE(engine_target(lock, v.engine, target)) << "kept for the lease";
+    }
+    EXPECT_STREQ(target.id, "gpu0");
+    z.end(v.ticket);
+    ZoneLock lock(z.zone);
+    EXPECT_FALSE(engine_target(lock, v.engine, target));
+    EXPECT_EQ(find_model(z.zone, "m"), 0u) << "once seen, always known";
+    EXPECT_FALSE(model_registered(lock, 0));
+}
+
+TEST_F(Engines, LoadingLetsRequestsWait) {
+    EngineReport r = TestZone::report("gpu0");
+    r.state = EngineState::loading;
+    z.apply(r);
+    EXPECT_EQ(z.send(1).decision, Decision::queued);
+    r.seq = 2;
+    r.state = EngineState::ready;
+    z.apply(r);
+    EXPECT_EQ(z.take_all(), (std::vector<uint64_t>{1}));
+}
+
+TEST_F(Engines, WithoutAnAddressItWaits) {
+    const EngineReport r = TestZone::report("gpu0");
+    ApplyResult applied;
+    {
+        ZoneLock lock(z.zone);
+        applied = apply_report(lock, r, nullptr, z.now, z.wakes);
+    }
+    EXPECT_TRUE(applied.needs_address);
+    EXPECT_EQ(z.send(1).decision, Decision::queued);
+    EnginePlace place;
+    place.address.length = 16;
+    {
+        ZoneLock lock(z.zone);
+        set_engine_address(lock, applied.engine, applied.generation + 1, place, z.now, z.wakes);
+    }
+    EXPECT_TRUE(z.take_all().empty()) << "another generation";
+    {
+        ZoneLock lock(z.zone);
+        set_engine_address(lock, applied.engine, applied.generation, place, z.now, z.wakes);
+    }
+    EXPECT_EQ(z.take_all().size(), 1u);
+}
+
+TEST_F(Engines, SameIdFromTwoUrlsTheHigherBootWins) {
+    EngineReport r = TestZone::report("gpu0", 100, 5);
+    z.apply(r);
+    EngineReport other = r;
+    other.url = "http://elsewhere:8000";
+    EXPECT_EQ(z.apply(other).what, Applied::conflict_lost);
+    other.boot = 101;
+    other.seq = 1;
+    EXPECT_EQ(z.apply(other).what, Applied::conflict_won);
+    r.seq = 6;
+    EXPECT_EQ(z.apply(r).what, Applied::conflict_lost);
+    const Verdict v = z.send(1);
+    EngineTarget target;
+    ZoneLock lock(z.zone);
+    ASSERT_TRUE(engine_target(lock, v.engine, target));
+    EXPECT_STREQ(target.url, "http://elsewhere:8000");
+}
+
+TEST_F(Engines, ReportWithTheUrlOfAStaticEngineUpdatesThatOne) {
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .models = {"alias"}, .max_running = 2}}));
+    EngineReport r = TestZone::report("gpu0");
+    r.max_running = 99;
+    EXPECT_EQ(z.apply(r).what, Applied::updated);
+    EXPECT_EQ(z.engine(0).max_running, 2u) << "the configuration's bound stays";
+    EXPECT_EQ(z.engine(0).model_count, 2u);
+    EXPECT_EQ(z.send(1).decision, Decision::granted) << "m, from the report";
+    RequestArgs a = z.args();
+    a.model = "alias";
+    EXPECT_EQ(z.send(1, a).decision, Decision::granted);
+    ASSERT_TRUE(z.engines({}));
+    EXPECT_FALSE(z.engine(0).is_static);
+    EXPECT_FALSE(z.engine(0).leaving) << "it announces itself";
+}
+
+TEST_F(Engines, StaticEngineRemovedAtReloadFinishesAndVanishes) {
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
+    const Verdict v = z.send(1);
+    const uint32_t other = 1 - v.engine;
+    ASSERT_TRUE(z.engines({{.url = other == 0 ? "http://a" : "http://b"}}));
+    EXPECT_TRUE(z.engine(v.engine).leaving);
+    EXPECT_EQ(z.send(1).engine, other);
+    z.end(v.ticket);
+    uint32_t cursor = 0;
+    EngineSnapshot all[4];
+    ZoneLock lock(z.zone);
+    EXPECT_EQ(snapshot_engines(lock, cursor, all, 4), 1u);
+}
+
+TEST_F(Engines, ForgottenOnlyAfterTenLivesWithRedisUpAndNoSuccess) {
+    z.apply(TestZone::report("gpu0"));
+    const Verdict v = z.send(1);
+    z.tick(32'000'000);
+    EXPECT_EQ(z.send(1).decision, Decision::granted) << "a silent engine keeps getting work";
+    {
+        ZoneLock lock(z.zone);
+        response_head(lock, v.ticket, 200, z.now, 1, z.wakes);
+    }
+    EXPECT_EQ(z.tick(5'000'000).forgotten_engines, 0u) << "a request has just succeeded";
+    {
+        ZoneLock lock(z.zone);
+        set_redis_state(lock, false, z.now);
+    }
+    EXPECT_EQ(z.tick(100'000'000).forgotten_engines, 0u) << "Redis is down";
+    {
+        ZoneLock lock(z.zone);
+        set_redis_state(lock, true, z.now);
+    }
+    EXPECT_EQ(z.tick(29'000'000).forgotten_engines, 0u) << "10 lives after its return";
+    const SweepResult swept = z.tick(2'000'000);
+    EXPECT_EQ(swept.forgotten_engines, 1u);
+    EXPECT_STREQ(swept.forgotten, "gpu0");
+}
+
+TEST_F(Engines, DrainAndUndrain) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}, {.url = "http://b", .max_running = 1}}));
+    {
+        ZoneLock lock(z.zone);
+        EXPECT_FALSE(drain_engine(lock, "http://nobody", true, z.now, z.wakes));
+        EXPECT_TRUE(drain_engine(lock, "http://a", true, z.now, z.wakes));
+    }
+    EXPECT_EQ(z.send(1).engine, 1u);
+    EXPECT_EQ(z.send(1).decision, Decision::queued);
+    ZoneLock* lock = new ZoneLock(z.zone);
+    EXPECT_TRUE(drain_engine(*lock, "http://a", false, z.now, z.wakes));
+    delete lock;
+    EXPECT_EQ(z.take_all().size(), 1u);
+}
+
+TEST_F(Engines, BackupOnlyWhileNoOtherIsUsable) {
+    ASSERT_TRUE(z.engines(
+        {{.url = "http://a", .max_running = 1}, {.url = "http://spare", .max_running = 1, .backup = true}}));
+    EXPECT_EQ(z.send(1).engine, 0u);
+    const Verdict waits = z.send(1);
+    EXPECT_EQ(waits.decision, Decision::queued);
+    ZoneLock* lock = new ZoneLock(z.zone);
+    drain_engine(*lock, "http://a", true, z.now, z.wakes);
+    delete lock;
+    z.tick(1000);
+    std::vector<Ticket> taken;
+    z.take_all(&taken);
+    ASSERT_EQ(taken.size(), 1u);
+    EXPECT_EQ(z.engine(1).held, 1u);
+}
+
+void fail_once(TestZone& z, uint32_t retries = 0) {
+    const Verdict v = z.send(1);
+    ASSERT_EQ(v.decision, Decision::granted);
+    ZoneLock lock(z.zone);
+    retry(lock, v.ticket, Failure::connect, retries, z.now, 0x80000000u, z.wakes);
+    finish(lock, v.ticket, Outcome::engine_error, {}, z.now, z.wakes);
+}
+
+TEST_F(Engines, BreakerOpensProbesAndCloses) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
+    for (int i = 0; i < 3; ++i) {
+        fail_once(z);
+    }
+    EXPECT_EQ(z.engine(0).breaker, Breaker::open);
+    EXPECT_EQ(z.send(1).reason, Outcome::rejected_no_engine);
+    z.tick(5'000'000);
+    const Verdict probe = z.send(1);
+    ASSERT_EQ(probe.decision, Decision::granted);
+    EXPECT_EQ(z.engine(0).breaker, Breaker::half_open);
+    EXPECT_EQ(z.send(2).reason, Outcome::rejected_no_engine) << "one probe at a time";
+    {
+        ZoneLock lock(z.zone);
+        response_head(lock, probe.ticket, 200, z.now, 1, z.wakes);
+    }
+    EXPECT_EQ(z.engine(0).breaker, Breaker::closed);
+    EXPECT_EQ(z.send(2).decision, Decision::granted);
+}
+
+TEST_F(Engines, AFailedProbeBacksOffForLonger) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
+    for (int i = 0; i < 3; ++i) {
+        fail_once(z);
+    }
+    z.tick(5'000'000);
+    fail_once(z);
+    z.tick(5'000'000);
+    EXPECT_EQ(z.send(1).reason, Outcome::rejected_no_engine) << "7.5 s with this jitter";
+    z.tick(5'000'000);
+    EXPECT_EQ(z.send(1).decision, Decision::granted);
+}
+
+TEST_F(Engines, ACancelledProbeLetsAnotherThrough) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
+    for (int i = 0; i < 3; ++i) {
+        fail_once(z);
+    }
+    z.tick(5'000'000);
+    const Verdict probe = z.send(1);
+    z.drop(probe.ticket);
+    EXPECT_EQ(z.send(1).decision, Decision::granted);
+}
+
+TEST_F(Engines, WaitingRequestsProbeWhenThePauseIsOver) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}}));
+    const Verdict running = z.send(2);
+    const Verdict waiting = z.send(1);
+    {
+        ZoneLock lock(z.zone);
+        for (int i = 0; i < 3; ++i) {
+            retry(lock, running.ticket, Failure::reset, 0, z.now, 1, z.wakes);
+        }
+        finish(lock, running.ticket, Outcome::engine_error, {}, z.now, z.wakes);
+    }
+    EXPECT_EQ(z.totals().queued, 1u);
+    z.tick(5'000'000);
+    EXPECT_EQ(z.take_all().size(), 1u);
+    z.end(waiting.ticket);
+}
+
+TEST_F(Engines, LeastLoadedFirstAndPolicies) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 2}, {.url = "http://b", .max_running = 8}}));
+    EXPECT_EQ(z.send(1).engine, 1u) << "1/8 < 1/2";
+    Settings s;
+    s.routing = RoutingPolicy::round_robin;
+    z.settings(s);
+    const uint32_t one = z.send(1).engine;
+    const uint32_t two = z.send(1).engine;
+    EXPECT_NE(one, two);
+    s.routing = RoutingPolicy::least_running;
+    z.settings(s);
+    while (z.engine(0).held < z.engine(1).held) {
+        ASSERT_EQ(z.send(1).engine, 0u);
+    }
+    s.routing = RoutingPolicy::random;
+    z.settings(s);
+    EXPECT_EQ(z.send(1).decision, Decision::granted);
+}
+
+TEST_F(Engines, OneEngineServesTheQueuesOfAllItsModels) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .models = {"m", "k"}, .max_running = 1}}));
+    const Verdict first = z.send(1);
+    RequestArgs k = z.args();
+    k.model = "k";
+    const Verdict second = z.send(2, k);
+    EXPECT_EQ(second.decision, Decision::queued);
+    z.end(first.ticket);
+    EXPECT_EQ(z.take_all(), (std::vector<uint64_t>{2}));
+}
+
+TEST_F(Engines, DomainsMergeAndSplitUnderLoad) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .models = {"m"}, .max_running = 1},
+                           {.url = "http://b", .models = {"k"}, .max_running = 1}}));
+    RequestArgs k = z.args();
+    k.model = "k";
+    std::vector<Ticket> running = {z.send(1).ticket, z.send(1, k).ticket};
+    for (int i = 0; i < 5; ++i) {
+        z.send(1);
+        z.send(2, k);
+        z.send(2);
+    }
+    ASSERT_TRUE(z.engines({{.url = "http://a", .models = {"m", "k"}, .max_running = 1},
+                           {.url = "http://b", .models = {"k"}, .max_running = 1}}));
+    EXPECT_EQ(z.check(), "");
+    EXPECT_EQ(z.totals().queued, 15u);
+    z.end(running[0]);
+    ASSERT_TRUE(z.engines({{.url = "http://a", .models = {"m"}, .max_running = 1},
+                           {.url = "http://b", .models = {"k"}, .max_running = 1}}));
+    EXPECT_EQ(z.check(), "");
+    std::vector<Ticket> taken;
+    z.take_all(&taken);
+    EXPECT_EQ(taken.size(), 1u);
+}
+
+TEST_F(Engines, TheSetOfModelsIsBoundedAndAWholeConfigurationFitsOrNot) {
+    TestZone small(plan_zone(1).min_bytes);
+    std::vector<TestZone::Static> many;
+    for (uint32_t i = 0; i <= small.zone.plan().engines; ++i) {
+        many.push_back({.url = "http://e" + std::to_string(i)});
+    }
+    EXPECT_FALSE(small.engines(many));
+    many.pop_back();
+    EXPECT_TRUE(small.engines(many));
+    EXPECT_EQ(small.apply(TestZone::report("one-more")).what, Applied::full);
+}
+
+TEST_F(Engines, ModelViewCounts) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}, {.url = "http://b", .max_running = 1}}));
+    for (int i = 0; i < 5; ++i) {
+        z.send(1);
+    }
+    ModelView view;
+    ZoneLock lock(z.zone);
+    ASSERT_TRUE(model_view(lock, 0, z.now, view));
+    EXPECT_STREQ(view.name, "m");
+    EXPECT_EQ(view.engines, 2u);
+    EXPECT_EQ(view.usable, 2u);
+    EXPECT_EQ(view.running, 2u);
+    EXPECT_EQ(view.waiting, 3u);
+    EXPECT_EQ(view.oldest_us, z.now);
+    EXPECT_EQ(view.desired_engines, 5u);
+    EXPECT_FALSE(model_view(lock, 1, z.now, view));
+}
+
+}  // namespace
+}  // namespace llm::core
