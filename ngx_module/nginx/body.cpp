@@ -285,7 +285,8 @@ bool rewrite_body(Request& request) {
             member_added = true;
         }
     }
-    if (conf.usage_inject && request.stream && !request.wants_usage && !multipart) {
+    request.usage_injected = conf.usage_inject && request.stream && !request.wants_usage && !multipart;
+    if (request.usage_injected) {
         if (!request.include_usage_span.empty()) {
             splices[count++] = {request.include_usage_span, to_ngx("true")};
         } else if (!request.stream_options_span.empty() &&

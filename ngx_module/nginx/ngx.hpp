@@ -33,6 +33,13 @@ inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view text) {
     return {text.size(), data};
 }
 
+// The bytes that a buffer holds in memory; empty for one that only carries flags or a file.
+inline std::string_view memory_of(const ngx_buf_t& buffer) {
+    return ngx_buf_in_memory(&buffer) ? std::string_view(reinterpret_cast<const char*>(buffer.pos),
+                                                         static_cast<size_t>(buffer.last - buffer.pos))
+                                      : std::string_view{};
+}
+
 // A buffer over bytes that live as long as the pool, as one link of a chain sees it; nullptr when memory is
 // short.
 inline ngx_buf_t* memory_buffer(ngx_pool_t* pool, std::string_view bytes) {

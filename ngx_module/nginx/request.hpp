@@ -48,7 +48,7 @@ struct Target {
     socklen_t address_len = 0;
 };
 
-struct StreamScan;  // response_filter.cpp
+struct StreamScan;  // stream_scan.hpp
 
 struct Request {
     ngx_http_request_t* r;
@@ -75,6 +75,7 @@ struct Request {
     uint32_t prompt_tokens;      // estimate
     uint32_t max_output_tokens;  // 0 = not said
     bool wants_usage;            // the client asked for stream_options.include_usage itself
+    bool usage_injected;         // we asked for it in the client's place, and hide the answer
     core::Span model_span, priority_span, stream_options_span, include_usage_span;
     uint64_t object_end;
     bool object_empty, stream_options_empty;

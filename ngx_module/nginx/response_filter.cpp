@@ -3,22 +3,14 @@
 #include <algorithm>
 #include <new>
 
-#include "ngx_module/core/text/sse_scan.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/error_page.hpp"
 #include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/stream_scan.hpp"
+#include "ngx_module/nginx/usage_hiding.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
-
-// Reads an engine's answer as it passes. In the request's pool.
-struct StreamScan {
-    core::UsageScan scan;
-    bool event_stream = false;
-    bool readable = false;      // a 2xx answer without Content-Encoding
-    uint64_t charged = 0;       // completion tokens the core knows of
-    ngx_msec_t charged_at = 0;  // ngx_current_msec of the last charge
-};
 
 namespace {
 
@@ -50,6 +42,10 @@ bool begin_scan(Request& request) {
     scan->readable = r->headers_out.status >= 200 && r->headers_out.status < 300 && !has_response_encoding(r);
     scan->scan.reset(scan->event_stream ? core::UsageScan::Framing::sse : core::UsageScan::Framing::json);
     scan->charged_at = ngx_current_msec;
+    scan->hides_usage = scan->readable && scan->event_stream && request.usage_injected;
+    if (scan->hides_usage) {
+        ngx_http_clear_content_length(r);  // an event less
+    }
     request.scan = scan;
     return true;
 }
@@ -132,18 +128,20 @@ void charge(Request& request, StreamScan& stream) {
     wake(wakes);
 }
 
-void scan_answer(Request& request, ngx_chain_t* in) {
+// Returns what is to be passed on, usually the chain itself.
+ngx_chain_t* scan_answer(Request& request, ngx_chain_t* in) {
     StreamScan& stream = *request.scan;
-    for (; in != nullptr; in = in->next) {
-        const ngx_buf_t* buffer = in->buf;
-        if (ngx_buf_in_memory(buffer) && buffer->last > buffer->pos) {
-            stream.scan.feed({reinterpret_cast<const char*>(buffer->pos),
-                              static_cast<size_t>(buffer->last - buffer->pos)});
+    if (stream.hides_usage) {
+        in = hide_usage(request, in);
+    } else {
+        for (const ngx_chain_t* link = in; link != nullptr; link = link->next) {
+            stream.scan.feed(memory_of(*link->buf));
         }
     }
     if (stream.event_stream && request.stage == Stage::running) {
         charge(request, stream);
     }
+    return in;
 }
 
 ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) {
@@ -158,7 +156,10 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) {
         return send_error_page(*request, in, next_body_filter);
     }
     if (request->scan != nullptr && request->scan->readable) {
-        scan_answer(*request, in);
+        in = scan_answer(*request, in);
+        if (in == nullptr) {
+            return NGX_OK;  // all of it is held back or dropped
+        }
     }
     if (request->cut_off) {
         return NGX_ERROR;  // closes the connection without the end that would make the answer look complete

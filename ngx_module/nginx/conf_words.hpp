@@ -1,0 +1,51 @@
+// Reading the words of a directive.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <charconv>
+#include <string_view>
+
+namespace llm::nginx {
+
+// What a directive's handler returns: NGX_CONF_OK or one of these.
+inline char* const kError = static_cast<char*>(NGX_CONF_ERROR);
+inline char* const kDuplicate = const_cast<char*>("is duplicate");
+
+inline ngx_str_t* words(ngx_conf_t* cf) {
+    return static_cast<ngx_str_t*>(cf->args->elts);
+}
+
+inline char* refuse(ngx_conf_t* cf, const ngx_str_t& value, const char* allowed) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": invalid value \"%V\", %s", &words(cf)[0], &value,
+                       allowed);
+    return kError;
+}
+
+// The text after "name=" when the word begins so.
+inline bool take_parameter(const ngx_str_t& word, std::string_view name, std::string_view& value) {
+    const std::string_view text = view(word);
+    if (!text.starts_with(name) || text.size() == name.size() || text[name.size()] != '=') {
+        return false;
+    }
+    value = text.substr(name.size() + 1);
+    return true;
+}
+
+template <class Integer>
+bool parse_integer(std::string_view text, Integer& out) {
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), out);
+    return !text.empty() && result.ec == std::errc() && result.ptr == text.data() + text.size();
+}
+
+inline bool parse_milliseconds(std::string_view text, ngx_msec_t& out) {
+    ngx_str_t copy = to_ngx(text);
+    const ngx_int_t parsed = ngx_parse_time(&copy, 0);
+    if (parsed == NGX_ERROR) {
+        return false;
+    }
+    out = static_cast<ngx_msec_t>(parsed);
+    return true;
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,240 @@
+#include "ngx_module/nginx/source_directives.hpp"
+
+#include <cstdio>
+
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/conf_words.hpp"
+
+namespace llm::nginx {
+namespace {
+
+// "file:PATH" read whole, the last newline dropped. Keys live in files so that the configuration can be shown
+// around.
+char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
+    constexpr size_t kMaxKeyBytes = 4096;
+    ngx_str_t path = copy_to_pool(cf->pool, source.substr(5));
+    if (path.data == nullptr || ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
+        return kError;
+    }
+    FILE* file = std::fopen(reinterpret_cast<const char*>(path.data), "re");
+    if (file == nullptr) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, "\"%V\": cannot open key file \"%V\"", &words(cf)[0],
+                           &path);
+        return kError;
+    }
+    char buffer[kMaxKeyBytes + 1];
+    size_t size = std::fread(buffer, 1, sizeof(buffer), file);
+    std::fclose(file);
+    while (size > 0 && (buffer[size - 1] == '\n' || buffer[size - 1] == '\r')) {
+        --size;
+    }
+    const std::string_view key(buffer, size);
+    for (unsigned char c : key) {
+        if (c <= 0x20 || c >= 0x7f) {
+            size = 0;
+        }
+    }
+    if (size == 0 || size > kMaxKeyBytes) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\": key file \"%V\" must hold one line of 1 to 4096 visible ASCII characters",
+                           &words(cf)[0], &path);
+        return kError;
+    }
+    out = key;
+    return NGX_CONF_OK;
+}
+
+// ----------------------------------------------------------------------------
+
+char* resolve_engine(ngx_conf_t* cf, StaticEngine& engine) {
+    const bool tls = engine.url.starts_with("https://");
+    if (!tls && !engine.url.starts_with("http://")) {
+        return refuse(cf, words(cf)[1], "expected http(s)://host[:port]");
+    }
+    const std::string_view authority = std::string_view(engine.url).substr(tls ? 8 : 7);
+    if (authority.empty() || authority.find_first_of("/?#@ ") != std::string_view::npos) {
+        return refuse(cf, words(cf)[1], "expected http(s)://host[:port], without a path");
+    }
+    ngx_url_t url;
+    ngx_memzero(&url, sizeof(url));
+    url.url = copy_to_pool(cf->pool, authority);
+    url.default_port = tls ? 443 : 80;
+    if (url.url.data == nullptr) {
+        return kError;
+    }
+    if (ngx_parse_url(cf->pool, &url) != NGX_OK || url.naddrs == 0) {
+        return refuse(cf, words(cf)[1], url.err != nullptr ? url.err : "the host has no address");
+    }
+    if (url.addrs[0].socklen > sizeof(engine.address)) {
+        return refuse(cf, words(cf)[1], "the address is too long");
+    }
+    ngx_memcpy(&engine.address, url.addrs[0].sockaddr, url.addrs[0].socklen);
+    engine.address_len = url.addrs[0].socklen;
+    if (engine.id.empty()) {
+        engine.id = authority;
+    }
+    return NGX_CONF_OK;
+}
+
+bool split_models(std::string_view list, std::vector<std::string>& out) {
+    while (true) {
+        const size_t comma = list.find(',');
+        const std::string_view name = list.substr(0, comma);
+        if (name.empty() || name.size() > 255) {
+            return false;
+        }
+        out.emplace_back(name);
+        if (comma == std::string_view::npos) {
+            return true;
+        }
+        list.remove_prefix(comma + 1);
+    }
+}
+
+}  // namespace
+
+char* set_priority_db(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
+    Options& options = *static_cast<MainConf*>(conf)->options;
+    if (options.clients_set) {
+        return kDuplicate;
+    }
+    options.clients_set = true;
+    ngx_msec_t refresh = 30'000;
+    ngx_msec_t grace = 3'600'000;
+    for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
+        std::string_view value;
+        if (take_parameter(words(cf)[i], "refresh", value)) {
+            if (!parse_milliseconds(value, refresh) || refresh < 100) {
+                return refuse(cf, words(cf)[i], "refresh= expects a time of at least 100ms");
+            }
+        } else if (take_parameter(words(cf)[i], "grace", value)) {
+            if (!parse_milliseconds(value, grace)) {
+                return refuse(cf, words(cf)[i], "grace= expects a time such as 1h");
+            }
+        } else {
+            return refuse(cf, words(cf)[i], "allowed parameters: refresh=TIME, grace=TIME");
+        }
+    }
+    ngx_str_t source = words(cf)[1];
+    if (view(source).starts_with("file:")) {
+        ngx_str_t path = copy_to_pool(cf->pool, view(source).substr(5));
+        if (path.data == nullptr) {
+            return kError;
+        }
+        if (path.len == 0) {
+            return refuse(cf, words(cf)[1], "file: needs a path");
+        }
+        if (ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
+            return kError;
+        }
+        source = copy_to_pool(cf->pool, "file:" + std::string(view(path)));
+        if (source.data == nullptr) {
+            return kError;
+        }
+    }
+    const std::string problem = sources::parse_client_source(view(source), refresh, grace, options.clients);
+    if (!problem.empty()) {
+        // the value may hold a password: it is not repeated
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"llm_priority_db\": %s", problem.c_str());
+        return kError;
+    }
+    return NGX_CONF_OK;
+}
+
+char* set_redis(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
+    Options& options = *static_cast<MainConf*>(conf)->options;
+    if (options.redis_set) {
+        return kDuplicate;
+    }
+    options.redis_set = true;
+    const std::string problem = parse_redis_url(view(words(cf)[1]), options.redis.url);
+    if (!problem.empty()) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"llm_redis\": invalid URL: %s", problem.c_str());
+        return kError;
+    }
+    options.redis.prefix = "llm:";
+    if (cf->args->nelts == 3) {
+        std::string_view value;
+        if (!take_parameter(words(cf)[2], "prefix", value)) {
+            return refuse(cf, words(cf)[2], "the only parameter is prefix=TEXT");
+        }
+        options.redis.prefix = value;
+    }
+    return NGX_CONF_OK;
+}
+
+char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
+    Options& options = *static_cast<MainConf*>(conf)->options;
+    StaticEngine engine;
+    engine.url = view(words(cf)[1]);
+    for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
+        const ngx_str_t& word = words(cf)[i];
+        std::string_view value;
+        if (take_parameter(word, "model", value)) {
+            if (!split_models(value, engine.models)) {
+                return refuse(cf, word, "model= expects names of 1 to 255 bytes, divided by commas");
+            }
+        } else if (take_parameter(word, "id", value)) {
+            if (value.empty() || value.size() > 127) {
+                return refuse(cf, word, "id= expects 1 to 127 bytes");
+            }
+            engine.id = value;
+        } else if (take_parameter(word, "max_running", value)) {
+            if (!parse_integer(value, engine.max_running) || engine.max_running == 0 ||
+                engine.max_running > 1'000'000) {
+                return refuse(cf, word, "max_running= expects a number in 1..1000000");
+            }
+        } else if (take_parameter(word, "org", value)) {
+            if (value.size() > 127) {
+                return refuse(cf, word, "org= expects at most 127 bytes");
+            }
+            engine.org = value;
+        } else if (take_parameter(word, "key", value)) {
+            if (value.starts_with("file:")) {
+                if (read_key_file(cf, value, engine.key) != NGX_CONF_OK) {
+                    return kError;
+                }
+            } else {
+                engine.key = value;
+            }
+        } else if (view(word) == "backup") {
+            engine.backup = true;
+        } else {
+            return refuse(cf, word, "allowed parameters: model=, id=, max_running=, org=, key=, backup");
+        }
+    }
+    if (engine.models.empty()) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"llm_engine\": model= is missing for \"%V\"",
+                           &words(cf)[1]);
+        return kError;
+    }
+    if (resolve_engine(cf, engine) != NGX_CONF_OK) {
+        return kError;
+    }
+    for (const StaticEngine& other : options.engines) {
+        if (other.id == engine.id) {
+            ngx_conf_log_error(
+                NGX_LOG_EMERG, cf, 0,
+                "\"llm_engine\": duplicate id \"%s\"; give each its own id=", engine.id.c_str());
+            return kError;
+        }
+    }
+    options.engines.push_back(std::move(engine));
+    return NGX_CONF_OK;
+}
+
+char* add_engine_key(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
+    Options& options = *static_cast<MainConf*>(conf)->options;
+    EngineKey key;
+    key.glob = view(words(cf)[1]);
+    if (!view(words(cf)[2]).starts_with("file:")) {
+        return refuse(cf, words(cf)[2], "expected file:PATH");
+    }
+    if (read_key_file(cf, view(words(cf)[2]), key.key) != NGX_CONF_OK) {
+        return kError;
+    }
+    options.engine_keys.push_back(std::move(key));
+    return NGX_CONF_OK;
+}
+
+}  // namespace llm::nginx
