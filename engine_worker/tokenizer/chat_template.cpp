@@ -1,0 +1,139 @@
+#include "engine_worker/tokenizer/chat_template.hpp"
+
+#include <fstream>
+#include <sstream>
+
+#include "engine_worker/tokenizer/jinja/interpreter.hpp"
+#include "engine_worker/tokenizer/jinja/parser.hpp"
+#include "engine_worker/tokenizer/unicode.hpp"
+
+namespace llm::engine {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr size_t kMaxSource = 1 << 20;
+
+// For directories without a template. https://github.com/openai/openai-python (chatml.md) describes the form.
+constexpr const char* kChatMl =
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+class JinjaTemplate final : public ChatTemplate {
+  public:
+    explicit JinjaTemplate(std::string_view source) : block_(jinja::parse_template(source)) {}
+
+    std::string render(const Context& context) const override {
+        try {
+            return render_values(context);
+        } catch (const jinja::ValueError& error) {  // from the conversion of the request
+            throw TemplateError(error.what());
+        }
+    }
+
+  private:
+    std::string render_values(const Context& context) const {
+        jinja::Dict variables;
+        size_t bytes = 0;
+        auto set = [&](const char* name, const ordered_json& value) {
+            bytes += size_of(value);
+            variables.set(jinja::Value(name), jinja::Value::from_json(value));
+        };
+        set("messages", context.messages);
+        set("tools", context.tools);
+        variables.set(jinja::Value("documents"), jinja::Value());
+        set("add_generation_prompt", context.add_generation_prompt);
+        set("bos_token", context.bos_token);
+        set("eos_token", context.eos_token);
+        if (context.extra.is_object())
+            for (const auto& [name, value] : context.extra.items())
+                set(name.c_str(), value);
+        // A long conversation may be long, whatever the template does with it.
+        jinja::Limits limits;
+        limits.output += 2 * bytes;
+        limits.memory += 32 * bytes;
+        limits.steps += bytes;
+        return jinja::Interpreter(limits, variables, context.now).run(block_);
+    }
+
+    // Bytes of text in `value`. Its depth is checked by from_json() only afterwards, hence no recursion.
+    static size_t size_of(const ordered_json& value) {
+        size_t bytes = 0;
+        std::vector<const ordered_json*> left{&value};
+        while (!left.empty()) {
+            const ordered_json& one = *left.back();
+            left.pop_back();
+            bytes += one.is_string() ? one.get_ref<const std::string&>().size() : 8;
+            if (one.is_structured())
+                for (const auto& item : one)
+                    left.push_back(&item);
+        }
+        return bytes;
+    }
+
+    jinja::Block block_;
+};
+
+std::optional<std::string> read_file(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    std::ostringstream text;
+    if (!in || !(text << in.rdbuf()))
+        return std::nullopt;
+    return std::move(text).str();
+}
+
+// `chat_template` of tokenizer_config.json; nullopt when it has none.
+std::optional<std::string> configured(const std::string& path) {
+    const std::optional<std::string> text = read_file(path);
+    if (!text)
+        return std::nullopt;
+    const ordered_json config = ordered_json::parse(*text, nullptr, /*allow_exceptions=*/false);
+    if (!config.is_object())
+        throw std::runtime_error(path + ": not a JSON object");
+    const auto at = config.find("chat_template");
+    if (at == config.end() || at->is_null())
+        return std::nullopt;
+    if (at->is_string())
+        return at->get<std::string>();
+    if (at->is_array())
+        for (const auto& entry : *at)
+            if (entry.is_object() && entry.value("name", ordered_json()) == "default" &&
+                entry.contains("template") && entry["template"].is_string())
+                return entry["template"].get<std::string>();
+    throw std::runtime_error(path + ": chat_template: must be a string or a list with one named \"default\"");
+}
+
+std::unique_ptr<ChatTemplate> parse_from(const std::string& path, std::string_view source) {
+    try {
+        return ChatTemplate::parse(source);
+    } catch (const std::runtime_error& error) {
+        throw std::runtime_error(path + ": " + error.what());
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<ChatTemplate> ChatTemplate::parse(std::string_view source) {
+    if (source.size() > kMaxSource)
+        throw std::runtime_error("chat template: larger than 1 MiB");
+    if (!unicode::is_valid_utf8(source))
+        throw std::runtime_error("chat template: not valid UTF-8");
+    try {
+        return std::make_unique<JinjaTemplate>(source);
+    } catch (const std::runtime_error& error) {
+        throw std::runtime_error(std::string("chat template, ") + error.what());
+    }
+}
+
+std::unique_ptr<ChatTemplate> ChatTemplate::load(const std::string& dir) {
+    const std::string own = dir + "/chat_template.jinja", config = dir + "/tokenizer_config.json";
+    if (const auto text = read_file(own))
+        return parse_from(own, *text);
+    if (const auto text = configured(config))
+        return parse_from(config, *text);
+    return parse(kChatMl);
+}
+
+}  // namespace llm::engine
