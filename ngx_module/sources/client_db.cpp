@@ -12,6 +12,10 @@ namespace {
 
 constexpr const char* kChannel = "llm_users";
 
+// With `refresh` alone a server that has vanished without a word would go unnoticed for that long, and
+// unknown tokens would be called wrong.
+constexpr ngx_msec_t kHeartbeatMs = 2'000;
+
 // More changed rows at once than this are cheaper to get by reading the table.
 constexpr size_t kMaxChanged = 2'000;
 constexpr size_t kChangesPerRun = 64;
@@ -37,10 +41,12 @@ ClientDb::ClientDb(const PgEndpoint& endpoint, uint64_t refresh_ms, const Hooks&
               db->proceed();
           },
           this),
+      heartbeat_([](void* self) { static_cast<ClientDb*>(self)->ask(); }, this),
       apply_([](void* self) { static_cast<ClientDb*>(self)->work_off_changes(); }, this) {}
 
 void ClientDb::stop() {
     refresh_.stop();
+    heartbeat_.stop();
     apply_.cancel();
     client_.stop();
     sink_.abandon();
@@ -52,6 +58,7 @@ void ClientDb::on_ready() {
 
 void ClientDb::on_lost() {
     refresh_.stop();
+    heartbeat_.stop();
     session_ready_ = false;
     changed_.clear();  // a whole load follows the next connect
     sink_.abandon();
@@ -62,6 +69,7 @@ void ClientDb::prepare_session(size_t step) {
     if (step == kSession.size()) {
         session_ready_ = true;
         load_wanted_ = true;
+        heartbeat_.start(kHeartbeatMs);
         proceed();
         return;
     }
@@ -88,6 +96,22 @@ void ClientDb::proceed() {
     } else if (!changed_.empty() && to_change_.empty() && to_remove_.empty()) {
         read_changed();
     }
+}
+
+// Asks whether anybody is there, unless an answer is being waited for anyway.
+void ClientDb::ask() {
+    heartbeat_.start(kHeartbeatMs);
+    if (!client_.ready() || leaving()) {
+        return;
+    }
+    client_.query(
+        "SELECT 1", {}, [](const PGresult&) {},
+        [this](const PGresult*, const std::string& error) {
+            if (error.empty() && loaded_) {
+                sink_.source_state(true);
+            }
+            proceed();
+        });
 }
 
 // The table may have changed its shape since the last time.
@@ -136,12 +160,14 @@ void ClientDb::on_row(const PGresult& row) {
 
 void ClientDb::on_loaded(const std::string& error) {
     if (error.empty()) {
+        loaded_ = true;
         complaint_.reset();
         sink_.commit();
         to_change_.clear();  // older than what has just been read
         to_remove_.clear();
         sink_.source_state(true);
     } else {
+        loaded_ = false;
         complain("reading users", error);
         sink_.abandon();
         sink_.source_state(false);

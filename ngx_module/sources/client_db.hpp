@@ -27,9 +27,11 @@ class ClientDb : private PgClient::Listener {
   private:
     void on_ready() override;
     void on_lost() override;
+    void on_late() override { sink_.source_state(false); }
     void on_notify(std::string_view channel, std::string_view payload) override;
 
     void prepare_session(size_t step);
+    void ask();
     void discover();
     void load();
     void on_row(const PGresult& row);
@@ -46,11 +48,13 @@ class ClientDb : private PgClient::Listener {
     ClientSink sink_;
     ngx_msec_t refresh_ms_;
     Timer refresh_;
+    Timer heartbeat_;
     UsersQuery users_;
     uint64_t position_ = 0;  // of the row within its answer
 
     bool session_ready_ = false;
     bool load_wanted_ = false;
+    bool loaded_ = false;  // the last attempt to read the table succeeded
     ngx_msec_t load_began_ = 0;
     ngx_msec_t loaded_at_ = 0;
     ngx_msec_t load_took_ = 0;

@@ -9,8 +9,9 @@ constexpr uint32_t kFirstDelayMs = 200;
 constexpr uint32_t kLongestDelayMs = 2'000;
 constexpr ngx_msec_t kResolveDeadlineMs = 6'000;
 constexpr ngx_msec_t kConnectDeadlineMs = 5'000;
-constexpr ngx_msec_t kSilenceMs =
-    15'000;  // a statement that brings nothing for this long has lost its server
+// A statement that brings nothing for so long is late; and has lost its server.
+constexpr ngx_msec_t kLateMs = 3'000;
+constexpr ngx_msec_t kSilenceMs = 15'000;
 
 // About 4 µs each (libpq, validation, SHA-256, table): 1–2 ms between two looks at the other connections.
 constexpr int kRowsPerRun = 256;
@@ -230,8 +231,8 @@ void PgClient::query(const std::string& sql, const std::vector<std::string>& par
     query_error_.clear();
     last_.reset();
     state_ = State::asking;
-    progress_ = false;
-    timer_.start(kSilenceMs);
+    heard_at_ = ngx_current_msec;
+    timer_.start(kLateMs);
     flush();
 }
 
@@ -279,7 +280,7 @@ void PgClient::pump() {
             fail(one_line(PQerrorMessage(connection_.get())));
             return;
         }
-        progress_ = true;
+        heard_at_ = ngx_current_msec;
     }
     const bool finished = take_results();
     if (incarnation_ != incarnation) {
@@ -361,10 +362,13 @@ void PgClient::on_timer() {
             attempt();
             return;
         case State::asking:
-            if (std::exchange(progress_, false)) {
-                timer_.start(kSilenceMs);
-            } else {
+            if (ngx_current_msec - heard_at_ >= kSilenceMs) {
                 fail("no answer within 15 s");
+                return;
+            }
+            timer_.start(kLateMs);
+            if (ngx_current_msec - heard_at_ >= kLateMs) {
+                listener_.on_late();
             }
             return;
         case State::resolving:
@@ -404,6 +408,9 @@ bool PgClient::watch(bool read, bool write) {
     if (fd < 0) {
         return false;
     }
+    if (watched_ != nullptr && watched_->fd != fd) {
+        unwatch();
+    }
     if (watched_ == nullptr) {
         watched_ = ngx_get_connection(fd, ngx_cycle->log);
         if (watched_ == nullptr) {
@@ -428,15 +435,18 @@ bool PgClient::watch(bool read, bool write) {
     return set(watched_->read, NGX_READ_EVENT, read) && set(watched_->write, NGX_WRITE_EVENT, write);
 }
 
-// As ngx_close_connection(), but the descriptor stays open: it is libpq's.
+// As ngx_close_connection(), but the descriptor stays open: it is libpq's. When libpq has closed it (it does
+// so as soon as the connection breaks) the kernel has taken it out of epoll already.
 void PgClient::unwatch() {
     if (watched_ == nullptr) {
         return;
     }
+    const bool closed = PQsocket(connection_.get()) != watched_->fd;
     ngx_connection_t* connection = std::exchange(watched_, nullptr);
     for (ngx_event_t* event : {connection->read, connection->write}) {
         if (event->active) {
-            ngx_del_event(event, event->write ? NGX_WRITE_EVENT : NGX_READ_EVENT, 0);
+            ngx_del_event(event, event->write ? NGX_WRITE_EVENT : NGX_READ_EVENT,
+                          closed ? NGX_CLOSE_EVENT : 0);
         }
         if (event->posted) {
             ngx_delete_posted_event(event);

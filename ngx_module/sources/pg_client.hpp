@@ -40,6 +40,9 @@ class PgClient {
         virtual void on_ready() = 0;
         // It was ready and is no more, or could not be reached at all. A statement under way is forgotten.
         virtual void on_lost() = 0;
+        // The server has said nothing for 3 s although it was asked. It may still answer; after 15 s we give
+        // up.
+        virtual void on_late() = 0;
         virtual void on_notify(std::string_view channel, std::string_view payload) = 0;
     };
     // A row of the answer, valid during the call; its column descriptions too. Must not touch the client.
@@ -104,7 +107,7 @@ class PgClient {
     OnEnd on_end_;
     std::string query_error_;
     std::unique_ptr<PGresult, FreeResult> last_;
-    bool progress_ = false;  // something arrived since the last look
+    ngx_msec_t heard_at_ = 0;  // when something arrived last, or the statement was sent
 
     Timer timer_;
     Continuation more_;
