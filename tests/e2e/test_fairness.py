@@ -13,12 +13,11 @@ ANSWERS = 440
 
 @pytest.fixture
 def sim(redis_server, llm_engine, gateway):
-    """Factory: a gateway with these users before one simulated engine of four seats; returns (gateway, model)."""
+    """Factory: a gateway with these users before one simulated engine of four seats; returns the gateway."""
     def make(users, http=""):
-        llm_engine(redis=redis_server.url, backend="sim", arguments=["--max-running", "4"])
+        llm_engine(redis=redis_server.url, sim=True, arguments=["--max-running", "4"])
         gate = gateway(users=users, http=f"llm_redis {redis_server.url}; {http}")
-        gate.wait_ready(60)
-        return gate, gate.client.get("/v1/models", token=users[0]["token"]).json()["data"][0]["id"]
+        return gate.wait_ready(60)
 
     return make
 
@@ -33,16 +32,16 @@ def shares(answers):
 
 
 def test_weights_one_to_three(sim):
-    gate, model = sim([user("one", priority=1, threshold=100), user("three", priority=3, threshold=100)])
-    body = chat_body(model, max_tokens=16, ignore_eos=True)
+    gate = sim([user("one", priority=1, threshold=100), user("three", priority=3, threshold=100)])
+    body = chat_body("sim", max_tokens=16)
     got = shares(saturate(gate.port, {"one": body, "three": body}, outstanding=24, answers=ANSWERS, settled=16))
     assert abs(got["one"] - 0.25) <= 0.03, got
 
 
 def test_longer_answers_do_not_get_more(sim):
     """Equal weights, answers of 8 and 32 tokens: the shares of tokens are equal, so the numbers of requests are not."""
-    gate, model = sim([user("short", priority=2, threshold=100), user("long", priority=2, threshold=100)])
-    bodies = {"short": chat_body(model, "x", max_tokens=8, ignore_eos=True), "long": chat_body(model, "x", max_tokens=32, ignore_eos=True)}
+    gate = sim([user("short", priority=2, threshold=100), user("long", priority=2, threshold=100)])
+    bodies = {"short": chat_body("sim", "x", max_tokens=8), "long": chat_body("sim", "x", max_tokens=32)}
     answers = saturate(gate.port, bodies, outstanding=24, answers=ANSWERS, settled=16)
     cost = collections.Counter()
     for answer in answers:

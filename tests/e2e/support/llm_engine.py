@@ -8,16 +8,20 @@ from .process import Process
 
 
 class LlmEngine:
-    def __init__(self, directory, *, redis=None, backend=None, arguments=()):
+    """`sim`: a simulated model called "sim", a millisecond per step, instead of the demo model on the CPU."""
+
+    def __init__(self, directory, *, redis=None, sim=False, arguments=()):
         directory.mkdir(parents=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "engine.log"
-        self._argv = [ENGINE, "--model", DEMO_MODEL, "--listen", f"127.0.0.1:{self.port}"]
+        self._argv = [ENGINE, "--listen", f"127.0.0.1:{self.port}"]
+        if sim:
+            self._argv += ["--backend", "sim", "--model", "sim", "--sim", "base=1,sequence=0,context=0,prefill=0.001"]
+        else:
+            self._argv += ["--model", DEMO_MODEL]
         if redis:
             self._argv += ["--redis", redis]
-        if backend:
-            self._argv += ["--backend", backend]
         self._argv += arguments
         self._process = None
 
