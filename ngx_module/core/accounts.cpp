@@ -192,6 +192,7 @@ void set_rights(Core& c, Account& a, const ClientView& client) {
             f = next_flow;
         }
     }
+    run_account(c, static_cast<uint32_t>(&a - c.accounts));
 }
 
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain) {
@@ -291,6 +292,20 @@ bool update_hold(Core& c, uint32_t account) {
         }
     }
     return rejoined;
+}
+
+void refresh_hold(Core& c, uint32_t account) {
+    if (update_hold(c, account)) {
+        run_account(c, account);
+    }
+}
+
+void tighten_hold(Core& c, uint32_t account) {
+    Account& a = c.accounts[account];
+    if ((a.max_running != 0 && a.running >= a.max_running) ||
+        (a.tokens_per_minute != 0 && window_tokens(c, a) >= a.tokens_per_minute)) {
+        update_hold(c, account);
+    }
 }
 
 }  // namespace llm::core

@@ -17,6 +17,7 @@ void open_breaker(Core& c, Engine& e, uint32_t random) {
         c.now + pause / 2 + static_cast<int64_t>(static_cast<uint64_t>(pause / 2) * random >> 32);
     e.breaker = Breaker::open;
     e.backoff = e.backoff < kMaxBackoff ? e.backoff + 1 : e.backoff;
+    run_models_of(c, static_cast<uint32_t>(&e - c.engines));
 }
 
 }  // namespace

@@ -415,9 +415,7 @@ void refresh_account(Core& c, uint32_t account, int64_t wall_s) {
     ClientView view;
     if (lookup_row_locked(c, a.hash, view) && view_is_valid(view, wall_s)) {
         set_rights(c, a, view);
-        if (a.waiting != 0 && update_hold(c, account)) {
-            run_account(c, account);
-        }
+        refresh_hold(c, account);
         return;
     }
     a.revoked = 1;

@@ -158,6 +158,10 @@ inline bool held_back(const Account& a) {
 }
 // Brings held_running/held_tokens up to date; flows leave or rejoin their queues. True when some rejoined.
 bool update_hold(Core& c, uint32_t account);
+// The same, and runs the dispatcher for flows that rejoined.
+void refresh_hold(Core& c, uint32_t account);
+// Within a run: may only hold back. Letting go is left to the next refresh_hold().
+void tighten_hold(Core& c, uint32_t account);
 
 // ---- models.cpp
 // ---------------------------------------------------------------------------------------------
@@ -245,6 +249,8 @@ void take_lease(Core& c, Request& r, uint32_t engine);
 void run_engine(Core& c, uint32_t engine);
 void run_pool(Core& c, uint32_t pool);
 void run_account(Core& c, uint32_t account);  // its flows have become eligible
+// The engine can no longer be used: others (backups) may have to serve what waits for its models.
+void run_models_of(Core& c, uint32_t engine);
 void run_all(Core& c);
 // After drop_lease(): lets others use what became free (the engine's place, the client's max_running).
 void after_release(Core& c, uint32_t account, uint32_t engine);

@@ -315,7 +315,7 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
     c.domains[domain_of(c, p)].since_aged++;
     c.header.counters.grants++;
     count_dispatch(c, p);
-    update_hold(c, r.account);
+    tighten_hold(c, r.account);
 }
 
 void run_engine(Core& c, uint32_t engine) {
@@ -356,6 +356,15 @@ void run_pool(Core& c, uint32_t pool) {
     });
 }
 
+void run_models_of(Core& c, uint32_t engine) {
+    const Engine& e = c.engines[engine];
+    for (uint32_t m = 0; m < e.model_count && c.header.queued != 0; ++m) {
+        for (uint32_t i = c.models[e.models[m]].pools_head; i != kNone; i = c.pools[i].next) {
+            run_pool(c, i);
+        }
+    }
+}
+
 void run_account(Core& c, uint32_t account) {
     Account& a = c.accounts[account];
     for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
@@ -391,9 +400,7 @@ void run_all(Core& c) {
 }
 
 void after_release(Core& c, uint32_t account, uint32_t engine) {
-    if (update_hold(c, account)) {
-        run_account(c, account);
-    }
+    refresh_hold(c, account);
     if (engine != kNone) {
         free_engine_if_idle(c, engine);
         if (c.engines[engine].used != 0 && c.header.queued != 0) {

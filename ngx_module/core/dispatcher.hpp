@@ -100,7 +100,7 @@ struct RequestArgs {
     bool stream = false;
     bool observe = false;      // llm_observe: refuse and queue nothing, say what would have been
     bool exceeds = false;      // llm_compat aristote: scope `queue`, refused when depth *exceeds* threshold
-    uint32_t process = kNone;  // the owner's slot; kNone (no slot was free): granted at once or refused
+    uint32_t process = kNone;  // the owner's slot; kNone (no slot was free): queue_full
     uint64_t cookie = 0;       // given back with every event
     int64_t queue_timeout_us =
         60'000'000;       // for display and ordering; the owner's own timer calls time_out()

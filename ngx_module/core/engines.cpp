@@ -334,7 +334,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
         refresh_domains(c);
         run_all(c);
     } else if (c.header.queued != 0) {
-        run_engine(c, i);
+        run_models_of(c, i);
     }
     return result;
 }
@@ -400,9 +400,7 @@ bool drain_engine(const ZoneLock& lock, std::string_view id, bool drain, int64_t
         return false;
     }
     c.engines[i].drained = drain ? 1 : 0;
-    if (!drain) {
-        run_engine(c, i);
-    }
+    run_models_of(c, i);
     return true;
 }
 

@@ -169,7 +169,7 @@ void charge(const ZoneLock& lock, Ticket ticket, uint32_t completion_tokens, boo
     }
     r.last_token_us = now_us;
     charge_output(c, r, completion_tokens);
-    update_hold(c, r.account);
+    refresh_hold(c, r.account);
 }
 
 void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes) {

@@ -146,9 +146,6 @@ void link_to_process(Core& c, Request& r) {
 }
 
 void unlink_from_process(Core& c, Request& r) {
-    if (r.process >= kMaxProcesses) {
-        return;
-    }
     Process& p = c.processes[r.process];
     (r.process_prev != kNone ? c.requests[r.process_prev].process_next : p.requests_head) = r.process_next;
     if (r.process_next != kNone) {
@@ -160,9 +157,6 @@ void unlink_from_process(Core& c, Request& r) {
 void put_mail(Core& c, Request& r, Mail mail) {
     take_mail(c, r);
     r.mail = mail;
-    if (r.process >= kMaxProcesses) {
-        return;
-    }
     Process& p = c.processes[r.process];
     const uint32_t i = index_of(c, r);
     r.mail_next = kNone;

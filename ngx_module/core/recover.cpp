@@ -139,7 +139,7 @@ bool is_sound(const Tables& t, const Request& r) {
         r.pool >= plan.pools || t.pools[r.pool].used == 0 || r.model >= t.header.model_count) {
         return false;
     }
-    if (r.process < kMaxProcesses ? !owner_matches(t, r) : state != RequestState::running) {
+    if (!owner_matches(t, r)) {
         return false;
     }
     return r.lease == 0 || (r.engine < plan.engines && t.engines[r.engine].used != 0);
@@ -174,9 +174,7 @@ void restore(Core& c, Request& r, uint32_t& queued) {
     r.mailed = 0;
     r.parked = 0;
     c.accounts[r.account].live++;
-    if (r.process < kMaxProcesses) {
-        link_to_process(c, r);
-    }
+    link_to_process(c, r);
     const uint32_t standing = open_standing(c, r.account, domain_of(c, c.pools[r.pool]));
     r.standing = standing;
     switch (state_of(r)) {

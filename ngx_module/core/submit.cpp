@@ -84,8 +84,7 @@ Outcome waiting_refused(Core& c, const Arrival& a) {
         }
     }
     const uint32_t most = c.header.settings.queue_size;
-    const bool full = (most != 0 && c.header.queued >= most) || a.args.process >= kMaxProcesses;
-    return full ? Outcome::rejected_queue_full : Outcome::completed;
+    return most != 0 && c.header.queued >= most ? Outcome::rejected_queue_full : Outcome::completed;
 }
 
 // Fills a free slot with the request's facts; the state is still `free`.
@@ -107,7 +106,7 @@ Request* make_request(Core& c, const Arrival& a) {
     r.seq = c.header.next_seq++;
     r.cookie = args.cookie;
     r.process = args.process;
-    r.process_epoch = args.process < kMaxProcesses ? c.processes[args.process].epoch : 0;
+    r.process_epoch = c.processes[args.process].epoch;
     r.account = a.account;
     r.standing = standing;
     r.pool = a.pool;
@@ -129,9 +128,7 @@ Request* make_request(Core& c, const Arrival& a) {
         engine = kNone;
     }
     claim_account(c, a.account);
-    if (args.process < kMaxProcesses) {
-        link_to_process(c, r);
-    }
+    link_to_process(c, r);
     return &r;
 }
 
@@ -255,7 +252,7 @@ void limits_headers(const Core& c, Arrival& a) {
 
 void decide(Core& c, Arrival& a) {
     Verdict& v = a.verdict;
-    update_hold(c, a.account);
+    refresh_hold(c, a.account);
     const bool held = held_back(c.accounts[a.account]);
     if (!held) {
         uint32_t engine = choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, a.args.random);
@@ -308,7 +305,11 @@ Verdict submit(const ZoneLock& lock, const RequestArgs& args, int64_t now_us, in
         reject(c, a, Outcome::rejected_invalid_api_key);
         return a.verdict;
     }
-    if (identify(c, a)) {
+    if (args.process >= kMaxProcesses || c.processes[args.process].used == 0) {
+        // Nobody could give its lease back if the caller died.
+        a.verdict.model = find_model_locked(c, args.model);
+        reject(c, a, Outcome::rejected_queue_full);
+    } else if (identify(c, a)) {
         decide(c, a);
     }
     limits_headers(c, a);

@@ -39,9 +39,7 @@ void release_held_accounts(Core& c) {
     for (uint32_t n = 0; n < kHeldBatch && next != kNone; ++n) {
         const uint32_t account = next;
         next = c.accounts[account].held_next;
-        if (update_hold(c, account)) {
-            run_account(c, account);
-        }
+        refresh_hold(c, account);
     }
 }
 
