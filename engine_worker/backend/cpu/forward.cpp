@@ -106,9 +106,10 @@ Forward::Forward(const CpuModel& model, const Kernels& kernels, ThreadPool& pool
                                          activation_stride(model.type, config.n_heads * config.head_dim),
                                          activation_stride(model.type, config.ffn_dim)});
     // One region, cut into rows per buffer; every buffer begins on a cache line.
-    const size_t rows[] = {dim_stride_ * 4, qkv * 4,     heads * 4,
-                           heads * 4,       gate_up * 4, static_cast<size_t>(config.head_dim) * 4,
-                           activations};
+    const size_t ffn = model.type == WeightType::kInt8 ? gate_up / 2 : 0;
+    const size_t rows[] = {dim_stride_ * 4, qkv * 4,    heads * 4,
+                           heads * 4,       ffn * 4,    static_cast<size_t>(config.head_dim) * 4,
+                           activations,     activations};
     size_t offsets[std::size(rows)];
     size_t total = 0;
     for (size_t i = 0; i < std::size(rows); i++) {
@@ -121,9 +122,10 @@ Forward::Forward(const CpuModel& model, const Kernels& kernels, ThreadPool& pool
     qkv_ = floats(1);
     query_ = floats(2);
     attended_ = floats(3);
-    gate_up_ = floats(4);
+    ffn_ = floats(4);
     rotation_ = floats(5);
     activations_ = buffers_.data() + offsets[6];
+    next_activations_ = buffers_.data() + offsets[7];
     for (int32_t worker = 0; worker < pool.size(); worker++) {
         scratch_.emplace_back(scratch_floats(config) * sizeof(float));
     }
@@ -292,18 +294,28 @@ void Forward::prepare_attended(int32_t m) {
     });
 }
 
-void Forward::prepare_swiglu(int32_t m) {
+// silu(gate) * up, as input of the next product. bf16 and f32 come out of the product ready for use; a scale
+// of int8 covers outputs of several panels, so there a pass of its own follows.
+void Forward::gate_up(const CpuLayer& layer, int32_t m) {
     const int32_t ffn = model_.config.ffn_dim;
-    const int32_t columns = model_.layers[0].gate_up.packed.n_panels * kPanel;
-    activation_stride_ = activation_stride(model_.type, ffn);
+    const size_t stride = activation_stride(model_.type, ffn);
+    if (model_.type != WeightType::kInt8) {
+        const bool bf16 = model_.type == WeightType::kBf16;
+        matmul(layer.gate_up, bf16 ? Epilogue::kSwigluBf16 : Epilogue::kSwiglu, next_activations_, stride, m);
+        std::swap(activations_, next_activations_);
+        activation_stride_ = stride;
+        return;
+    }
+    const size_t columns = static_cast<size_t>(layer.gate_up.packed.n_panels) * kPanel / 2;
+    matmul(layer.gate_up, Epilogue::kSwiglu, ffn_, columns * sizeof(float), m);
+    activation_stride_ = stride;
     const int32_t k_padded = padded_inputs(model_.type, ffn);
-    for_rows(m, 2 * ffn, [&](size_t row, float* scratch) {
-        kernels_.swiglu(gate_up_ + row * static_cast<size_t>(columns), columns / 2, scratch);
-        kernels_.prepare(model_.type, scratch, ffn, k_padded, activations_ + row * activation_stride_);
+    for_rows(m, ffn, [&](size_t row, float*) {
+        kernels_.prepare(model_.type, ffn_ + row * columns, ffn, k_padded, activations_ + row * stride);
     });
 }
 
-void Forward::matmul(const Matrix& matrix, float* y, size_t y_stride, int32_t m, bool add) {
+void Forward::matmul(const Matrix& matrix, Epilogue epilogue, void* y, size_t y_stride, int32_t m) {
     const PackedMatrix& w = matrix.packed;
     const auto panels = static_cast<int32_t>((kTaskBytes + w.panel_bytes - 1) / w.panel_bytes);
     const int32_t columns = (w.n_panels + panels - 1) / panels;
@@ -314,18 +326,19 @@ void Forward::matmul(const Matrix& matrix, float* y, size_t y_stride, int32_t m,
         MatmulArgs args;
         args.w = &w;
         args.x = {activations_ + static_cast<size_t>(row) * activation_stride_, activation_stride_};
-        args.y = y + static_cast<size_t>(row) * y_stride;
+        args.y = static_cast<std::byte*>(y) + static_cast<size_t>(row) * y_stride;
         args.y_stride = y_stride;
         args.m = std::min(kRowBlock, m - row);
         args.panel_begin = task / blocks * panels;
         args.panel_end = std::min(w.n_panels, args.panel_begin + panels);
-        args.add = add;
+        args.epilogue = epilogue;
         kernels_.matmul(args);
     });
 }
 
 const float* Forward::run(const Step& step, Profile& profile) {
     const int32_t m = step.n_tok;
+    const size_t hidden_bytes = dim_stride_ * sizeof(float);
     size_t context = 0;
     for (int32_t i = 0; i < step.n_seq; i++) {
         context += static_cast<size_t>(step.ctx_len[i]);
@@ -345,7 +358,8 @@ const float* Forward::run(const Step& step, Profile& profile) {
         }
         {
             const OpTimer timer(profile, Op::kQkv, layer.qkv.bytes());
-            matmul(layer.qkv, qkv_, static_cast<size_t>(layer.qkv.packed.n_panels) * kPanel, m, false);
+            matmul(layer.qkv, Epilogue::kStore, qkv_,
+                   static_cast<size_t>(layer.qkv.packed.n_panels) * kPanel * sizeof(float), m);
         }
         {
             const OpTimer timer(profile, Op::kRope, 0);
@@ -358,7 +372,7 @@ const float* Forward::run(const Step& step, Profile& profile) {
         {
             const OpTimer timer(profile, Op::kOut, layer.o.bytes());
             prepare_attended(m);
-            matmul(layer.o, hidden_, dim_stride_, m, true);
+            matmul(layer.o, Epilogue::kAdd, hidden_, hidden_bytes, m);
         }
         {
             const OpTimer timer(profile, Op::kNorm, 0);
@@ -366,16 +380,11 @@ const float* Forward::run(const Step& step, Profile& profile) {
         }
         {
             const OpTimer timer(profile, Op::kGateUp, layer.gate_up.bytes());
-            matmul(layer.gate_up, gate_up_, static_cast<size_t>(layer.gate_up.packed.n_panels) * kPanel, m,
-                   false);
-        }
-        {
-            const OpTimer timer(profile, Op::kSwiglu, 0);
-            prepare_swiglu(m);
+            gate_up(layer, m);
         }
         {
             const OpTimer timer(profile, Op::kDown, layer.down.bytes());
-            matmul(layer.down, hidden_, dim_stride_, m, true);
+            matmul(layer.down, Epilogue::kAdd, hidden_, hidden_bytes, m);
         }
     }
     if (step.n_logit == 0) {
@@ -393,7 +402,7 @@ const float* Forward::run(const Step& step, Profile& profile) {
     }
     auto* logits = reinterpret_cast<float*>(logits_.data());
     prepare_normed(gathered_.data(), dim_stride_, model_.norm, step.n_logit);
-    matmul(model_.lm_head, logits, logits_stride(), step.n_logit, false);
+    matmul(model_.lm_head, Epilogue::kStore, logits, logits_stride() * sizeof(float), step.n_logit);
     return logits;
 }
 

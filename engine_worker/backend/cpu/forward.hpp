@@ -19,7 +19,7 @@ struct CpuLayer {
     std::vector<float> q_norm, k_norm;       // [head_dim] or empty
     Matrix qkv;                              // q, k and v outputs one after the other
     Matrix o;
-    Matrix gate_up;  // alternating panels
+    Matrix gate_up;  // 16 outputs of gate and of up in turn
     Matrix down;
 };
 
@@ -66,8 +66,8 @@ class Forward {
     void attend(const Step& step, size_t layer_index);
     void prepare_normed(const float* x, size_t stride, const std::vector<float>& weight, int32_t m);
     void prepare_attended(int32_t m);
-    void prepare_swiglu(int32_t m);
-    void matmul(const Matrix& matrix, float* y, size_t y_stride, int32_t m, bool add);
+    void gate_up(const CpuLayer& layer, int32_t m);
+    void matmul(const Matrix& matrix, Epilogue epilogue, void* y, size_t y_stride, int32_t m);
     std::byte* cache(size_t layer, size_t part, size_t head) const;
     template <typename Function>
     void for_rows(int32_t m, int32_t width, Function&& function);
@@ -81,15 +81,16 @@ class Forward {
     bool kv_bf16_;
     Region kv_;  // [layer][keys, values][kv head][slot][head_dim_padded]
     Region buffers_;
-    float* hidden_ = nullptr;    // [max_tokens][dim_stride]
-    float* qkv_ = nullptr;       // [max_tokens][panels of qkv]
-    float* query_ = nullptr;     // [max_tokens][n_heads][head_dim_padded]
-    float* attended_ = nullptr;  // same
-    float* gate_up_ = nullptr;   // [max_tokens][panels of gate_up]
-    float* rotation_ = nullptr;  // [max_tokens][head_dim]: cosines, then sines
-    std::byte* activations_ = nullptr;
-    size_t activation_stride_ = 0;  // of what activations_ holds now
-    std::vector<Region> scratch_;   // per worker
+    float* hidden_ = nullptr;                // [max_tokens][dim_stride]
+    float* qkv_ = nullptr;                   // [max_tokens][panels of qkv]
+    float* query_ = nullptr;                 // [max_tokens][n_heads][head_dim_padded]
+    float* attended_ = nullptr;              // same
+    float* ffn_ = nullptr;                   // [max_tokens][half the panels of gate_up], for int8 only
+    float* rotation_ = nullptr;              // [max_tokens][head_dim]: cosines, then sines
+    std::byte* activations_ = nullptr;       // input of the next product
+    std::byte* next_activations_ = nullptr;  // written by a product that still reads activations_
+    size_t activation_stride_ = 0;           // of what activations_ holds now
+    std::vector<Region> scratch_;            // per worker
     std::vector<Tile> tiles_;
     std::vector<float> gathered_;
     Region logits_;

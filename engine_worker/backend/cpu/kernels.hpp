@@ -49,17 +49,26 @@ struct Activations {
     size_t stride = 0;
 };
 
-// y[i][j] = or += sum over k of x[i][k] * w[j][k], + bias[j]; for the rows [0, m) and the panels
-// [panel_begin, panel_end). y needs room for whole panels.
+// What becomes of a sum.
+//   kStore       y[i][j] = sum
+//   kAdd         y[i][j] += sum
+//   kSwiglu      y[i][j] = silu(gate) * up, where the panels hold 16 outputs of the gate, then the 16 of `up`
+//   that
+//                belong to them; y has half as many columns
+//   kSwigluBf16  the same, y is bf16
+enum class Epilogue : uint8_t { kStore, kAdd, kSwiglu, kSwigluBf16 };
+
+// sum[i][j] = sum over k of x[i][k] * w[j][k], + bias[j]; for the rows [0, m) and the panels [panel_begin,
+// panel_end). y needs room for whole panels.
 struct MatmulArgs {
     const PackedMatrix* w = nullptr;
     Activations x;
-    float* y = nullptr;
-    size_t y_stride = 0;  // floats
+    std::byte* y = nullptr;
+    size_t y_stride = 0;  // bytes
     int32_t m = 0;
     int32_t panel_begin = 0;
     int32_t panel_end = 0;
-    bool add = false;
+    Epilogue epilogue = Epilogue::kStore;
 };
 
 // One tile of attention: up to kQueryLanes queries (of one sequence and one key/value head) against the
@@ -89,9 +98,6 @@ struct Kernels {
     void (*attention)(const AttentionArgs& args);
     // out = x / rms(x) * weight, n elements. In place allowed.
     void (*rms_norm)(const float* x, const float* weight, float eps, int32_t n, float* out);
-    // out[i] = silu(gate[i]) * up[i]; gate and up come in alternating runs of 16: g0..g15 u0..u15 g16.. ; n
-    // is a multiple of 16.
-    void (*swiglu)(const float* gate_up, int32_t n, float* out);
     void (*f32_to_bf16)(const float* x, int32_t n, uint16_t* out);  // n is a multiple of 16
     float (*max)(const float* x, int32_t n);
     // Sum of exp((x[i] - shift) * scale), in a fixed order.

@@ -41,6 +41,12 @@ inline V v_div(V x, V y) {
 inline V v_max(V x, V y) {
     return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
 }
+inline __m256 abs_half(__m256 x) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+inline V v_abs(V x) {
+    return {abs_half(x.a), abs_half(x.b)};
+}
 inline V v_fma(V x, V y, V z) {
     return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
@@ -95,6 +101,14 @@ inline void round_bf16_half(uint16_t* p, __m256 x) {
 inline void v_store_bf16(uint16_t* p, V x) {
     round_bf16_half(p, x.a);
     round_bf16_half(p + 8, x.b);
+}
+
+inline __m128i narrow_half(__m256 x) {
+    const __m256i whole = _mm256_cvtps_epi32(x);
+    return _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+}
+inline void v_store_int8(int8_t* p, V x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(narrow_half(x.a), narrow_half(x.b)));
 }
 
 inline I load_256(const std::byte* p) {
@@ -170,7 +184,7 @@ constexpr int kMixQueries = 1;
 
 }  // namespace
 
-const Kernels kKernelsAvx2 = {"avx2", matmul,      prepare, attention, rms_norm,
-                              swiglu, f32_to_bf16, max_of,  sum_exp,   exp_all};
+const Kernels kKernelsAvx2 = {"avx2",      matmul, prepare, attention, rms_norm,
+                              f32_to_bf16, max_of, sum_exp, exp_all};
 
 }  // namespace llm::engine

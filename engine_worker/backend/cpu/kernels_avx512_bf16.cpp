@@ -39,7 +39,7 @@ constexpr int kTileRowsInt8 = 6;
 
 }  // namespace
 
-const Kernels kKernelsAvx512Bf16 = {"avx512_bf16", matmul,      prepare, attention, rms_norm,
-                                    swiglu,        f32_to_bf16, max_of,  sum_exp,   exp_all};
+const Kernels kKernelsAvx512Bf16 = {"avx512_bf16", matmul, prepare, attention, rms_norm,
+                                    f32_to_bf16,   max_of, sum_exp, exp_all};
 
 }  // namespace llm::engine

@@ -53,6 +53,9 @@ inline V v_div(const V& a, const V& b) {
 inline V v_max(const V& a, const V& b) {
     return v_map([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
+inline V v_abs(const V& a) {
+    return v_map([&](int i) { return __builtin_fabsf(a.lane[i]); });
+}
 // a * b + c; fused where the machine can, always the same way within one table of kernels.
 inline V v_fma(const V& a, const V& b, const V& c) {
     return v_map([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -104,6 +107,13 @@ inline void v_store_bf16(uint16_t* p, const V& a) {
         const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
         p[i] =
             static_cast<uint16_t>(nan ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    }
+}
+
+// Of whole numbers in [-127, 127].
+inline void v_store_int8(int8_t* p, const V& a) {
+    for (int i = 0; i < 16; i++) {
+        p[i] = static_cast<int8_t>(a.lane[i]);
     }
 }
 
@@ -181,7 +191,7 @@ constexpr int kMixQueries = 1;
 
 }  // namespace
 
-const Kernels kKernelsGeneric = {"generic", matmul,      prepare, attention, rms_norm,
-                                 swiglu,    f32_to_bf16, max_of,  sum_exp,   exp_all};
+const Kernels kKernelsGeneric = {"generic",   matmul, prepare, attention, rms_norm,
+                                 f32_to_bf16, max_of, sum_exp, exp_all};
 
 }  // namespace llm::engine

@@ -5,8 +5,8 @@
 namespace llm::engine {
 
 std::string Profile::table(double floor) const {
-    static constexpr const char* kNames[] = {"embed",   "norm",   "qkv",  "rope",    "attention", "out",
-                                             "gate_up", "swiglu", "down", "lm_head", "sample"};
+    static constexpr const char* kNames[] = {"embed", "norm",    "qkv",  "rope",    "attention",
+                                             "out",   "gate_up", "down", "lm_head", "sample"};
     static_assert(std::size(kNames) == static_cast<size_t>(Op::kCount));
     double seconds = 0;
     uint64_t bytes = 0;

@@ -18,7 +18,6 @@ enum class Op : uint8_t {
     kAttention,
     kOut,
     kGateUp,
-    kSwiglu,
     kDown,
     kHead,
     kSample,
