@@ -86,9 +86,11 @@ def test_right_values_pass(nginx, block, text):
 
 
 def test_start_says_what_the_zone_holds(nginx):
-    status, output = nginx(start=False, zone="16m").test_conf()
+    gate = nginx(start=False, zone="16m")
+    status, output = gate.test_conf()
     assert status == 0
-    assert re.search(r"\d+ clients.*\d+ requests", output), output
+    # nginx -t logs where the configuration says, once it has read it
+    assert re.search(r"\d+ clients.*\d+ requests", output + gate.error_log()), output
 
 
 def test_sample_nginx_conf_passes(nginx, tmp_path):

@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from support.client import chat_body
-from support.load import saturate, tokens_of
+from support.load import saturate, usage_of
 from support.users import user
 
 ANSWERS = 440
@@ -27,7 +27,8 @@ def shares(answers):
     tokens = collections.Counter()
     for answer in answers:
         assert answer.status == 200, answer.body
-        tokens[answer.token] += sum(tokens_of(answer))
+        prompt, _, completion = usage_of(answer)
+        tokens[answer.token] += prompt + completion
     return {token: count / sum(tokens.values()) for token, count in tokens.items()}
 
 
@@ -46,6 +47,6 @@ def test_longer_answers_do_not_get_more(sim):
     cost = collections.Counter()
     for answer in answers:
         assert answer.status == 200, answer.body
-        prompt, completion = tokens_of(answer)
-        cost[answer.token] += prompt + 2 * completion  # as the scheduler charges
+        prompt, cached, completion = usage_of(answer)
+        cost[answer.token] += prompt - cached + 0.1 * cached + 2 * completion  # as the scheduler charges
     assert abs(cost["short"] / sum(cost.values()) - 0.5) <= 0.03, cost

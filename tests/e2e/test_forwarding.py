@@ -154,7 +154,7 @@ def test_engine_status_without_body(fake_engine, gateway):
 
 
 def test_multipart_model_field(fake_engine, gateway):
-    engine = fake_engine()
+    engine = fake_engine(script=lambda exchange: exchange.json({"text": "a word"}))
     gate = gateway([engine])
     body = (b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
             + bytes(range(256)) * 4 + b'\r\n--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--xyz--\r\n')

@@ -142,7 +142,7 @@ def test_queue_timeout(fake_engine, gateway):
     assert int(reply.header("x-llm-queue-ms")) >= 400
     engine.open_gate()
     assert running.reply().status == 200
-    assert gate.metrics().outcomes() == {"rejected_queue_timeout": 1, "completed": 1}
+    gate.wait_outcomes({"rejected_queue_timeout": 1, "completed": 1})
 
 
 def test_client_that_leaves_the_queue(fake_engine, gateway):
@@ -159,7 +159,7 @@ def test_client_that_leaves_the_queue(fake_engine, gateway):
     assert running.reply().status == 200
     assert [pending.reply().status for pending in waiting[4:]] == [200, 200]
     assert engine.contents() == ["first", "e", "f"]
-    assert gate.metrics().outcomes() == {"completed": 3, "cancelled_queued": 4}
+    gate.wait_outcomes({"completed": 3, "cancelled_queued": 4})
 
 
 def test_client_limit_max_running(fake_engine, gateway):
@@ -223,5 +223,5 @@ def test_every_request_has_one_outcome(fake_engine, gateway):
     engine.open_gate()
     assert [pending.reply().status for pending in [*running, waiting[1]]] == [200] * 3
     assert refused == [429, 401, 400]
-    assert gate.metrics().outcomes() == {"completed": 3, "cancelled_queued": 1, "rejected_threshold": 1,
-                                         "rejected_invalid_api_key": 1, "rejected_invalid_json": 1}
+    gate.wait_outcomes({"completed": 3, "cancelled_queued": 1, "rejected_threshold": 1,
+                                         "rejected_invalid_api_key": 1, "rejected_invalid_json": 1})

@@ -121,5 +121,5 @@ def test_reloads_under_load(fake_engine, gateway):
         gate.reload()
         sent += [one.reply() for one in batch]
     assert all(reply.status == 200 and reply.complete for reply in sent)
-    assert gate.metrics().outcomes() == {"completed": 400}
+    gate.wait_outcomes({"completed": 400})
     until(lambda: not gate.old_workers(), "the old workers end")

@@ -5,7 +5,7 @@ import json
 import socket
 import time
 
-from .wire import Incomplete, Reader, peer_closed, reset, value_of
+from .wire import Incomplete, Reader, readable, reset, value_of
 
 
 @dataclasses.dataclass
@@ -99,13 +99,8 @@ class Pending:
         return Reply(self.status, self.headers, bytes(body), complete)
 
     def answered(self):
-        """Whether anything has arrived (or the connection has ended)."""
-        if peer_closed(self.socket):
-            return True
-        try:
-            return len(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)) > 0
-        except BlockingIOError:
-            return False
+        """Whether anything has arrived, or the connection has ended."""
+        return readable(self.socket)
 
     def close(self):
         self.socket.close()

@@ -49,8 +49,9 @@ def saturate(port, bodies, *, outstanding, answers, settled=0):
     return asyncio.run(run())
 
 
-def tokens_of(answer):
-    """Prompt and completion tokens of a non-streamed answer, as its engine counted them."""
+def usage_of(answer):
+    """(prompt, cached prompt, completion) tokens of a non-streamed answer, as its engine counted them."""
     body = answer.body
-    document = json.loads(body[body.index(b"{"):body.rindex(b"}") + 1])
-    return document["usage"]["prompt_tokens"], document["usage"]["completion_tokens"]
+    usage = json.loads(body[body.index(b"{"):body.rindex(b"}") + 1])["usage"]
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return usage["prompt_tokens"], cached, usage["completion_tokens"]

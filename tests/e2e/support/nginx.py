@@ -149,6 +149,10 @@ class Nginx:
     def wait_held(self, count, seconds=10):
         until(lambda: self.held() == count, lambda: f"{count} seats held, there are {self.held()}", seconds)
 
+    def wait_outcomes(self, expected, seconds=5):
+        """Waits for exactly these outcomes: a request is counted a moment after its client has seen the end."""
+        until(lambda: self.metrics().outcomes() == expected, lambda: f"{expected}, the metrics say {self.metrics().outcomes()}", seconds)
+
     def wait_ready(self, seconds=15):
         until(lambda: self.client.get("/health/readiness").status == 200, lambda: f"ready:\n{self.error_log()[-3000:]}", seconds)
         return self

@@ -1,5 +1,6 @@
 """HTTP/1.1 on a bare socket, for both ends: nothing is added, removed or repaired on the way."""
 
+import select
 import socket
 import struct
 import time
@@ -86,11 +87,14 @@ def reset(sock):
 def peer_closed(sock):
     """Whether the other side has closed or reset, without taking data from the socket."""
     try:
-        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except (BlockingIOError, InterruptedError):
-        return False
+        return readable(sock) and sock.recv(1, socket.MSG_PEEK) == b""
     except OSError:
         return True
+
+
+def readable(sock):
+    """Whether data or the end is there now. MSG_DONTWAIT would not do: a Python socket with a timeout waits all the same."""
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def wait_peer_closed(sock, seconds):
