@@ -47,7 +47,8 @@ TEST(ClientFile, MalformedTextNamesLineAndColumn) {
     EXPECT_TRUE(error_of("").starts_with("line 1, column 1: ")) << error_of("");
     EXPECT_TRUE(error_of("{\"users\":[\n  {\"token\":\"a\",}\n]}").starts_with("line 2, column 16: "))
         << error_of("{\"users\":[\n  {\"token\":\"a\",}\n]}");
-    EXPECT_TRUE(error_of("{\"users\":[\n\n\n").starts_with("line 3, column 1: ")) << error_of("{\"users\":[\n\n\n");
+    EXPECT_TRUE(error_of("{\"users\":[\n\n\n").starts_with("line 3, column 1: "))
+        << error_of("{\"users\":[\n\n\n");
     EXPECT_TRUE(error_of("{\"users\":[]}\n x").starts_with("line 2, column 2: "))
         << error_of("{\"users\":[]}\n x");
 }
@@ -62,8 +63,9 @@ TEST(ClientFile, WrongShapeIsAnError) {
 }
 
 TEST(ClientFile, ErrorsDoNotRepeatWhatWasRead) {
-    for (const char* text : {"{\"users\":[{\"token\":\"sk-secret\n\"}]}", "{\"users\":[{\"token\":\"sk-secret\\x\"}]}",
-                             "{\"users\":[{\"token\":\"sk-secret\xff\"}]}"}) {
+    for (const char* text :
+         {"{\"users\":[{\"token\":\"sk-secret\n\"}]}", "{\"users\":[{\"token\":\"sk-secret\\x\"}]}",
+          "{\"users\":[{\"token\":\"sk-secret\xff\"}]}"}) {
         const std::string error = error_of(text);
         EXPECT_FALSE(error.empty());
         EXPECT_EQ(error.find("sk-"), std::string::npos) << error;
@@ -71,17 +73,18 @@ TEST(ClientFile, ErrorsDoNotRepeatWhatWasRead) {
 }
 
 TEST(ClientFile, BadRowsAreSkippedWithTheirLine) {
-    const ClientFile file = parsed("{\"users\":[\n"
-                                   "{\"token\":\"a\",\"priority\":1},\n"
-                                   "{\"token\":\"b\"},\n"
-                                   "{\"token\":\"c\",\"priority\":\"5\"},\n"
-                                   "{\"token\":7,\"priority\":5},\n"
-                                   "{\"token\":\"d\",\"token\":\"e\",\"priority\":5},\n"
-                                   "{\"token\":\"f\",\"priority\":5,\"models\":[1]},\n"
-                                   "{\"token\":\"g\",\"priority\":5,\"name\":{\"x\":1}},\n"
-                                   "{\"token\":\"a\",\"priority\":2},\n"
-                                   "{\"token\":\"h\",\"priority\":3}\n"
-                                   "]}");
+    const ClientFile file = parsed(
+        "{\"users\":[\n"
+        "{\"token\":\"a\",\"priority\":1},\n"
+        "{\"token\":\"b\"},\n"
+        "{\"token\":\"c\",\"priority\":\"5\"},\n"
+        "{\"token\":7,\"priority\":5},\n"
+        "{\"token\":\"d\",\"token\":\"e\",\"priority\":5},\n"
+        "{\"token\":\"f\",\"priority\":5,\"models\":[1]},\n"
+        "{\"token\":\"g\",\"priority\":5,\"name\":{\"x\":1}},\n"
+        "{\"token\":\"a\",\"priority\":2},\n"
+        "{\"token\":\"h\",\"priority\":3}\n"
+        "]}");
     ASSERT_EQ(file.clients.size(), 2u);
     EXPECT_EQ(file.clients[0].priority, 1);
     EXPECT_EQ(file.clients[1].token, hash_token("h"));

@@ -150,11 +150,11 @@ TEST(ClientRow, NameFallsBackAndIsCutBetweenCharacters) {
 
 TEST(ClientRow, RoutingModes) {
     RawRow row = good_row();
-    for (const auto& [text, mode] : std::map<std::string, core::RoutingMode>{
-             {"", core::RoutingMode::any},
-             {"any", core::RoutingMode::any},
-             {"private-first", core::RoutingMode::private_first},
-             {"private-only", core::RoutingMode::private_only}}) {
+    for (const auto& [text, mode] :
+         std::map<std::string, core::RoutingMode>{{"", core::RoutingMode::any},
+                                                  {"any", core::RoutingMode::any},
+                                                  {"private-first", core::RoutingMode::private_first},
+                                                  {"private-only", core::RoutingMode::private_only}}) {
         row[Column::default_routing_mode] = text;
         EXPECT_EQ(parsed(row).routing, mode);
     }
@@ -172,7 +172,8 @@ TEST(ClientRow, ModelLists) {
     EXPECT_TRUE(parse(" a , b,, ") && (list == Texts{"a", "b"}));
     EXPECT_TRUE(parse("{a,b/c:1}") && (list == Texts{"a", "b/c:1"}));
     EXPECT_TRUE(parse(R"({"a b","c\"d","e\\f","NULL"})") && (list == Texts{"a b", "c\"d", "e\\f", "NULL"}));
-    for (const char* bad : {"{", "{a", "{a,}", "{,a}", "{NULL}", "{\"a}", "{\"a\\", "{\"a\"b}", "{{a},{b}}"}) {
+    for (const char* bad :
+         {"{", "{a", "{a,}", "{,a}", "{NULL}", "{\"a}", "{\"a\\", "{\"a\"b}", "{{a},{b}}"}) {
         EXPECT_FALSE(parse(bad)) << bad;
     }
     RawRow row = good_row();
@@ -205,8 +206,9 @@ TEST(ClientRow, Times) {
         EXPECT_TRUE(parse_time(text, seconds)) << text;
         EXPECT_EQ(seconds, expected) << text;
     }
-    for (const char* bad : {"", "tomorrow", "2023-13-01", "2023-02-29", "2023-1-1", "2023-11-14T", "2023-11-14T25:00",
-                            "2023-11-14T22:13:20+", "2023-11-14T22:13:20+99", "2023-11-14T22:13:20 CET", "1e300"}) {
+    for (const char* bad :
+         {"", "tomorrow", "2023-13-01", "2023-02-29", "2023-1-1", "2023-11-14T", "2023-11-14T25:00",
+          "2023-11-14T22:13:20+", "2023-11-14T22:13:20+99", "2023-11-14T22:13:20 CET", "1e300"}) {
         int64_t seconds = 0;
         EXPECT_FALSE(parse_time(bad, seconds)) << bad;
     }
