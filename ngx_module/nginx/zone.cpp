@@ -47,6 +47,17 @@ bool make_wake_fds(SharedRoot& root, ngx_log_t* log) {
     return true;
 }
 
+// For operators: in the log at start, on the terminal with nginx -t.
+void say_what_it_holds(const ngx_shm_zone_t& shm_zone, const core::ZonePlan& plan) {
+    ngx_log_error(NGX_LOG_NOTICE, shm_zone.shm.log, 0,
+                  "llm_zone \"%V\" holds %uD clients, %uD requests, %uD engines", &shm_zone.shm.name,
+                  plan.clients, plan.requests, plan.engines);
+    if (ngx_test_config && !ngx_quiet_mode) {
+        ngx_log_stderr(0, "llm_zone \"%V\" holds %uD clients, %uD requests, %uD engines", &shm_zone.shm.name,
+                       plan.clients, plan.requests, plan.engines);
+    }
+}
+
 // Runs in the master before any worker of the cycle exists. With `old_data` the zone is live: nothing in it
 // may change, because the rest of the reload may still fail.
 ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
@@ -81,9 +92,7 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
         return NGX_ERROR;
     }
     if (old_data == nullptr) {
-        const core::ZonePlan& plan = context->zone.plan();
-        ngx_log_error(NGX_LOG_NOTICE, log, 0, "llm_zone \"%V\" holds %uD clients, %uD requests, %uD engines",
-                      &shm_zone->shm.name, plan.clients, plan.requests, plan.engines);
+        say_what_it_holds(*shm_zone, context->zone.plan());
     }
     return NGX_OK;
 }
