@@ -35,9 +35,12 @@ template <class Answer>
 Refusal make_refusal(core::Outcome reason, const Answer& answer) {
     Refusal refusal;
     refusal.code = code_of_outcome(reason);
-    refusal.retry_after_ms = answer.retry_after_ms;
-    refusal.should_retry = answer.should_retry;
-    refusal.has_limits = error_info(refusal.code).status == NGX_HTTP_TOO_MANY_REQUESTS;
+    const ngx_int_t status = error_info(refusal.code).status;
+    if (status == NGX_HTTP_TOO_MANY_REQUESTS || status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        refusal.retry_after_ms = std::max<uint32_t>(answer.retry_after_ms, 1);
+        refusal.should_retry = answer.should_retry;
+    }
+    refusal.has_limits = status == NGX_HTTP_TOO_MANY_REQUESTS;
     refusal.limit_requests = answer.limit_requests;
     refusal.remaining_requests = answer.remaining_requests;
     refusal.reset_ms = answer.reset_ms;
