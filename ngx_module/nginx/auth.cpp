@@ -98,15 +98,8 @@ void accept_anonymous(Request& request) {
     request.default_mode = core::RoutingMode::any;
 }
 
-Refusal auth_refusal(const Request& request) {
-    Refusal refusal;
-    if (request.auth == AuthState::unavailable) {
-        refusal.code = ErrorCode::auth_unavailable;
-        refusal.retry_after_ms = 1000 + random32() % 4000;
-        return refusal;
-    }
-    refusal.code = ErrorCode::invalid_api_key;
-    return refusal;
+ErrorCode auth_error(const Request& request) {
+    return request.auth == AuthState::unavailable ? ErrorCode::auth_unavailable : ErrorCode::invalid_api_key;
 }
 
 }  // namespace llm::nginx

@@ -19,7 +19,7 @@ bool another_module_vouches(const Request& request);
 // Accepts the request without a token, as the anonymous client: another module vouched for it.
 void accept_anonymous(Request& request);
 
-// The refusal that request.auth calls for (unknown, expired or missing token; database down).
-Refusal auth_refusal(const Request& request);
+// The error that request.auth stands for, when it is not ok.
+ErrorCode auth_error(const Request& request);
 
 }  // namespace llm::nginx

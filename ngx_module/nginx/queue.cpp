@@ -42,6 +42,9 @@ Refusal make_refusal(core::Outcome reason, const Answer& answer) {
     }
     refusal.has_limits = status == NGX_HTTP_TOO_MANY_REQUESTS;
     refusal.limit_requests = answer.limit_requests;
+    if (answer.limit_requests == static_cast<uint32_t>(core::kUnlimited)) {
+        refusal.limit_requests = zone().plan().requests;  // no threshold: what the queue can hold at all
+    }
     refusal.remaining_requests = answer.remaining_requests;
     refusal.reset_ms = answer.reset_ms;
     return refusal;
@@ -86,9 +89,7 @@ void refuse_suspended(Request& request, const Refusal& refusal) {
 }
 
 void refuse_suspended(Request& request, ErrorCode code) {
-    Refusal refusal;
-    refusal.code = code;
-    refuse_suspended(request, refusal);
+    refuse_suspended(request, refusal_of(code));
 }
 
 // Breaks off a request that an engine is answering.

@@ -147,7 +147,7 @@ ngx_int_t start(Request& request) {
         accept_anonymous(request);
     }
     if (request.auth != AuthState::ok) {
-        return refuse(request, auth_refusal(request));
+        return refuse(request, auth_error(request));
     }
     if (is_models_listing(r)) {
         request.stage = Stage::bypass;
@@ -209,7 +209,7 @@ ngx_int_t access_handler(ngx_http_request_t* r) {
         (r->method == NGX_HTTP_OPTIONS && request->auth == AuthState::missing)) {
         return NGX_OK;
     }
-    return refuse(*request, auth_refusal(*request));
+    return refuse(*request, auth_error(*request));
 }
 
 ngx_int_t precontent_handler(ngx_http_request_t* r) {
@@ -248,9 +248,16 @@ ngx_int_t refuse(Request& request, const Refusal& refusal) {
 }
 
 ngx_int_t refuse(Request& request, ErrorCode code) {
+    return refuse(request, refusal_of(code));
+}
+
+Refusal refusal_of(ErrorCode code) {
     Refusal refusal;
     refusal.code = code;
-    return refuse(request, refusal);
+    if (error_info(code).status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        refusal.retry_after_ms = 1000 + random32() % 4000;  // spread, so that not all come back at once
+    }
+    return refusal;
 }
 
 int64_t queue_ms(const Request& request) {

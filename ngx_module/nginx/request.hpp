@@ -141,6 +141,9 @@ int64_t queue_ms(const Request& request);
 // is none that counts: a model listing, or a location that does not dispatch.
 bool final_outcome(const Request& request, core::Outcome& outcome);
 
+// A refusal that the core has said nothing about; a 503 asks to come back in some seconds.
+Refusal refusal_of(ErrorCode code);
+
 // Something happened to a queued or running request of this worker (worker.cpp).
 void handle_event(Request& request, const core::Event& event);
 
