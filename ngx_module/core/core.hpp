@@ -65,7 +65,9 @@ inline uint32_t account_bucket(const Tables& t, const TokenHash& hash) {
 template <size_t N>
 void copy_text(char (&to)[N], std::string_view from) {
     const size_t bytes = from.size() < N ? from.size() : N - 1;
-    std::memcpy(to, from.data(), bytes);
+    if (bytes != 0) {  // memcpy from null is undefined even for nothing
+        std::memcpy(to, from.data(), bytes);
+    }
     std::memset(to + bytes, 0, N - bytes);
 }
 
