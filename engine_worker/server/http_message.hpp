@@ -23,6 +23,13 @@ struct HttpRequest {
     std::string_view header(std::string_view name) const;
 };
 
+struct HttpReply {
+    int status = 200;
+    std::string content_type = "application/json";
+    std::vector<std::pair<std::string, std::string>> headers;
+    std::string body;
+};
+
 struct HttpLimits {
     size_t max_head = 32 * 1024;  // request line and headers, bytes
     size_t max_headers = 100;

@@ -10,8 +10,9 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <ctime>
 
+#include "engine_worker/server/http_connection.hpp"
+#include "engine_worker/server/http_head.hpp"
 #include "engine_worker/server/listen_address.hpp"
 
 namespace llm::engine {
@@ -27,86 +28,7 @@ constexpr int kTurnMs = 1000;
 constexpr uint64_t kListenerTag = 1u << 30;
 constexpr uint64_t kWatchTag = 1u << 31;
 
-std::string_view reason_phrase(int status) {
-    switch (status) {
-        case 200:
-            return "OK";
-        case 202:
-            return "Accepted";
-        case 400:
-            return "Bad Request";
-        case 404:
-            return "Not Found";
-        case 405:
-            return "Method Not Allowed";
-        case 408:
-            return "Request Timeout";
-        case 413:
-            return "Content Too Large";
-        case 415:
-            return "Unsupported Media Type";
-        case 417:
-            return "Expectation Failed";
-        case 429:
-            return "Too Many Requests";
-        case 431:
-            return "Request Header Fields Too Large";
-        case 500:
-            return "Internal Server Error";
-        case 501:
-            return "Not Implemented";
-        case 503:
-            return "Service Unavailable";
-        case 505:
-            return "HTTP Version Not Supported";
-        default:
-            return "Status";
-    }
-}
-
-// RFC 9110 section 5.6.7; recomputed once a second.
-std::string_view http_date() {
-    static std::time_t of = 0;
-    static std::array<char, 64> text{};
-    const std::time_t now = std::time(nullptr);
-    if (now != of) {
-        of = now;
-        std::tm parts{};
-        gmtime_r(&now, &parts);
-        std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    }
-    return text.data();
-}
-
 }  // namespace
-
-struct HttpServer::Connection {
-    enum class State : uint8_t {
-        reading,   // between requests or receiving one
-        busy,      // the handler has the request
-        closing,   // send what is left, then close
-        lingering  // our side is closed; swallow what comes until the client closes too
-    };
-
-    Connection(int descriptor, ConnectionId name, const HttpLimits& limits)
-        : fd(descriptor), id(name), parser(limits) {}
-
-    int fd;
-    ConnectionId id;
-    State state = State::reading;
-    HttpParser parser;
-    std::string in;   // received, not parsed yet
-    std::string out;  // to be sent from `sent` on
-    size_t sent = 0;
-    bool old = false;          // the request is HTTP/1.0, which knows no chunks
-    bool raw = false;          // the answer is a stream that ends with the connection
-    bool head_only = false;    // the request was HEAD
-    bool close_after = false;  // no further request on this connection
-    bool paused = false;       // went over kHighWater
-    bool dirty = false;        // listed in dirty_
-    uint32_t interest = 0;
-    double active = 0;  // last byte in or out
-};
 
 HttpServer::HttpServer(HttpHandler& handler, const HttpServerOptions& options, std::function<double()> clock)
     : handler_(handler), options_(options), clock_(std::move(clock)), buffer_(kReadChunk, '\0') {
@@ -316,38 +238,12 @@ void HttpServer::consume(Connection& connection) {
 // ---- answering
 // ---------------------------------------------------------------------------------------------
 
-void HttpServer::send_head(Connection& connection, const HttpReply& reply, bool chunked) {
-    std::string& out = connection.out;
-    out += "HTTP/1.1 ";
-    out += std::to_string(reply.status);
-    out += ' ';
-    out += reason_phrase(reply.status);
-    out += "\r\ndate: ";
-    out += http_date();
-    out += "\r\ncontent-type: ";
-    out += reply.content_type;
-    for (const auto& [name, value] : reply.headers) {
-        out += "\r\n";
-        out += name;
-        out += ": ";
-        out += value;
-    }
-    if (chunked) {
-        out += "\r\ntransfer-encoding: chunked";
-    } else if (!connection.raw) {
-        out += "\r\ncontent-length: ";
-        out += std::to_string(reply.body.size());
-    }
-    out += connection.close_after ? "\r\nconnection: close\r\n\r\n" : "\r\n\r\n";
-}
-
 void HttpServer::reply(ConnectionId id, const HttpReply& reply) {
     Connection* connection = find(id);
     if (connection == nullptr || connection->state != Connection::State::busy) {
         return;
     }
-    connection->raw = false;
-    send_head(*connection, reply, false);
+    append_head(connection->out, reply, HeadFraming::length, connection->close_after);
     if (!connection->head_only) {
         connection->out += reply.body;
     }
@@ -361,7 +257,8 @@ void HttpServer::begin_stream(ConnectionId id, const HttpReply& head) {
     }
     connection->raw = connection->old;
     connection->close_after = connection->close_after || connection->old;
-    send_head(*connection, head, !connection->old);
+    append_head(connection->out, head, connection->raw ? HeadFraming::none : HeadFraming::chunked,
+                connection->close_after);
     touch(*connection);
 }
 

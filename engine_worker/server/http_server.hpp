@@ -20,13 +20,6 @@ namespace llm::engine {
 
 using ConnectionId = uint64_t;  // never reused
 
-struct HttpReply {
-    int status = 200;
-    std::string content_type = "application/json";
-    std::vector<std::pair<std::string, std::string>> headers;
-    std::string body;
-};
-
 class HttpHandler {
   public:
     virtual ~HttpHandler() = default;
@@ -97,7 +90,6 @@ class HttpServer {
     void receive(Connection& connection);
     void consume(Connection& connection);
     void answered(Connection& connection);
-    void send_head(Connection& connection, const HttpReply& reply, bool chunked);
     void touch(Connection& connection);
     void flush_all();
     void flush(Connection& connection);

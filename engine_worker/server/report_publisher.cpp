@@ -127,6 +127,9 @@ void ReportPublisher::run() {
     }
     if (say_goodbye_) {
         EngineReport report = snapshot_();
+        if (!publish(report)) {  // draining, if nobody heard it yet
+            return;
+        }
         report.state = EngineState::gone;
         const std::string json = write(report);
         redis_.run({{"DEL", options_.prefix + "engine:" + report.id},

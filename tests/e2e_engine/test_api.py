@@ -1,0 +1,186 @@
+"""The OpenAI API of llm-engine, over the simulated model."""
+import json
+import threading
+
+import pytest
+
+TEXT = "The quick brown fox jumps over the lazy dog. "
+
+
+def stream(engine, path="/v1/chat/completions", **fields):
+    """The events of a streamed answer; the last is "[DONE]"."""
+    body = {"model": "sim", "stream": True, **fields}
+    if "prompt" not in body:
+        body.setdefault("messages", [{"role": "user", "content": "hi"}])
+    status, headers, text = engine.request("POST", path, body)
+    assert status == 200 and headers["content-type"].startswith("text/event-stream"), text
+    events = text.decode().split("\n\n")
+    assert events.pop() == ""
+    return [event.removeprefix("data: ") if "[DONE]" in event else json.loads(event.removeprefix("data: "))
+            for event in events]
+
+
+def test_whole_answer(start_engine):
+    engine = start_engine()
+    status, headers, body = engine.chat(max_tokens=9, headers={"x-request-id": "abc"})
+    assert status == 200 and headers["x-request-id"] == "abc"
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": TEXT[:9], "refusal": None}
+    assert body["choices"][0]["finish_reason"] == "length"
+    assert body["usage"]["completion_tokens"] == 9
+
+
+def test_streamed_answer(start_engine):
+    events = stream(start_engine(), max_tokens=9, stream_options={"include_usage": True})
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-2]) == TEXT[:9]
+    assert events[-3]["choices"][0]["finish_reason"] == "length"
+    assert events[-2]["choices"] == [] and events[-2]["usage"]["completion_tokens"] == 9
+    assert events[-1] == "[DONE]"
+
+
+def test_stop_string_across_tokens(start_engine):
+    engine = start_engine()
+    body = engine.chat(max_tokens=50, stop=["brown", "zzz"])[2]
+    assert body["choices"][0]["message"]["content"] == "The quick "
+    assert body["choices"][0]["finish_reason"] == "stop"
+    events = stream(engine, max_tokens=50, stop="brown")
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1]) == "The quick "
+
+
+def test_end_of_text(start_engine):
+    engine = start_engine(sim="base=0,reply=12")
+    body = engine.chat()[2]
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["choices"][0]["message"]["content"] == TEXT[:12]
+    assert engine.chat(ignore_eos=True, max_tokens=30)[2]["usage"]["completion_tokens"] == 30
+    assert engine.chat(min_tokens=20, max_tokens=30)[2]["usage"]["completion_tokens"] == 21
+
+
+def test_completions_prompts_and_choices(start_engine):
+    engine = start_engine()
+    body = engine.request("POST", "/v1/completions",
+                          {"model": "sim", "prompt": ["a", "bc"], "n": 2, "max_tokens": 3, "echo": True})[2]
+    assert [c["text"] for c in body["choices"]] == ["aThe", "aThe", "bcThe", "bcThe"]
+    assert body["usage"]["prompt_tokens"] == 3 and body["usage"]["completion_tokens"] == 12
+    default = engine.request("POST", "/v1/completions", {"model": "sim", "prompt": [1, 2]})[2]
+    assert default["usage"]["completion_tokens"] == 16
+
+
+def test_prefix_cache_is_reported_and_salted(start_engine):
+    engine = start_engine()
+    cached = []
+    for client in ["a", "a", "b"]:
+        usage = engine.chat("x" * 200, max_tokens=1, headers={"x-llm-client": client})[2]["usage"]
+        cached.append(usage["prompt_tokens_details"]["cached_tokens"])
+    assert cached[0] == 0 and cached[1] >= 200 and cached[2] == 0
+
+
+def test_models_and_health(start_engine):
+    engine = start_engine("--served-model-name", "org/sim,sim")
+    assert [m["id"] for m in engine.request("GET", "/v1/models")[2]["data"]] == ["org/sim", "sim"]
+    assert engine.request("GET", "/v1/models/org%2Fsim")[2]["id"] == "org/sim"
+    assert engine.request("GET", "/v1/models/other")[0] == 404
+    assert engine.request("GET", "/health")[0] == engine.request("GET", "/ready")[0] == 200
+
+
+def test_tokenize_and_back(start_engine):
+    engine = start_engine()
+    body = engine.request("POST", "/tokenize", {"prompt": "h\u00e9"})[2]
+    assert body["tokens"] == [104, 195, 169] and body["count"] == 3
+    assert engine.request("POST", "/detokenize", {"tokens": body["tokens"]})[2] == {"prompt": "h\u00e9"}
+    chat = engine.request("POST", "/tokenize", {"messages": [{"role": "user", "content": "x"}]})[2]
+    assert chat["count"] == engine.chat("x", max_tokens=1)[2]["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("fields, status, param, code", [
+    ({"model": "other"}, 404, "model", "model_not_found"),
+    ({"model": None}, 400, "model", "model_required"),
+    ({"messages": []}, 400, "messages", None),
+    ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages[0].role", None),
+    ({"messages": [{"role": "user"}]}, 400, "messages[0].content", None),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content",
+     "unsupported_parameter"),
+    ({"temperature": 3}, 400, "temperature", None),
+    ({"top_logprobs": 3}, 400, "top_logprobs", None),
+    ({"top_logprobs": 21, "logprobs": True}, 400, "top_logprobs", None),
+    ({"stream_options": {"include_usage": True}}, 400, "stream_options", None),
+    ({"n": 0}, 400, "n", None),
+    ({"guided_regex": "a+"}, 400, "guided_regex", "unsupported_parameter"),
+    ({"messages": [{"role": "user", "content": "x" * 9000}]}, 400, "messages", "context_length_exceeded"),
+])
+def test_refusals(start_engine, fields, status, param, code):
+    got, _, body = start_engine().chat(**fields)
+    assert (got, body["error"]["param"]) == (status, param), body
+    assert body["error"]["type"] == "invalid_request_error"
+    assert code is None or body["error"]["code"] == code
+
+
+def test_bodies_that_are_no_requests(start_engine):
+    engine = start_engine("--max-body", "2000")
+    path = "/v1/chat/completions"
+    for bad in ["", "{", "[1]", '{"model":"\xff"}'.encode("latin-1"), '{"a":' * 300]:
+        status, _, body = engine.request("POST", path, bad)
+        assert status == 400 and body["error"]["code"] == "invalid_json"
+    status, _, body = engine.request("POST", path, "x" * 2001)
+    assert status == 413 and body["error"]["code"] == "body_too_large"
+    assert engine.request("POST", path, "{}", {"content-encoding": "gzip"})[0] == 415
+    assert engine.request("GET", path)[0] == 405
+    assert engine.request("GET", "/nowhere")[0] == 404
+    assert engine.chat(max_tokens=1)[0] == 200
+
+
+def test_queue_is_bounded(start_engine):
+    engine = start_engine("--max-running", "1", "--max-waiting", "1", sim="base=20")
+    connections = []
+    for _ in range(2):
+        connection = engine.connect()
+        connection.request("POST", "/v1/chat/completions",
+                           json.dumps({"model": "sim", "messages": [{"role": "user", "content": "x"}],
+                                       "max_tokens": 10}))
+        connections.append(connection)
+    status, headers, body = 200, None, None
+    for _ in range(50):  # the second connection's request may still be on its way
+        status, headers, body = engine.chat(max_tokens=1)
+        if status != 200:
+            break
+    assert status == 429 and body["error"]["code"] == "queue_full" and int(headers["retry-after"]) >= 1
+    for connection in connections:
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+def test_hundreds_of_streams(start_engine):
+    engine = start_engine("--max-running", "300", sim="base=10")
+    results = [None] * 300
+
+    def one(i):
+        events = stream(engine, max_tokens=40)
+        results[i] = "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1])
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(results))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [TEXT[:40]] * len(results)
+    assert engine.metric("generation_tokens_total") == 40 * len(results)
+
+
+def test_priority_preempts(start_engine):
+    engine = start_engine("--max-running", "1", sim="base=5")
+    order = []
+
+    def one(name, tokens, priority):
+        body = engine.chat(name, max_tokens=tokens, headers={"x-llm-priority": str(priority)})[2]
+        assert body["usage"]["completion_tokens"] == tokens
+        assert body["choices"][0]["message"]["content"] == (TEXT * 10)[:tokens]
+        order.append(name)
+
+    low = threading.Thread(target=one, args=("low", 300, 90))
+    low.start()
+    while engine.metric("generation_tokens_total") < 20:
+        pass
+    one("high", 5, 10)
+    low.join()
+    assert order == ["high", "low"]
+    assert engine.metric("num_preemptions_total") == 1

@@ -1,0 +1,135 @@
+"""HTTP as it goes wrong: clients that leave, that do not read, that speak badly."""
+import json
+
+import pytest
+
+from conftest import wait_for
+
+
+def body_of(**fields):
+    return json.dumps({"model": "sim", "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+
+
+def send(engine, body):
+    connection = engine.raw()
+    connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"
+                       % (len(body), body))
+    return connection
+
+
+def read_until(connection, what):
+    data = b""
+    while what not in data:
+        part = connection.recv(65536)
+        assert part, data
+        data += part
+    return data
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_frees_its_seat_at_once(start_engine, streamed):
+    engine = start_engine(sim="base=20")
+    connection = send(engine, body_of(max_tokens=5000, stream=streamed))
+    wait_for(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    connection.close()
+    wait_for(lambda: engine.metric("num_requests_running") == 0, "the seat is free", 2)
+    assert engine.metric("requests_cancelled_total") == 1
+    assert engine.metric("kv_cache_usage_perc") == 0
+    assert engine.metric("generation_tokens_total") < 1000
+
+
+def test_a_client_that_does_not_read_stops_nobody(start_engine):
+    engine = start_engine("--max-context", "200000", sim="base=0,sequence=0,context=0,prefill=0")
+    slow = send(engine, body_of(max_tokens=30000, stream=True))
+    wait_for(lambda: engine.metric("num_requests_running") == 0 and
+             engine.metric("generation_tokens_total") >= 30000, "the engine is done with the slow client's request")
+    assert engine.chat(max_tokens=5)[0] == 200
+    data = read_until(slow, b"data: [DONE]")
+    text = b"".join(data.split(b"\r\n"))
+    content = "".join(
+        json.loads(event[event.index(b"{"):])["choices"][0]["delta"].get("content", "")
+        for event in dechunk(data).split(b"\n\n") if event.startswith(b"data: {"))
+    assert len(content) == 30000 and text
+    slow.close()
+
+
+def dechunk(data):
+    head, _, rest = data.partition(b"\r\n\r\n")
+    assert b"chunked" in head
+    out = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size, 16)
+        if length == 0:
+            break
+        out += rest[:length]
+        rest = rest[length + 2:]
+    return out
+
+
+def test_keep_alive_and_pipelining(start_engine):
+    engine = start_engine()
+    with engine.raw() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+        data = b""
+        while data.count(b"HTTP/1.1 200") < 3 or not data.endswith(b"ready\n"):
+            data += connection.recv(4096)
+        body = body_of(max_tokens=2)
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
+                           b"Expect: 100-continue\r\n\r\n")
+        read_until(connection, b"100 Continue\r\n\r\n")
+        connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        assert b'"content":"Th"' in read_until(connection, b"}}}")
+
+
+def test_http_1_0_gets_its_stream_without_chunks(start_engine):
+    engine = start_engine()
+    body = body_of(max_tokens=3, stream=True)
+    with engine.raw() as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        data = b""
+        while part := connection.recv(65536):
+            data += part
+    assert b"transfer-encoding" not in data and data.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("head, status", [
+    (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+    (b"GET / HTTP/3.0\r\nHost: h\r\n\r\n", 505),
+    (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 40000, 431),
+])
+def test_bad_http_is_refused_with_an_error_object(start_engine, head, status):
+    engine = start_engine()
+    with engine.raw() as connection:
+        connection.sendall(head)
+        data = b""
+        while part := connection.recv(65536):
+            data += part
+    assert data.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(data.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+    assert engine.request("GET", "/health")[0] == 200
+
+
+def test_unix_socket(start_engine, tmp_path):
+    import socket
+    import subprocess
+
+    from conftest import find_engine
+    path = str(tmp_path / "socket")
+    process = subprocess.Popen([find_engine(), "--backend", "sim", "--model", "sim", "--listen", "unix:" + path],
+                               stderr=subprocess.DEVNULL)
+    try:
+        def health():
+            with socket.socket(socket.AF_UNIX) as connection:
+                try:
+                    connection.connect(path)
+                except OSError:
+                    return None
+                connection.sendall(b"GET /ready HTTP/1.1\r\nHost: h\r\n\r\n")
+                return b" 200 OK" in connection.recv(4096)
+        wait_for(health, "the socket answers")
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    assert not (tmp_path / "socket").exists()

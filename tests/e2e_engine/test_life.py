@@ -1,0 +1,92 @@
+"""From the command line to the goodbye: bad options, reports to Redis, draining."""
+import json
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from conftest import find_engine, wait_for
+
+KEY = "llm:engine:e1"
+
+
+@pytest.mark.parametrize("options, word", [
+    (["--model", "/nowhere"], "/nowhere"),
+    (["--model", "/tmp", "--listen", "127.0.0.1:0"], "/tmp"),
+    (["--backend", "sim", "--model", "m", "--listen", "nonsense"], "nonsense"),
+    (["--backend", "sim", "--model", "m", "--redis", "http://x"], "--redis"),
+    (["--backend", "sim", "--model", "m", "--listen", "127.0.0.1:0", "--redis", "redis://127.0.0.1:1",
+      "--advertise", "ftp://x"], "url"),
+])
+def test_bad_options_end_with_one_sentence(options, word):
+    done = subprocess.run([find_engine(), "--listen", "127.0.0.1:0", *options], stderr=subprocess.PIPE, text=True,
+                          timeout=30)
+    assert done.returncode not in (0, -11, -6)
+    assert word in done.stderr and done.stderr.startswith("llm-engine: ") and done.stderr.count("\n") == 1
+
+
+def test_reports(start_engine, redis):
+    with redis.connect() as connection, connection.makefile("rb") as messages:
+        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
+        redis.read(messages)
+        engine = start_engine("--redis", redis.url, "--id", "e1", "--org", "cs")
+        assert engine.chat(max_tokens=10)[0] == 200
+        report = wait_for(lambda: (got := json.loads(redis.command("GET", KEY) or "{}")).get("completed") == 1 and got,
+                          "the report counts the request")
+        assert report["state"] == "ready" and report["models"] == ["sim"] and report["org"] == "cs"
+        assert report["url"] == f"http://127.0.0.1:{engine.port}"
+        assert report["tokens_out"] == 10 and report["decode_tokens"] == 9 and report["preempts"] is True
+        assert 0 < int(redis.command("PTTL", KEY)) <= 3000
+        engine.stop()
+        seen = []
+        while not seen or seen[-1]["state"] != "gone":
+            seen.append(json.loads(redis.read(messages)[2]))
+        assert redis.command("GET", KEY) is None
+        assert [r["seq"] for r in seen] == list(range(1, len(seen) + 1))
+        assert {r["state"] for r in seen} >= {"ready", "draining", "gone"}
+
+
+def test_redis_restart_does_not_matter(start_engine, redis):
+    engine = start_engine("--redis", redis.url, "--id", "e1")
+    wait_for(lambda: redis.command("GET", KEY), "the first report")
+    redis.stop()
+    for _ in range(5):
+        assert engine.chat(max_tokens=3)[0] == 200
+    redis.start()
+    wait_for(lambda: redis.command("GET", KEY), "the report after Redis returned")
+    assert "Redis is not reachable" in engine.output() and "Redis is reachable" in engine.output()
+
+
+def test_sigterm_finishes_what_runs_and_refuses_the_rest(start_engine):
+    engine = start_engine(sim="base=10")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(engine.chat(max_tokens=60)))
+    thread.start()
+    wait_for(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    engine.process.send_signal(signal.SIGTERM)
+    status, headers, body = wait_for(lambda: (got := engine.chat(max_tokens=1))[0] == 503 and got, "draining")
+    assert body["error"]["code"] == "draining" and "retry-after" in headers
+    thread.join()
+    assert answers[0][0] == 200 and answers[0][2]["usage"]["completion_tokens"] == 60
+    assert engine.process.wait(10) == 0
+
+
+def test_a_second_sigterm_ends_at_once(start_engine):
+    engine = start_engine(sim="base=10")
+    connection = engine.connect()
+    connection.request("POST", "/v1/completions", json.dumps({"model": "sim", "prompt": "x", "max_tokens": 5000}))
+    wait_for(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    engine.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: engine.request("GET", "/ready")[0] == 503, "draining")
+    engine.process.send_signal(signal.SIGTERM)
+    assert engine.process.wait(5) == 0
+    connection.close()
+
+
+def test_drain_keeps_the_process(start_engine):
+    engine = start_engine()
+    status, _, body = engine.request("POST", "/drain")
+    assert status == 200 and body["state"] == "draining"
+    assert engine.chat()[0] == 503 and engine.request("GET", "/ready")[0] == 503
+    assert engine.request("GET", "/health")[0] == 200 and engine.process.poll() is None

@@ -1,0 +1,168 @@
+#include "engine_worker/server/api_response.hpp"
+
+#include <gtest/gtest.h>
+
+#include "engine_worker/backend/sim/byte_tokenizer.hpp"
+
+namespace llm::engine {
+namespace {
+
+// The JSON of every event; "[DONE]" as a string.
+std::vector<Json> events_of(const std::string& text) {
+    std::vector<Json> out;
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = text.find("\n\n", at);
+        EXPECT_NE(end, std::string::npos);
+        EXPECT_EQ(text.substr(at, 6), "data: ");
+        const std::string data = text.substr(at + 6, end - at - 6);
+        out.push_back(data == "[DONE]" ? Json("[DONE]") : Json::parse(data));
+        at = end + 2;
+    }
+    return out;
+}
+
+Event event(int32_t choice, const std::string& text, int32_t tokens,
+            FinishReason finish = FinishReason::none) {
+    Event out;
+    out.choice = choice;
+    out.text = text;
+    out.completion_tokens = tokens;
+    out.cached_tokens = 16;
+    out.finish = finish;
+    return out;
+}
+
+class AnswerTest : public ::testing::Test {
+  protected:
+    Answer make(AnswerShape shape, int32_t n = 1, size_t prompts = 1) {
+        shape.model = "m";
+        Request request;
+        request.n = n;
+        request.prompts.assign(prompts, {1, 2, 3});
+        return Answer(shape, request, "id-1", 1234, *tokenizer_);
+    }
+    std::unique_ptr<Tokenizer> tokenizer_ = make_byte_tokenizer();
+};
+
+TEST_F(AnswerTest, StreamsRoleThenTextThenEndThenUsageThenDone) {
+    AnswerShape shape;
+    shape.stream = shape.include_usage = true;
+    Answer answer = make(shape);
+    std::string out;
+    answer.take(event(0, "He", 1));
+    answer.drain(out);
+    answer.take(event(0, "llo", 2));
+    answer.drain(out);
+    answer.take(event(0, "", 3, FinishReason::stop));
+    answer.drain(out);
+    EXPECT_TRUE(answer.complete());
+    const auto events = events_of(out);
+    ASSERT_EQ(events.size(), 6u);
+    EXPECT_EQ(events[0]["choices"][0]["delta"], Json({{"role", "assistant"}, {"content", ""}}));
+    EXPECT_EQ(events[1]["choices"][0]["delta"], Json({{"content", "He"}}));
+    EXPECT_EQ(events[2]["choices"][0]["delta"], Json({{"content", "llo"}}));
+    EXPECT_TRUE(events[2]["choices"][0]["finish_reason"].is_null());
+    EXPECT_EQ(events[3]["choices"][0]["delta"], Json::object());
+    EXPECT_EQ(events[3]["choices"][0]["finish_reason"], "stop");
+    EXPECT_TRUE(events[3]["usage"].is_null());
+    EXPECT_TRUE(events[4]["choices"].empty());
+    EXPECT_EQ(events[4]["usage"]["prompt_tokens"], 3);
+    EXPECT_EQ(events[4]["usage"]["completion_tokens"], 3);
+    EXPECT_EQ(events[4]["usage"]["total_tokens"], 6);
+    EXPECT_EQ(events[4]["usage"]["prompt_tokens_details"]["cached_tokens"], 16);
+    EXPECT_EQ(events[5], "[DONE]");
+    EXPECT_EQ(events[0]["object"], "chat.completion.chunk");
+    EXPECT_EQ(events[0]["id"], "id-1");
+    EXPECT_EQ(events[0]["created"], 1234);
+}
+
+TEST_F(AnswerTest, WithoutIncludeUsageThereIsNoUsage) {
+    AnswerShape shape;
+    shape.stream = true;
+    Answer answer = make(shape);
+    std::string out;
+    answer.take(event(0, "x", 1, FinishReason::length));
+    answer.drain(out);
+    EXPECT_EQ(out.find("usage"), std::string::npos);
+    EXPECT_EQ(events_of(out).back(), "[DONE]");
+}
+
+TEST_F(AnswerTest, WhatPiledUpBecomesOneChunk) {
+    AnswerShape shape;
+    shape.stream = true;
+    Answer answer = make(shape);
+    std::string out;
+    answer.take(event(0, "a", 1));
+    answer.take(event(0, "b", 2));
+    answer.take(event(0, "c", 3));
+    answer.drain(out);
+    const auto events = events_of(out);
+    ASSERT_EQ(events.size(), 2u);
+    EXPECT_EQ(events[1]["choices"][0]["delta"]["content"], "abc");
+}
+
+TEST_F(AnswerTest, CollectsChoicesOfSeveralPrompts) {
+    AnswerShape shape;
+    shape.chat = false;
+    shape.echo = {"P0", "P1"};
+    Answer answer = make(shape, 2, 2);
+    for (int32_t i = 0; i < 4; ++i) {
+        answer.take(event(i, "t" + std::to_string(i), 1, FinishReason::length));
+    }
+    ASSERT_TRUE(answer.complete());
+    const Json whole = Json::parse(answer.json());
+    EXPECT_EQ(whole["object"], "text_completion");
+    ASSERT_EQ(whole["choices"].size(), 4u);
+    EXPECT_EQ(whole["choices"][1]["text"], "P0t1");
+    EXPECT_EQ(whole["choices"][3]["text"], "P1t3");
+    EXPECT_EQ(whole["choices"][3]["index"], 3);
+    EXPECT_EQ(whole["usage"]["prompt_tokens"], 6);
+    EXPECT_EQ(whole["usage"]["completion_tokens"], 4);
+    EXPECT_EQ(whole["usage"]["prompt_tokens_details"]["cached_tokens"], 32);  // once per prompt
+}
+
+TEST_F(AnswerTest, ChatLogprobsHaveTokensBytesAndTheBest) {
+    AnswerShape shape;
+    shape.logprobs = true;
+    Answer answer = make(shape);
+    Event one = event(0, "A", 1, FinishReason::length);
+    one.logprobs = {{65, -0.5f}, {65, -0.5f}, {0xC3, -1e30f}};
+    answer.take(std::move(one));
+    const Json entry = Json::parse(answer.json())["choices"][0]["logprobs"]["content"][0];
+    EXPECT_EQ(entry["token"], "A");
+    EXPECT_EQ(entry["bytes"], Json::array({65}));
+    EXPECT_EQ(entry["logprob"], -0.5);
+    ASSERT_EQ(entry["top_logprobs"].size(), 2u);
+    EXPECT_EQ(entry["top_logprobs"][1]["bytes"], Json::array({0xC3}));
+    EXPECT_EQ(entry["top_logprobs"][1]["logprob"], -9999.0);
+}
+
+TEST_F(AnswerTest, CompletionLogprobsCountCharacters) {
+    AnswerShape shape;
+    shape.chat = false;
+    shape.logprobs = shape.stream = true;
+    Answer answer = make(shape);
+    std::string out;
+    for (int32_t i = 0; i < 3; ++i) {
+        Event one = event(0, "x", i + 1, i == 2 ? FinishReason::length : FinishReason::none);
+        one.logprobs = {{'x', -0.25f}};
+        answer.take(std::move(one));
+        answer.drain(out);
+    }
+    const auto events = events_of(out);
+    EXPECT_EQ(events[2]["choices"][0]["logprobs"]["text_offset"], Json::array({2}));
+    EXPECT_EQ(events[2]["choices"][0]["logprobs"]["top_logprobs"][0], Json({{"x", -0.25}}));
+    EXPECT_EQ(events[2]["choices"][0]["finish_reason"], "length");
+}
+
+TEST(JsonString, EscapesAndReplaces) {
+    std::string out;
+    append_json_string(out, std::string("a\"\\\n\x01\xC3\xA9\xFF\xED\xA0\x80\xF0\x9F\x98\x80\0z", 17));
+    const std::string back = Json::parse(out).get<std::string>();
+    EXPECT_EQ(back.substr(0, 7), "a\"\\\n\x01\xC3\xA9");
+    EXPECT_NE(back.find("\xF0\x9F\x98\x80"), std::string::npos);
+    EXPECT_EQ(back.back(), 'z');
+}
+
+}  // namespace
+}  // namespace llm::engine
