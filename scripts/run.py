@@ -24,7 +24,7 @@ BUILD = ROOT / "build" / "release"
 MODEL = ROOT / "models" / "demo"
 TOKENS = ROOT / "conf" / "llm-tokens.json"
 DATABASE = "llm"
-QUESTION = "What is nginx?"
+QUESTION = "Tell me a story about a fox."
 
 PR_SET_PDEATHSIG = 1
 
@@ -271,7 +271,7 @@ def is_ready(gateway):
 
 def ask(gateway, token, model, question):
     """One streamed chat request; the answer is printed as it arrives."""
-    body = {"model": model, "stream": True, "max_tokens": 64, "messages": [{"role": "user", "content": question}]}
+    body = {"model": model, "stream": True, "max_tokens": 120, "messages": [{"role": "user", "content": question}]}
     answer = request(gateway, "POST", "/v1/chat/completions", token, body)
     if answer.status != 200:
         raise Failure(f"The first request was answered {answer.status}: {answer.read().decode(errors='replace')}")
