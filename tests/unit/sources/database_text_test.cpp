@@ -1,6 +1,8 @@
 // The texts around the database: URLs, statements, ids of rows.
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "ngx_module/sources/pg_url.hpp"
 #include "ngx_module/sources/row_index.hpp"
 #include "ngx_module/sources/users_query.hpp"
@@ -148,6 +150,39 @@ TEST(RowIndex, FindsWhatWasSet) {
     }
     for (int64_t row = -5'000; row < 5'000; ++row) {
         ASSERT_EQ(other.find(row), nullptr);
+    }
+}
+
+// Against a plain map, with keys that share shards and probe sequences.
+TEST(RowIndex, AgreesWithAMap) {
+    RowIndex index;
+    std::map<int64_t, TokenHash> model;
+    uint64_t state = 42;
+    const auto random = [&state] {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        return state >> 33;
+    };
+    for (int step = 0; step < 100'000; ++step) {
+        const auto row = static_cast<int64_t>(random() % 3'000) * 1'024;
+        if (random() % 3 != 0) {
+            TokenHash token{};
+            token[0] = static_cast<uint8_t>(random());
+            index.set(row, token);
+            if (row != 0) {
+                model[row] = token;
+            }
+        } else {
+            index.erase(row);
+            model.erase(row);
+        }
+        if (step % 1'000 == 0) {
+            for (int64_t key = 0; key < 3'000; ++key) {
+                const auto found = model.find(key * 1'024);
+                const TokenHash* token = index.find(key * 1'024);
+                ASSERT_EQ(token != nullptr, found != model.end()) << key;
+                ASSERT_TRUE(token == nullptr || *token == found->second) << key;
+            }
+        }
     }
 }
 
