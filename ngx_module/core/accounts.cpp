@@ -283,9 +283,9 @@ bool update_hold(Core& c, uint32_t account) {
     bool rejoined = false;
     for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
         for (uint32_t f = c.standings[s].flows_head; f != kNone; f = c.flows[f].next) {
-            if (is && c.flows[f].in_queue != 0) {
+            if (is && c.flows[f].place == Place::in) {
                 take_from_queue(c, f);
-            } else if (!is && c.flows[f].in_queue == 0) {
+            } else if (!is && c.flows[f].place == Place::out) {
                 put_in_queue(c, f, true);
                 rejoined = true;
             }

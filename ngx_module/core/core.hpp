@@ -191,6 +191,8 @@ double weight_of(const Tables& t, const Account& a, int32_t priority);
 // Puts a QUEUED request into its flow, sorted by seq. `lift` = apply the lift rule when the client becomes
 // backlogged. False when tables are full.
 bool enqueue(Core& c, Request& r, bool lift);
+// Unlinks the flow of a request that is its head, to be linked again by dequeue(): its key changes only once.
+void detach(Core& c, Request& r);
 // Takes it out again.
 void dequeue(Core& c, Request& r);
 // Adds to the virtual counter (negative: gives back) and moves the client's flows to their new places.

@@ -142,7 +142,7 @@ Pick pick_next(Core& c, uint32_t engine) {
         return Pick();
     }
     const int64_t aging = c.header.settings.aging_us;
-    const Domain& domain = c.domains[domain_of(c, c.pools[c.flows[pick.flow].pool])];
+    const Domain& domain = c.domains[domain_of(c, c.pools[c.levels[c.flows[pick.flow].level].pool])];
     if (aging < 0 || domain.since_aged + 1 < kAgedEvery) {
         return pick;
     }
@@ -296,8 +296,9 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
     Pool& p = c.pools[r.pool];
     take_lease(c, r, engine);
     r.attempts++;
-    charge_dispatch(c, r);
     const bool was_queued = r.flow != kNone;
+    detach(c, r);
+    charge_dispatch(c, r);
     dequeue(c, r);
     r.dispatched_us = c.now;
     LLM_LABEL();
@@ -370,10 +371,10 @@ void run_account(Core& c, uint32_t account) {
     for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
         for (uint32_t f = c.standings[s].flows_head; f != kNone;) {
             const uint32_t before = f;
-            run_pool(c, c.flows[f].pool);
+            run_pool(c, c.levels[c.flows[f].level].pool);
             // The run may have closed this flow; then start over (each round grants at least one request).
-            f = c.flows[before].used != 0 && c.flows[before].account == account ? c.flows[before].next
-                                                                                : c.standings[s].flows_head;
+            f = c.flows[before].used != 0 && c.flows[before].standing == s ? c.flows[before].next
+                                                                           : c.standings[s].flows_head;
         }
     }
 }

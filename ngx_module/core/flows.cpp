@@ -41,7 +41,7 @@ void link_flow(Core& c, uint32_t flow) {
     f.key_seq = c.requests[f.head].seq;
     treap_insert(ByOrder{c.flows}, level.order_root, level.order_min, flow);
     treap_insert(ByAge{c.flows}, level.age_root, level.age_min, flow);
-    f.in_queue = 1;
+    f.place = Place::in;
 }
 
 void unlink_flow(Core& c, uint32_t flow) {
@@ -49,7 +49,7 @@ void unlink_flow(Core& c, uint32_t flow) {
     Level& level = c.levels[f.level];
     treap_remove(ByOrder{c.flows}, level.order_root, level.order_min, flow);
     treap_remove(ByAge{c.flows}, level.age_root, level.age_min, flow);
-    f.in_queue = 0;
+    f.place = Place::out;
 }
 
 RememberedClass& remembered(Core& c, uint32_t domain, int32_t level_class) {
@@ -135,7 +135,8 @@ uint32_t open_flow(Core& c, const Request& r, uint32_t standing) {
     Standing& s = c.standings[standing];
     for (uint32_t i = s.flows_head; i != kNone; i = c.flows[i].next) {
         const Flow& f = c.flows[i];
-        if (f.pool == r.pool && f.priority == r.priority && c.levels[f.level].level_class == level_class) {
+        if (f.priority == r.priority && c.levels[f.level].pool == r.pool &&
+            c.levels[f.level].level_class == level_class) {
             return i;
         }
     }
@@ -151,11 +152,9 @@ uint32_t open_flow(Core& c, const Request& r, uint32_t standing) {
     c.header.free_flows = f.next;
     f = Flow{};
     f.used = 1;
-    f.account = r.account;
     f.standing = standing;
-    f.pool = r.pool;
     f.level = level;
-    f.priority = r.priority;
+    f.priority = static_cast<int16_t>(r.priority);
     f.head = f.tail = kNone;
     f.prev = kNone;
     f.next = s.flows_head;
@@ -250,7 +249,7 @@ bool enqueue(Core& c, Request& r, bool lift) {
     (r.flow_next != kNone ? c.requests[r.flow_next].flow_prev : f.tail) = i;
     f.count++;
     c.levels[f.level].waiting++;
-    if (f.in_queue != 0) {
+    if (f.place == Place::in) {
         if (f.head == i) {
             unlink_flow(c, flow);
             link_flow(c, flow);
@@ -261,6 +260,17 @@ bool enqueue(Core& c, Request& r, bool lift) {
     return true;
 }
 
+void detach(Core& c, Request& r) {
+    if (r.flow == kNone) {
+        return;
+    }
+    Flow& f = c.flows[r.flow];
+    if (f.place == Place::in && f.head == index_of(c, r)) {
+        unlink_flow(c, r.flow);
+        f.place = Place::detached;
+    }
+}
+
 void dequeue(Core& c, Request& r) {
     if (r.flow == kNone) {
         return;
@@ -269,9 +279,8 @@ void dequeue(Core& c, Request& r) {
     const uint32_t i = index_of(c, r);
     Flow& f = c.flows[flow];
     const bool was_head = f.head == i;
-    if (was_head && f.in_queue != 0) {
-        unlink_flow(c, flow);  // before its key changes; linked again below
-        f.in_queue = 1;
+    if (was_head) {
+        detach(c, r);  // before its key changes; linked again below
     }
     (r.flow_prev != kNone ? c.requests[r.flow_prev].flow_next : f.head) = r.flow_next;
     (r.flow_next != kNone ? c.requests[r.flow_next].flow_prev : f.tail) = r.flow_prev;
@@ -279,14 +288,17 @@ void dequeue(Core& c, Request& r) {
     f.count--;
     c.levels[f.level].waiting--;
     if (f.count == 0) {
-        if (f.in_queue != 0) {
-            f.in_queue = 0;
+        if (f.place != Place::out) {
+            if (f.place == Place::in) {
+                unlink_flow(c, flow);
+            }
+            f.place = Place::out;
             if (--c.standings[f.standing].backlogged == 0 && !is_strict(c)) {
                 remember_leaving(c, f);
             }
         }
         close_flow(c, flow);
-    } else if (was_head && f.in_queue != 0) {
+    } else if (f.place == Place::detached) {
         link_flow(c, flow);
     }
 }
@@ -300,15 +312,17 @@ void add_vt(Core& c, uint32_t standing, double vt) {
         s.vt += vt;
         return;
     }
+    // Flows leave their places before the key changes and take new ones after it. One that is detached
+    // already is somebody else's to link again.
     for (uint32_t f = s.flows_head; f != kNone; f = c.flows[f].next) {
-        if (c.flows[f].in_queue != 0) {
+        if (c.flows[f].place == Place::in) {
             unlink_flow(c, f);
-            c.flows[f].in_queue = 2;  // to be linked again
+            c.flows[f].place = Place::moving;
         }
     }
     s.vt += vt;
     for (uint32_t f = s.flows_head; f != kNone; f = c.flows[f].next) {
-        if (c.flows[f].in_queue == 2) {
+        if (c.flows[f].place == Place::moving) {
             link_flow(c, f);
         }
     }
@@ -318,7 +332,7 @@ uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model) {
     uint32_t waiting = 0;
     for (uint32_t s = a.standings_head; s != kNone; s = t.standings[s].next) {
         for (uint32_t f = t.standings[s].flows_head; f != kNone; f = t.flows[f].next) {
-            waiting += t.pools[t.flows[f].pool].model == model ? t.flows[f].count : 0;
+            waiting += t.pools[t.levels[t.flows[f].level].pool].model == model ? t.flows[f].count : 0;
         }
     }
     return waiting;

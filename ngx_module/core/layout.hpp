@@ -164,28 +164,34 @@ struct Standing {
 };
 static_assert(sizeof(Standing) == 40);
 
-// (client, pool, effective level). All derived.
-struct Flow {
-    uint32_t used;
-    uint32_t account;
-    uint32_t standing;
-    uint32_t pool;
-    uint32_t level;
-    int32_t priority;
-    uint32_t head;
-    uint32_t tail;
-    uint32_t count;
-    uint32_t in_queue;  // linked in its level's trees
-    uint32_t next;      // of the standing
-    uint32_t prev;
+// Whether a flow is linked in its level's trees.
+enum class Place : uint8_t {
+    out,       // held back
+    in,        // linked, the client counts as backlogged
+    detached,  // counts as backlogged but is not linked while its head changes (detach, dequeue)
+    moving,    // likewise while its counter changes (add_vt)
+};
+
+// (client, pool, effective priority). All derived. One cache line: the trees are walked through these.
+struct alignas(64) Flow {
     double key_vt;  // keys under which it is linked
     uint64_t key_seq;
     uint32_t order_left;
     uint32_t order_right;
     uint32_t age_left;
     uint32_t age_right;
+    uint32_t standing;
+    uint32_t level;
+    uint32_t head;
+    uint32_t tail;
+    uint32_t count;
+    uint32_t next;  // of the standing
+    uint32_t prev;
+    int16_t priority;
+    uint8_t used;
+    Place place;
 };
-static_assert(sizeof(Flow) == 80);
+static_assert(sizeof(Flow) == 64 && kMaxPriority < 0x7fff);
 
 // (pool, class): one queue, ordered twice: by (vt, seq) for service and by seq for aging. All derived.
 struct Level {

@@ -145,8 +145,8 @@ class Checker {
         for (uint32_t s = a.standings_head; s != kNone; s = c_.standings[s].next) {
             uint32_t backlogged = 0;
             for (uint32_t f = c_.standings[s].flows_head; f != kNone; f = c_.flows[f].next) {
-                backlogged += c_.flows[f].in_queue;
-                expect(c_.flows[f].in_queue == (held_back(a) ? 0u : 1u), "flow.in_queue");
+                backlogged += c_.flows[f].place == Place::in ? 1 : 0;
+                expect(c_.flows[f].place == (held_back(a) ? Place::out : Place::in), "flow.place");
                 expect(c_.flows[f].count != 0, "empty flow");
                 check_flow(c_.flows[f]);
             }
@@ -165,8 +165,8 @@ class Checker {
             count++;
         }
         expect(count == f.count, "flow.count");
-        expect(f.in_queue == 0 || f.key_seq == c_.requests[f.head].seq, "flow.key_seq");
-        expect(f.in_queue == 0 || c_.header.settings.scheduler == Scheduler::strict ||
+        expect(f.place != Place::in || f.key_seq == c_.requests[f.head].seq, "flow.key_seq");
+        expect(f.place != Place::in || c_.header.settings.scheduler == Scheduler::strict ||
                    f.key_vt == c_.standings[f.standing].vt,
                "flow.key_vt");
     }
@@ -211,7 +211,7 @@ class Checker {
             const Flow& f = c_.flows[k];
             if (f.used != 0 && f.level == i) {
                 flows++;
-                in_queue += f.in_queue;
+                in_queue += f.place == Place::in ? 1 : 0;
                 waiting += f.count;
             }
         }
