@@ -11,27 +11,32 @@
 namespace llm::engine {
 namespace {
 
+constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 }  // namespace
 
-Region::Region(size_t bytes) : size_(round_up(bytes, kHugePage)) {
+Region::Region(size_t bytes) : size_(round_up(bytes, bytes < kHugePage ? kPage : kHugePage)) {
     if (size_ == 0) {
         return;
     }
     // One huge page more than needed, so that the part used can begin on a huge page.
-    const size_t reserved = size_ + kHugePage;
+    const bool huge = size_ >= kHugePage;
+    const size_t reserved = huge ? size_ + kHugePage : size_;
     void* start =
         mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) {
         throw std::runtime_error("cannot reserve " + std::to_string(size_ >> 20) +
                                  " MiB of memory: " + std::strerror(errno));
     }
-    auto* begin = static_cast<std::byte*>(start);
-    auto* aligned = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<size_t>(begin), kHugePage));
-    const size_t before = static_cast<size_t>(aligned - begin);
+    data_ = static_cast<std::byte*>(start);
+    if (!huge) {
+        return;
+    }
+    auto* aligned = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<size_t>(data_), kHugePage));
+    const auto before = static_cast<size_t>(aligned - data_);
     if (before > 0) {
-        munmap(begin, before);
+        munmap(data_, before);
     }
     if (before < kHugePage) {
         munmap(aligned + size_, kHugePage - before);
