@@ -11,7 +11,7 @@ namespace llm::engine {
 namespace {
 
 constexpr float kImpossible = -std::numeric_limits<float>::infinity();
-constexpr int32_t kBlock = 128;  // logits per maximum in collect_best, per partial sum in draw_uncut
+constexpr int32_t kBlock = 128;  // logits that one maximum or sum lets skip
 
 bool is_changed(const SampleParams& params) {
     return params.n_logit_bias > 0 || params.mask != nullptr ||
@@ -113,9 +113,15 @@ void Sampler::apply_penalties(const SampleParams& params) {
 
 int32_t Sampler::largest(const float* logits) const {
     const float maximum = kernels_->max(logits, vocab_);
-    for (int32_t i = 0; i < vocab_; i++) {
-        if (logits[i] == maximum) {
-            return i;
+    for (int32_t begin = 0; begin < vocab_; begin += kBlock) {
+        const int32_t count = std::min(kBlock, vocab_ - begin);
+        if (kernels_->max(logits + begin, count) < maximum) {
+            continue;
+        }
+        for (int32_t i = begin; i < begin + count; i++) {
+            if (logits[i] == maximum) {
+                return i;
+            }
         }
     }
     return 0;  // nothing but NaN
@@ -183,51 +189,52 @@ int32_t Sampler::draw(const float* logits, float maximum, const SampleParams& pa
 }
 
 int32_t Sampler::draw_uncut(const float* logits, float maximum, float scale, double uniform) {
-    exponentials_.resize(static_cast<size_t>(vocab_));
-    kernels_->exp_all(logits, vocab_, maximum, scale, exponentials_.data());
-    const auto block_sum = [&](int32_t begin) {
-        double sum = 0;
-        for (int32_t i = begin; i < std::min(begin + kBlock, vocab_); i++) {
-            const float e = exponentials_[static_cast<size_t>(i)];
-            sum += e > 0 ? static_cast<double>(e) : 0;  // not NaN
-        }
-        return sum;
+    const auto count = [&](size_t block) {
+        return std::min(kBlock, vocab_ - static_cast<int32_t>(block) * kBlock);
     };
+    block_sums_.clear();
     double total = 0;
     for (int32_t begin = 0; begin < vocab_; begin += kBlock) {
-        total += block_sum(begin);
+        block_sums_.push_back(kernels_->sum_exp(logits + begin, count(block_sums_.size()), maximum, scale));
+        total += block_sums_.back();
     }
     const double target = uniform * total;
     double mass = 0;
     int32_t last = 0;
-    for (int32_t begin = 0; begin < vocab_; begin += kBlock) {
-        const double sum = block_sum(begin);
-        if (mass + sum <= target) {
-            mass += sum;
+    for (size_t block = 0; block < block_sums_.size(); block++) {
+        // Rounding may leave the target past the last token with any weight: then that one it is.
+        if (mass + block_sums_[block] <= target && block + 1 < block_sums_.size()) {
+            mass += block_sums_[block];
             continue;
         }
-        double inner = mass;
-        for (int32_t i = begin; i < std::min(begin + kBlock, vocab_); i++) {
-            const float e = exponentials_[static_cast<size_t>(i)];
-            if (e > 0) {
-                inner += static_cast<double>(e);
-                last = i;
-                if (target < inner) {
-                    return i;
+        float weights[kBlock];
+        const int32_t begin = static_cast<int32_t>(block) * kBlock;
+        kernels_->exp_all(logits + begin, count(block), maximum, scale, weights);
+        for (int32_t i = 0; i < count(block); i++) {
+            if (weights[i] > 0) {
+                mass += static_cast<double>(weights[i]);
+                last = begin + i;
+                if (target < mass) {
+                    return last;
                 }
             }
         }
-        mass = inner;
     }
-    return last;  // rounding left the target at the very end
+    return last > 0 ? last : largest(logits);
 }
 
 // Every token whose logit is at least `threshold`, best first.
 void Sampler::collect(const float* logits, float threshold) {
     candidates_.clear();
-    for (int32_t i = 0; i < vocab_; i++) {
-        if (logits[i] >= threshold && logits[i] > kImpossible) {
-            candidates_.push_back({logits[i], i});
+    for (int32_t begin = 0; begin < vocab_; begin += kBlock) {
+        const int32_t count = std::min(kBlock, vocab_ - begin);
+        if (kernels_->max(logits + begin, count) < threshold) {
+            continue;
+        }
+        for (int32_t i = begin; i < begin + count; i++) {
+            if (logits[i] >= threshold && logits[i] > kImpossible) {
+                candidates_.push_back({logits[i], i});
+            }
         }
     }
     std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {

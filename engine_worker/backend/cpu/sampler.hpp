@@ -47,7 +47,7 @@ class Sampler {
     const Kernels* kernels_;
     int32_t vocab_;
     std::vector<float> adjusted_;
-    std::vector<float> exponentials_;
+    std::vector<double> block_sums_;
     std::vector<float> block_maxima_;
     std::vector<int32_t> counts_;  // of generated tokens, all zero between calls
     std::vector<Candidate> candidates_;
