@@ -221,7 +221,7 @@ RowResult put_row(Generation& g, const ClientRow& row, bool replace) {
     write_words(g.rows[at], made);
     LLM_LABEL();
     if (known == kNone) {
-        table.rows++;
+        std::atomic_ref<uint32_t>(table.rows).store(at + 1, std::memory_order_relaxed);
         std::atomic_ref<uint32_t>(table.live).fetch_add(1, std::memory_order_relaxed);
         uint32_t slot = g.slot_of(row.hash);
         while (load32(g.index[slot]) < g.capacity) {

@@ -9,13 +9,27 @@ namespace {
 
 constexpr double kRateS = 10;         // time constant of the drain rate
 constexpr double kDefaultRate = 1;    // dispatches/s, before anything was dispatched
-constexpr double kRetryShare = 0.25;  // share of the drain rate that is promised to those who come back
+constexpr double kNetShare = 0.5;     // of the drain rate: what is left once fresh arrivals have had theirs
+constexpr double kRetryShare = 0.15;  // share of the drain rate that is promised to those who come back
 constexpr int64_t kShortestUs = 1'000'000;
 constexpr int64_t kLongestUs = 60'000'000;
 
 double rate_of(const Pool& p, int64_t now) {
     const double age = std::max(0.0, static_cast<double>(now - p.drain_us) / 1e6);
     return p.drain_rate * std::exp(-age / kRateS);
+}
+
+// Until half of what this client itself has waiting has been served: those who wait share the rate, and at
+// its threshold a client is refused whatever the others do.
+int64_t own_wait_us(const Core& c, const Pool& p, const Account* a, double rate) {
+    if (a == nullptr || a->waiting == 0 || c.header.settings.threshold_scope == ThresholdScope::queue) {
+        return 0;
+    }
+    uint32_t flows = 0;
+    for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
+        flows += c.levels[l].flows;
+    }
+    return static_cast<int64_t>(std::min((a->waiting + 1) / 2.0 * flows / rate * 1e6, 1e9));
 }
 
 }  // namespace
@@ -25,23 +39,23 @@ void count_dispatch(Core& c, Pool& p) {
     p.drain_us = c.now;
 }
 
-// Those who are refused are given places one behind the other: the time until the queue in front has drained,
-// then one every 1/(share of the drain rate). So a crowd that obeys comes back spread out, at a pace that
-// fits beside the fresh arrivals.
+// Those who are refused are given places one behind the other: the time until the queue in front has drained
+// beside fresh arrivals, then one every 1/(share of the drain rate). So a crowd that obeys comes back spread
+// out, at a pace that fits beside the fresh arrivals.
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random) {
     int64_t wait;
     if (reason == Outcome::rejected_no_engine) {
-        wait = 5'000'000;
+        wait = 3'000'000 + static_cast<int64_t>(uint64_t{random} * 4'000'000 >> 32);  // nobody knows: spread
     } else if (a != nullptr && a->held_tokens != 0) {
         wait = window_wait_us(c, *a);
     } else {
         const double rate = std::max(rate_of(p, c.now), kDefaultRate / kRateS);
-        const double ahead = (p.waiting + 1) / rate * 1e6;
+        const double ahead = (p.waiting + 1) / (rate * kNetShare) * 1e6;
         const int64_t step = static_cast<int64_t>(std::min(1e6 / (rate * kRetryShare), 1e9));
         const int64_t free_at = c.now + static_cast<int64_t>(std::min(ahead, 1e9));
         p.promised_us = std::max(p.promised_us, free_at);
-        wait = p.promised_us - c.now;
-        if (wait <= 2 * kLongestUs) {
+        wait = std::max(p.promised_us - c.now, own_wait_us(c, p, a, rate * kNetShare));
+        if (p.promised_us - c.now <= 2 * kLongestUs) {
             p.promised_us += step;  // later ones are told not to come back: they need no place
         }
     }

@@ -4,6 +4,10 @@
 namespace llm::core {
 namespace {
 
+void set_count(Process& p, uint32_t count) {
+    std::atomic_ref<uint32_t>(p.requests).store(count, std::memory_order_relaxed);
+}
+
 // Ends everything that the process owns. Returns the number of leases given back.
 uint32_t drop_everything(Core& c, Process& p) {
     uint32_t leases = 0;
@@ -66,13 +70,14 @@ uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, 
         if (p.used != 0) {
             continue;
         }
-        p.epoch++;
-        p.pid = pid;
-        p.start_time = start_time;
-        p.heartbeat_us = now_us;
+        // list_processes() reads these without the lock.
+        std::atomic_ref<uint32_t>(p.epoch).store(p.epoch + 1, std::memory_order_relaxed);
+        std::atomic_ref<int32_t>(p.pid).store(pid, std::memory_order_relaxed);
+        std::atomic_ref<uint64_t>(p.start_time).store(start_time, std::memory_order_relaxed);
+        std::atomic_ref<int64_t>(p.heartbeat_us).store(now_us, std::memory_order_relaxed);
         p.suspended = 0;
         p.requests_head = p.mail_head = p.mail_tail = kNone;
-        p.requests = 0;
+        set_count(p, 0);
         p.signalled = 0;
         LLM_LABEL();
         std::atomic_ref<uint32_t>(p.used).store(1, std::memory_order_release);
@@ -142,7 +147,7 @@ void link_to_process(Core& c, Request& r) {
         c.requests[p.requests_head].process_prev = i;
     }
     p.requests_head = i;
-    p.requests++;
+    set_count(p, p.requests + 1);
 }
 
 void unlink_from_process(Core& c, Request& r) {
@@ -151,7 +156,7 @@ void unlink_from_process(Core& c, Request& r) {
     if (r.process_next != kNone) {
         c.requests[r.process_next].process_prev = r.process_prev;
     }
-    p.requests--;
+    set_count(p, p.requests - 1);
 }
 
 void put_mail(Core& c, Request& r, Mail mail) {

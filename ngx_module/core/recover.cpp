@@ -26,7 +26,7 @@ void reset_processes(Tables& t) {
     for (uint32_t i = 0; i < kMaxProcesses; ++i) {
         Process& p = t.processes[i];
         p.requests_head = p.mail_head = p.mail_tail = kNone;
-        p.requests = 0;
+        std::atomic_ref<uint32_t>(p.requests).store(0, std::memory_order_relaxed);
         p.signalled = 0;
     }
 }
