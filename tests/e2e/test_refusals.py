@@ -8,7 +8,6 @@ import pytest
 from support.client import chat_body, request_bytes
 from support.errors import assert_error
 from support.fake_engine import error
-from support.poll import until
 from support.users import user
 
 
@@ -119,7 +118,7 @@ def test_no_engine_when_none_is_ready(redis_server, fake_engine, gateway):
     engine = fake_engine()
     engine.announce(redis_server.url, state="failed")
     gate = gateway(http=f"llm_redis {redis_server.url};")
-    until(lambda: gate.metrics().values("llm_engine_running"), "the engine is known")
+    gate.wait_metric("llm_engine_up")
     assert_error(ask(gate, chat_body()), 503, "no_engine")
     assert engine.connections == 0
 

@@ -134,5 +134,5 @@ def test_breaker_keeps_a_dead_engine_out(fake_engine, gateway):
     gate = gateway([dead, good], [user("alice")])
     for _ in range(40):
         assert gate.client.ask(token="alice").status == 200
-    attempts = [int(line["attempts"]) for line in gate.access_log() if line["attempts"]]
+    attempts = [int(line["attempts"]) for line in gate.access_log(40)]
     assert sum(attempts) - len(attempts) <= 12, "the dead engine is tried again and again"  # 3 per worker at most

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import socket
+import ssl
 import threading
 import time
 
@@ -140,6 +141,7 @@ class FakeEngine:
         self._open = set()
         self._listener = None
         self._reporter = None
+        self._tls = None
         self.problems = collections.deque()  # exceptions of scripts; the fixture asserts that there were none
 
     # ------------------------------------------------------------------------------------------------- server
@@ -147,6 +149,11 @@ class FakeEngine:
     def start(self):
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def serve_tls(self, certificate, key):
+        """Connections from now on speak TLS."""
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificate, key)
 
     def stop_listening(self):
         """New connections are refused from now on; open ones go on."""
@@ -183,6 +190,11 @@ class FakeEngine:
 
     def _serve(self, sock, number):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls:
+            try:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+            except OSError:
+                return  # it was no TLS, or the gateway has closed
         with self._lock:
             self._open.add(sock)
         reader = Reader(sock)

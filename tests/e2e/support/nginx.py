@@ -33,7 +33,7 @@ def sanitizer_environment(directory):
 class Nginx:
     """
     http, server, location: directives for those blocks (location: the dispatching one); locations: whole further blocks;
-    main: top-level directives. A test changes them and reloads.
+    main: top-level directives; proxy: the scheme of proxy_pass. A test changes them and reloads.
     """
 
     def __init__(self, directory, *, template="gateway.conf", workers=4, zone="8m", **blocks):
@@ -42,7 +42,7 @@ class Nginx:
         self.port = free_port()
         self.client = Client(self.port)
         self._template = template
-        self.blocks = {"main": "", "http": "", "server": "", "location": "", "locations": "", **blocks}
+        self.blocks = {"main": "", "http": "", "server": "", "location": "", "locations": "", "proxy": "http", **blocks}
         if os.geteuid() == 0:
             # workers of a root master would run as nobody, who cannot reach pytest's directories
             self.blocks["main"] = "user root;\n" + self.blocks["main"]
@@ -121,8 +121,11 @@ class Nginx:
         path = self.directory / "error.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def access_log(self):
-        return [json.loads(line) for line in (self.directory / "access.log").read_text().splitlines()]
+    def access_log(self, at_least=1):
+        """The entries, once there are that many: a line is written a moment after its client has seen the end."""
+        path = self.directory / "access.log"
+        until(lambda: path.read_text().count("\n") >= at_least, f"{at_least} lines in the access log")
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
     def wait_logged(self, pattern, seconds=10):
         until(lambda: re.search(pattern, self.error_log()), lambda: f"{pattern!r} in:\n{self.error_log()[-3000:]}", seconds)
@@ -152,6 +155,10 @@ class Nginx:
     def wait_outcomes(self, expected, seconds=5):
         """Waits for exactly these outcomes: a request is counted a moment after its client has seen the end."""
         until(lambda: self.metrics().outcomes() == expected, lambda: f"{expected}, the metrics say {self.metrics().outcomes()}", seconds)
+
+    def wait_metric(self, name, seconds=10):
+        """Waits until there is a series of this name: of an engine, once its first report has arrived."""
+        until(lambda: self.metrics().values(name), lambda: f"{name} in:\n{self.metrics().text}", seconds)
 
     def wait_ready(self, seconds=15):
         until(lambda: self.client.get("/health/readiness").status == 200, lambda: f"ready:\n{self.error_log()[-3000:]}", seconds)
