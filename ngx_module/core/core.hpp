@@ -75,7 +75,7 @@ void copy_text(char (&to)[N], std::string_view from) {
 template <class Visit>
 void for_engines_of(const Tables& t, uint32_t model, Visit visit) {
     const uint64_t* words = t.engines_of(model);
-    for (uint32_t i = 0; i < t.engine_words(); ++i) {
+    for (uint32_t i = 0; i * 64 < t.header.engine_end; ++i) {
         for (uint64_t word = words[i]; word != 0; word &= word - 1) {
             if (!visit(i * 64 + static_cast<uint32_t>(__builtin_ctzll(word)))) {
                 return;

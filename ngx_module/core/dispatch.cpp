@@ -382,7 +382,7 @@ void run_account(Core& c, uint32_t account) {
 void run_all(Core& c) {
     if (c.header.run_pending != 0) {
         c.header.run_pending = 0;
-        for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+        for (uint32_t i = 0; i < c.header.process_end; ++i) {
             Process& p = c.processes[i];
             if (p.used != 0 && p.mail_head != kNone) {
                 p.signalled = 1;
@@ -393,7 +393,7 @@ void run_all(Core& c) {
     if (c.header.queued == 0) {
         return;
     }
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         if (c.engines[i].used != 0) {
             run_engine(c, i);
         }

@@ -16,7 +16,7 @@ std::string_view view(const char* text) {
 }
 
 uint32_t find_static(const Core& c, std::string_view url) {
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         const Engine& e = c.engines[i];
         if (e.used != 0 && e.leaving == 0 && e.is_static != 0 && view(e.url) == url) {
             return i;
@@ -26,7 +26,7 @@ uint32_t find_static(const Core& c, std::string_view url) {
 }
 
 uint32_t find_id(const Core& c, std::string_view id) {
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         const Engine& e = c.engines[i];
         if (e.used != 0 && e.leaving == 0 && view(e.id) == id) {
             return i;
@@ -42,6 +42,7 @@ uint32_t new_engine(Core& c) {
             const uint32_t generation = e.generation + 1;
             e = Engine{};
             e.generation = generation;
+            c.header.engine_end = i >= c.header.engine_end ? i + 1 : c.header.engine_end;
             e.org = kNone;
             e.success_us = c.now;
             e.closed_us = c.now;
@@ -202,13 +203,13 @@ bool apply_static_engines(const ZoneLock& lock, const EngineSpec* specs, uint32_
         return false;
     }
     bool topology = false;
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         c.engines[i].static_listed = 0;
     }
     for (uint32_t i = 0; i < count; ++i) {
         apply_spec(c, specs[i], topology);
     }
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         Engine& e = c.engines[i];
         if (e.used == 0 || e.is_static == 0 || e.static_listed != 0 || e.leaving != 0) {
             continue;
@@ -371,7 +372,7 @@ uint32_t forget_silent_engines(Core& c, char* first_id) {
         return 0;
     }
     uint32_t forgotten = 0;
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         Engine& e = c.engines[i];
         const int64_t patience = 10 * e.ttl_us;
         // The key outlives its last sign of life by one ttl.
@@ -432,14 +433,14 @@ bool engine_target(const ZoneLock& lock, uint32_t engine, EngineTarget& out) {
 uint32_t any_usable_engine(const ZoneLock& lock, int64_t now_us, uint32_t random) {
     Tables t(lock.zone());
     uint32_t usable = 0;
-    for (uint32_t i = 0; i < t.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < t.header.engine_end; ++i) {
         usable += engine_usable(t.engines[i]) ? 1 : 0;
     }
     if (usable == 0) {
         return kNone;
     }
     uint32_t skip = random % usable;
-    for (uint32_t i = 0; i < t.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < t.header.engine_end; ++i) {
         if (engine_usable(t.engines[i]) && skip-- == 0) {
             return i;
         }

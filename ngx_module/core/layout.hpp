@@ -438,6 +438,8 @@ struct alignas(64) ZoneHeader {
     int64_t redis_up_us;
     uint32_t round_robin;
     uint32_t class_stamp;
+    uint32_t engine_end;   // no engine was ever at or behind this index
+    uint32_t process_end;  // likewise for processes
     Settings settings;
     int64_t grace_us;      // of `settings`, for readers without the lock
     uint32_t open_access;  // likewise

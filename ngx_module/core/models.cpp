@@ -226,7 +226,7 @@ void refresh_domains(Core& c) {
         parent[i] = i;
         label[i] = kNone;
     }
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         const Engine& e = c.engines[i];
         for (uint32_t m = 1; e.used != 0 && e.leaving == 0 && m < e.model_count; ++m) {
             parent[root_of(parent, e.models[m])] = root_of(parent, e.models[0]);

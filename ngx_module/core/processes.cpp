@@ -8,6 +8,10 @@ void set_count(Process& p, uint32_t count) {
     std::atomic_ref<uint32_t>(p.requests).store(count, std::memory_order_relaxed);
 }
 
+uint32_t process_end(const Tables& t) {
+    return std::atomic_ref<uint32_t>(t.header.process_end).load(std::memory_order_relaxed);
+}
+
 // Ends everything that the process owns. Returns the number of leases given back.
 uint32_t drop_everything(Core& c, Process& p) {
     uint32_t leases = 0;
@@ -79,6 +83,9 @@ uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, 
         p.requests_head = p.mail_head = p.mail_tail = kNone;
         set_count(p, 0);
         p.signalled = 0;
+        if (i >= c.header.process_end) {
+            std::atomic_ref<uint32_t>(c.header.process_end).store(i + 1, std::memory_order_relaxed);
+        }
         LLM_LABEL();
         std::atomic_ref<uint32_t>(p.used).store(1, std::memory_order_release);
         return i;
@@ -108,7 +115,7 @@ void detach_process(const ZoneLock& lock, uint32_t process, int64_t now_us, Wake
 uint32_t list_processes(const Zone& zone, ProcessView* out, uint32_t capacity) {
     Tables t(zone);
     uint32_t count = 0;
-    for (uint32_t i = 0; i < kMaxProcesses && count < capacity; ++i) {
+    for (uint32_t i = 0; i < process_end(t) && count < capacity; ++i) {
         Process& p = t.processes[i];
         if (std::atomic_ref<uint32_t>(p.used).load(std::memory_order_acquire) == 0) {
             continue;

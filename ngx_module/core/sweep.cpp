@@ -7,7 +7,8 @@ namespace llm::core {
 namespace {
 
 constexpr uint32_t kHeldBatch = 1024;     // clients held back by tokens_per_minute, looked at per sweep
-constexpr uint32_t kAccountBatch = 2048;  // accounts refreshed or checked for expiry per sweep
+constexpr uint32_t kAccountBatch = 2048;  // accounts refreshed per sweep, after a change of the token table
+constexpr uint32_t kExpiryBatch = 512;    // accounts looked at for expiry per sweep
 
 void expire_grants(Core& c, SweepResult& result) {
     while (c.header.grant_head != kNone) {
@@ -25,7 +26,7 @@ void expire_grants(Core& c, SweepResult& result) {
 }
 
 void park_silent_processes(Core& c, SweepResult& result) {
-    for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    for (uint32_t i = 0; i < c.header.process_end; ++i) {
         Process& p = c.processes[i];
         if (p.used != 0 && p.suspended == 0 && p.requests != 0 && c.now - p.heartbeat_us > kHeartbeatLifeUs) {
             suspend_process(c, p);
@@ -44,8 +45,11 @@ void release_held_accounts(Core& c) {
 }
 
 void end_expired_clients(Core& c, int64_t wall_s) {
+    if (c.header.queued == 0) {
+        return;
+    }
     uint32_t& cursor = c.header.expiry_cursor;
-    for (uint32_t n = 0; n < kAccountBatch; ++n) {
+    for (uint32_t n = 0; n < kExpiryBatch; ++n) {
         cursor = cursor + 1 < c.header.plan.accounts ? cursor + 1 : 0;
         const Account& a = c.accounts[cursor];
         if (a.used != 0 && a.waiting != 0 && a.expires_at != 0 && a.expires_at <= wall_s) {
@@ -55,7 +59,7 @@ void end_expired_clients(Core& c, int64_t wall_s) {
 }
 
 void watch_engines(Core& c, SweepResult& result) {
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         Engine& e = c.engines[i];
         if (e.used == 0 || e.leaving != 0) {
             continue;
@@ -120,7 +124,7 @@ void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_
     ZoneHeader& h = c.header;
     const bool other_order = h.settings.scheduler != settings.scheduler;
     double before[4096];  // bound of plan.engines
-    for (uint32_t i = 0; i < h.plan.engines; ++i) {
+    for (uint32_t i = 0; i < h.engine_end; ++i) {
         before[i] = minimum_of(c, c.engines[i]);
     }
     h.settings = settings;
@@ -128,7 +132,7 @@ void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_
     std::atomic_ref<int64_t>(h.grace_us).store(settings.grace_us, std::memory_order_relaxed);
     std::atomic_ref<uint32_t>(h.open_access).store(settings.open_access ? 1 : 0, std::memory_order_relaxed);
     refresh_minimums(c);
-    for (uint32_t i = 0; i < h.plan.engines; ++i) {
+    for (uint32_t i = 0; i < h.engine_end; ++i) {
         Engine& e = c.engines[i];
         const double minimum = minimum_of(c, e);
         if (e.used == 0 || (before[i] > 0) == (minimum > 0)) {
