@@ -1,5 +1,8 @@
 #include "ngx_module/sources/pg_client.hpp"
 
+#include <poll.h>
+
+#include <ctime>
 #include <utility>
 
 namespace llm::nginx::sources {
@@ -50,16 +53,17 @@ std::string one_line(const char* message) {
     return out;
 }
 
-PgClient::PgClient(const PgEndpoint& endpoint, Listener& listener)
+PgClient::PgClient(const PgEndpoint& endpoint, Listener& listener, Life life)
     : endpoint_(endpoint),
       listener_(listener),
+      life_(life),
       resolver_(endpoint.resolver),
       timer_([](void* self) { static_cast<PgClient*>(self)->on_timer(); }, this),
       more_([](void* self) { static_cast<PgClient*>(self)->pump(); }, this),
       backoff_(kFirstDelayMs, kLongestDelayMs) {}
 
 void PgClient::start() {
-    if (state_ == State::stopped && !leaving()) {
+    if (state_ == State::stopped && !must_end()) {
         attempt();
     }
 }
@@ -353,7 +357,7 @@ void PgClient::take_notifications() {
 }
 
 void PgClient::on_timer() {
-    if (leaving()) {
+    if (must_end()) {
         stop();
         return;
     }
@@ -383,6 +387,29 @@ void PgClient::on_timer() {
     }
 }
 
+bool PgClient::wait_until_done(int limit_ms) {
+    const auto now_ms = [] {
+        timespec now{};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+    };
+    const auto deadline = now_ms() + limit_ms;
+    while (state_ == State::asking) {
+        const auto left = deadline - now_ms();
+        if (left <= 0) {
+            return false;
+        }
+        pollfd socket{.fd = PQsocket(connection_.get()), .events = POLLIN, .revents = 0};
+        if (PQflush(connection_.get()) == 1) {
+            socket.events |= POLLOUT;
+        }
+        if (poll(&socket, 1, static_cast<int>(left)) > 0) {
+            pump();
+        }
+    }
+    return true;
+}
+
 void PgClient::restart(const std::string& reason) {
     fail(reason);
 }
@@ -391,7 +418,7 @@ void PgClient::fail(const std::string& reason) {
     if (state_ == State::stopped) {
         return;
     }
-    if (!leaving() && complaint_.pass()) {
+    if (!must_end() && complaint_.pass()) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: database %s: %s; trying again", place().c_str(),
                       reason.c_str());
     }
@@ -421,7 +448,7 @@ bool PgClient::watch(bool read, bool write) {
         watched_->write->handler = on_event;
         watched_->read->log = ngx_cycle->log;
         watched_->write->log = ngx_cycle->log;
-        watched_->idle = 1;  // told when the worker begins to leave
+        watched_->idle = life_ == Life::until_leaving;  // then told when the worker begins to leave
     }
     const auto set = [](ngx_event_t* event, ngx_int_t kind, bool wanted) {
         if (wanted && !event->active) {

@@ -50,7 +50,11 @@ class PgClient {
     // The end of the answer: `error` is empty, or the server's message in one line. `last` has the columns.
     using OnEnd = std::function<void(const PGresult* last, const std::string& error)>;
 
-    PgClient(const PgEndpoint& endpoint, Listener& listener);
+    // How long the connection is wanted: a source ends when its worker is told to leave; a writer as late as
+    // its last request, and its owner must stop() it in exit_process.
+    enum class Life : uint8_t { until_leaving, until_exit };
+
+    PgClient(const PgEndpoint& endpoint, Listener& listener, Life life = Life::until_leaving);
     ~PgClient() { stop(); }
     PgClient(const PgClient&) = delete;
     PgClient& operator=(const PgClient&) = delete;
@@ -66,6 +70,10 @@ class PgClient {
 
     // Gives the connection up and connects again.
     void restart(const std::string& reason);
+
+    // Waits, blocking, until the statement under way has ended, at most `limit_ms`; false when it has not.
+    // For exit_process only.
+    bool wait_until_done(int limit_ms);
 
     const std::string& place() const { return endpoint_.url.place; }
 
@@ -89,11 +97,13 @@ class PgClient {
     void flush();
     void on_timer();
     void fail(const std::string& reason);
+    bool must_end() const { return life_ == Life::until_leaving && leaving(); }
     bool watch(bool read, bool write);
     void unwatch();
 
     const PgEndpoint& endpoint_;
     Listener& listener_;
+    Life life_;
     State state_ = State::stopped;
     std::unique_ptr<PGconn, FreeConnection> connection_;
     ngx_connection_t* watched_ = nullptr;  // nginx's view of libpq's socket; libpq owns the descriptor

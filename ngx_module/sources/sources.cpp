@@ -35,9 +35,9 @@ std::string resolve_redis(RedisConfig& redis) {
     return problem.empty() ? problem : "\"llm_redis\": " + problem;
 }
 
-std::string resolve_database(ClientSourceConfig& clients) {
+std::string resolve_database(const std::string& text, std::vector<PeerAddress>& addresses) {
     PgUrl url;
-    std::string problem = parse_pg_url(clients.location, url);
+    std::string problem = parse_pg_url(text, url);
     for (const PgHost& item : url.hosts) {
         PeerAddress numeric;
         if (!problem.empty() || is_pg_directory(item.host) ||
@@ -47,10 +47,10 @@ std::string resolve_database(ClientSourceConfig& clients) {
         std::vector<PeerAddress> found;
         problem = resolve_now(item.host, item.port, found);
         if (problem.empty()) {
-            clients.addresses.push_back(found.front());
+            addresses.push_back(found.front());
         }
     }
-    return problem.empty() ? problem : "\"llm_priority_db\": " + problem;
+    return problem;
 }
 
 }  // namespace
@@ -96,12 +96,22 @@ std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& re
     }
     std::string problem;
     if (clients.kind == ClientSourceConfig::Kind::postgres) {
-        problem = resolve_database(clients);
+        problem = resolve_database(clients.location, clients.addresses);
+        problem = problem.empty() ? problem : "\"llm_priority_db\": " + problem;
     }
     if (problem.empty() && redis.enabled()) {
         problem = resolve_redis(redis);
     }
     return problem;
+}
+
+std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<PeerAddress>& addresses) {
+    addresses.clear();
+    if (http_resolver(cf) != nullptr) {
+        PgUrl parsed;
+        return parse_pg_url(url, parsed);
+    }
+    return resolve_database(url, addresses);
 }
 
 bool is_leader() {

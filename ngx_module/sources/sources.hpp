@@ -53,6 +53,10 @@ std::string parse_client_source(std::string_view text, uint64_t refresh_ms, uint
 // the reason with file, line and column: a configuration error. Rows that are skipped are logged as warnings.
 std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& redis);
 
+// The same for the URL of llm_usage: checks it, and fills `addresses` for start_usage() (usage_writer.hpp)
+// when http{} has no resolver. Empty string, or the reason.
+std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<PeerAddress>& addresses);
+
 // True in the process that runs the sources: worker 0, or the only process.
 bool is_leader();
 

@@ -1,0 +1,51 @@
+// One finished request as a row of the table `metrics` (Aristote Dispatcher's columns), and the statement
+// that writes many of them. Pure text.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llm::nginx::sources {
+
+struct UsageRecord {
+    std::string user_name;
+    std::string user_organization;
+    double request_date = 0;      // seconds since 1970; 0 = NULL, here and below
+    double sent_to_llm_date = 0;  // when the last attempt went to its engine
+    double response_date = 0;     // when the answer was complete
+    std::string model;
+    std::string server;  // the engine's id
+    std::string server_organization;
+    int64_t prompt_tokens = 0;
+    int64_t completion_tokens = 0;
+    std::string strategy;       // the routing policy
+    int64_t requeue_count = 0;  // attempts after the first
+    int64_t max_parallel_requests = 0;
+    int64_t current_parallel_requests = 0;
+    int64_t priority = 0;
+    double performance_score = 0;  // tokens/s per user of the engine
+    std::string routing_mode;
+};
+
+inline constexpr std::string_view kUsageColumnsQuery = "SELECT * FROM metrics LIMIT 0";
+
+// Writes to the columns that the table has; those it lacks are left out.
+class UsageQuery {
+  public:
+    // Takes note of a column of the table; unknown ones are left to their defaults.
+    void add_column(std::string_view name);
+    bool empty() const { return columns_.empty(); }
+
+    // INSERT with one array parameter for each column.
+    std::string insert() const;
+    // The parameters for these records, in the order of insert().
+    std::vector<std::string> parameters(std::span<const UsageRecord> records) const;
+
+  private:
+    std::vector<size_t> columns_;  // indexes of the column list in usage_record.cpp
+};
+
+}  // namespace llm::nginx::sources

@@ -1,0 +1,64 @@
+// Writes usage records to PostgreSQL in batches, off the request path. Every worker has a writer of its own:
+// a record never has to cross processes.
+#pragma once
+
+#include "ngx_module/nginx/ngx.hpp"
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ngx_module/sources/loop.hpp"
+#include "ngx_module/sources/pg_client.hpp"
+#include "ngx_module/sources/usage_record.hpp"
+
+namespace llm::nginx::sources {
+
+class UsageWriter : private PgClient::Listener {
+  public:
+    // `endpoint` must outlive the writer. Connects with the first record.
+    explicit UsageWriter(const PgEndpoint& endpoint);
+
+    // Takes a record; drops the oldest one when kMaxBacklog wait already. Never blocks, O(1).
+    void add(UsageRecord record);
+
+    // Sends what waits, blocking for at most a second, and closes. In exit_process.
+    void finish();
+
+    // Records lost since the worker's start.
+    uint64_t dropped() const { return dropped_; }
+
+    static constexpr size_t kMaxBacklog = 10'000;
+
+  private:
+    void on_ready() override;
+    void on_lost() override;
+    void on_late() override {}
+    void on_notify(std::string_view, std::string_view) override {}
+
+    void discover();
+    void send();
+    void drop(size_t records, const std::string& reason);
+
+    PgClient client_;
+    UsageQuery query_;
+    bool table_known_ = false;
+    std::deque<UsageRecord> backlog_;
+    std::vector<UsageRecord> sending_;  // kept until the server has taken them
+    uint64_t dropped_ = 0;
+    uint64_t reported_ = 0;  // of dropped_, in the log
+    Timer timer_;
+    OncePerMinute complaint_;
+};
+
+// The writer of this worker: start in init_process, finish in exit_process. `url` is that of llm_usage, or of
+// llm_priority_db for `on`; `addresses` as in ClientSourceConfig. Without a start, record_usage() does
+// nothing.
+void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses);
+void record_usage(UsageRecord record);
+uint64_t usage_dropped();
+void finish_usage();
+
+}  // namespace llm::nginx::sources
