@@ -23,23 +23,32 @@ fi
     exit 1
 }
 
-passed=0 failed=0
-for target in "${targets[@]}"; do
-    found=build/fuzz/corpus/$target
-    seeds=tests/fuzz/corpus/$target
+# One target: 0 when nothing was found. The first directory receives new inputs, the seeds in the repository stay as they are.
+fuzz() {
+    local found=build/fuzz/corpus/$1 seeds=tests/fuzz/corpus/$1
     mkdir -p "$found"
-    corpora=("$found")
+    local corpora=("$found")
     [ ! -d "$seeds" ] || corpora+=("$seeds")
-    echo "== $target for $seconds s"
-    # the first directory receives new inputs, the seeds in the repository stay as they are
-    if "build/fuzz/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 \
-        -artifact_prefix="build/fuzz/$target-" "${corpora[@]}" >"build/fuzz/$target.log" 2>&1; then
-        tail -n 1 "build/fuzz/$target.log"
-        passed=$((passed + 1))
+    if "build/fuzz/$1" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+        -artifact_prefix="build/fuzz/$1-" "${corpora[@]}" >"build/fuzz/$1.log" 2>&1; then
+        echo "   $1: $(tail -n 1 "build/fuzz/$1.log")"
     else
-        tail -n 40 "build/fuzz/$target.log" >&2
+        tail -n 40 "build/fuzz/$1.log" >&2
+        echo "   $1: FAILED (build/fuzz/$1.log)"
+        return 1
+    fi
+}
+export -f fuzz
+export seconds
+
+echo "== Fuzzing ${#targets[@]} targets for $seconds s each, $(nproc) at a time"
+failed=0
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz {} || { touch build/fuzz/{}.failed; }'
+for target in "${targets[@]}"; do
+    if [ -e "build/fuzz/$target.failed" ]; then
         failed=$((failed + 1))
+        rm "build/fuzz/$target.failed"
     fi
 done
-echo "$passed passed, $failed failed"
+echo "$((${#targets[@]} - failed)) passed, $failed failed"
 [ "$failed" -eq 0 ]
