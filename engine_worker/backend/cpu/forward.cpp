@@ -96,7 +96,8 @@ Forward::Forward(const CpuModel& model, const Kernels& kernels, ThreadPool& pool
       head_dim_padded_(padded_head_dim(model.config)),
       dim_stride_(round_up(static_cast<size_t>(model.config.dim), kPanel)),
       kv_bf16_(model.type != WeightType::kF32),
-      kv_(kv_bytes_per_token(model.config, model.type) * static_cast<size_t>(kv_slots)) {
+      kv_(kv_bytes_per_token(model.config, model.type) * static_cast<size_t>(kv_slots),
+          Region::Pages::kSmall) {
     const ModelConfig& config = model.config;
     const auto tokens = static_cast<size_t>(max_tokens);
     const size_t heads = static_cast<size_t>(config.n_heads) * static_cast<size_t>(head_dim_padded_);

@@ -16,12 +16,13 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 }  // namespace
 
-Region::Region(size_t bytes) : size_(round_up(bytes, bytes < kHugePage ? kPage : kHugePage)) {
+Region::Region(size_t bytes, Pages pages) {
+    const bool huge = pages == Pages::kHuge && bytes >= kHugePage;
+    size_ = round_up(bytes, huge ? kHugePage : kPage);
     if (size_ == 0) {
         return;
     }
     // One huge page more than needed, so that the part used can begin on a huge page.
-    const bool huge = size_ >= kHugePage;
     const size_t reserved = huge ? size_ + kHugePage : size_;
     void* start =
         mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

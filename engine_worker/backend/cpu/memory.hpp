@@ -11,8 +11,12 @@ namespace llm::engine {
 class Region {
   public:
     Region() = default;
+    // kHuge: on huge pages where the system grants them, for what is streamed as a whole (hardware
+    // prefetchers stop at the end of a page). kSmall: for what fills up little by little, where a huge page
+    // would be zeroed for each of many beginnings.
+    enum class Pages { kSmall, kHuge };
     // Throws std::runtime_error when the system refuses.
-    explicit Region(size_t bytes);
+    explicit Region(size_t bytes, Pages pages = Pages::kHuge);
     ~Region();
     Region(Region&& other) noexcept
         : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
