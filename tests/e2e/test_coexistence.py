@@ -1,0 +1,131 @@
+"""Beside nginx's own modules: access rules, authentication, error pages, limits."""
+
+import base64
+import json
+
+import pytest
+
+from support.client import chat_body
+from support.errors import assert_error
+from support.users import user
+
+
+def basic(name, password):
+    return [("Authorization", "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode())]
+
+
+@pytest.fixture
+def htpasswd(tmp_path):
+    path = tmp_path / "htpasswd"
+    path.write_text("web:{PLAIN}secret\n")
+    return path
+
+
+def test_satisfy_any_lets_an_address_in_as_the_anonymous_client(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="satisfy any; allow 127.0.0.1; deny all;")
+    reply = gate.client.ask(chat_body())
+    assert reply.status == 200
+    assert gate.access_log()[-1]["client"] == ""
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert gate.access_log()[-1]["client"] == "alice"
+
+
+def test_satisfy_any_never_excuses_a_wrong_token(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="satisfy any; allow 127.0.0.1; deny all;")
+    assert_error(gate.client.ask(chat_body(), token="wrong"), 401, "invalid_api_key")
+    assert not engine.requests
+
+
+def test_satisfy_any_by_token_where_the_address_is_denied(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="satisfy any; deny all;")
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert gate.client.ask(chat_body()).status == 401
+
+
+def test_satisfy_any_with_auth_basic(fake_engine, gateway, htpasswd):
+    engine = fake_engine()
+    gate = gateway([engine], location=f"satisfy any; auth_basic web; auth_basic_user_file {htpasswd};")
+    assert gate.client.ask(chat_body(), headers=basic("web", "secret")).status == 200
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert gate.client.ask(chat_body(), headers=basic("web", "wrong")).status == 401
+    assert len(engine.requests) == 2
+    assert all(request.header("authorization") is None for request in engine.requests)
+
+
+def test_access_rules_come_first(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="deny all;")
+    assert_error(gate.client.ask(chat_body(), token="alice"), 403, "access_denied")
+    assert not engine.requests
+
+
+def test_auth_request(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="auth_request /permit;",
+                   locations="location = /permit { internal; if ($http_x_pass = yes) { return 204; } return 403; }")
+    assert gate.client.ask(chat_body(), token="alice", headers=[("X-Pass", "yes")]).status == 200
+    assert gate.client.ask(chat_body(), token="alice").status == 403
+    assert len(engine.requests) == 1
+
+
+def test_limit_req_counts_by_client(fake_engine, gateway):
+    gate = gateway([fake_engine()], [user("alice"), user("bob")], location="limit_req zone=per_client; limit_req_status 429;",
+                   http="limit_req_zone $llm_client zone=per_client:1m rate=1r/m;")
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert gate.client.ask(chat_body(), token="alice").status == 429
+    assert gate.client.ask(chat_body(), token="bob").status == 200
+
+
+def test_error_page_to_a_fallback_without_dispatch(fake_engine, gateway):
+    local, external = fake_engine(max_running=1), fake_engine()
+    local.hold()
+    gate = gateway([local], [user("alice", threshold=0)], location="error_page 429 503 = @external;",
+                   locations=f"location @external {{ proxy_set_header Authorization 'Bearer their-key'; proxy_pass {external.url}; }}")
+    held = gate.client.send(chat_body(), token="alice")
+    gate.wait_held(1)
+    reply = gate.client.ask(chat_body(), token="alice")
+    assert reply.status == 200
+    assert reply.header("retry-after") is None, "a header of the refusal survived into the fallback's answer"
+    assert external.requests[0].header("authorization") == "Bearer their-key"
+    assert external.requests[0].body == chat_body()
+    local.open_gate()
+    assert held.reply().status == 200
+
+
+def test_error_page_to_another_model(fake_engine, gateway):
+    small = fake_engine(["small"])
+    big = fake_engine(["big"], max_running=1)
+    big.hold()
+    gate = gateway([big, small], [user("alice", threshold=0)], location="error_page 429 = @small;",
+                   locations="location @small { llm_dispatch on; llm_model small; proxy_pass http://llm_engines; }")
+    held = gate.client.send(chat_body("big"), token="alice")
+    gate.wait_held(1)
+    reply = gate.client.ask(chat_body("big"), token="alice")
+    assert reply.status == 200, reply.body
+    assert json.loads(small.requests[0].body)["model"] == "small"
+    big.open_gate()
+    assert held.reply().status == 200
+    gate.wait_held(0)
+
+
+def test_error_page_of_the_users_own(fake_engine, gateway, tmp_path):
+    (tmp_path / "busy.html").write_text("<h1>busy</h1>")
+    gate = gateway([fake_engine()], location=f"error_page 401 /busy.html; root {tmp_path};",
+                   locations=f"location = /busy.html {{ root {tmp_path}; }}")
+    reply = gate.client.ask(chat_body())
+    assert reply.status == 401 and reply.body == b"<h1>busy</h1>"
+
+
+def test_observe_refuses_and_queues_nothing(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine], [user("alice", threshold=0)], location="llm_observe on;")
+    pending = [gate.client.send(chat_body(), token="alice") for _ in range(3)]
+    engine.wait_requests(3)
+    engine.open_gate()
+    assert [each.reply().status for each in pending] == [200] * 3
+    gate.wait_logged(r"llm_observe: request of \"alice\" would be")
+    assert gate.client.ask(chat_body(), token="wrong").status == 401

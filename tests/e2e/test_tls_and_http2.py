@@ -1,0 +1,110 @@
+"""https engines, alone and beside plain ones; clients that speak HTTP/2."""
+
+import ssl
+import subprocess
+import threading
+
+import httpx
+import pytest
+
+from support.client import chat_body
+from support.poll import until
+from support.users import user
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for 127.0.0.1: (certificate, key)."""
+    directory = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
+                   check=True, capture_output=True)
+    return directory / "cert.pem", directory / "key.pem"
+
+
+def https_gateway(gateway, lines):
+    return gateway(http=lines, proxy="https")
+
+
+def test_https_engine(fake_engine, gateway, certificate):
+    engine = fake_engine()
+    engine.serve_tls(*certificate)
+    gate = https_gateway(gateway, f"llm_engine https://127.0.0.1:{engine.port} model=m;")
+    for _ in range(3):
+        assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert len(engine.requests) == 3
+    assert engine.requests[0].header("host") == f"127.0.0.1:{engine.port}"
+
+
+def test_https_and_http_engines_side_by_side(fake_engine, gateway, certificate):
+    secure, plain = fake_engine(), fake_engine()
+    secure.serve_tls(*certificate)
+    gate = https_gateway(gateway, f"llm_engine https://127.0.0.1:{secure.port} model=m; llm_engine {plain.url} model=m;"
+                                  "llm_routing round_robin;")
+    for _ in range(8):
+        assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert secure.requests and plain.requests
+
+
+def test_https_engine_under_plain_proxy_pass_is_a_clear_error(fake_engine, gateway, certificate):
+    engine = fake_engine()
+    engine.serve_tls(*certificate)
+    gate = gateway(http=f"llm_engine https://127.0.0.1:{engine.port} model=m;")
+    assert gate.client.ask(chat_body(), token="alice").status == 502
+    gate.wait_logged("proxy_pass must be https://")
+
+
+@pytest.fixture
+def http2_gate(gateway, certificate):
+    from support.ports import free_port
+
+    def make(engines, users=(user("alice"),)):
+        port = free_port()
+        certificate_file, key = certificate
+        gate = gateway(engines, users, server=f"listen 127.0.0.1:{port} ssl http2; ssl_certificate {certificate_file}; ssl_certificate_key {key};")
+        context = ssl.create_default_context(cafile=str(certificate_file))
+        client = httpx.Client(http2=True, verify=context, base_url=f"https://127.0.0.1:{port}", timeout=20,
+                              headers={"Authorization": "Bearer alice"})
+        return gate, client
+
+    return make
+
+
+def test_http2_answers_streams_and_refusals(fake_engine, http2_gate):
+    engine = fake_engine()
+    gate, client = http2_gate([engine])
+    with client:
+        reply = client.post("/v1/chat/completions", content=chat_body())
+        assert reply.http_version == "HTTP/2" and reply.status_code == 200
+        assert engine.requests[0].body == chat_body()
+        with client.stream("POST", "/v1/chat/completions", content=chat_body(stream=True)) as stream:
+            assert b"[DONE]" in b"".join(stream.iter_raw())
+        assert client.post("/v1/chat/completions", content=b"{").json()["error"]["code"] == "invalid_json"
+        assert client.post("/v1/chat/completions", content=b"").json()["error"]["code"] == "model_required"
+        large = chat_body(content="x" * 300_000)
+        assert client.post("/v1/chat/completions", content=large).status_code == 200
+        assert engine.requests[-1].body == large
+
+
+def test_http2_connection_lost_leaves_the_queue(fake_engine, http2_gate):
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate, client = http2_gate([engine])
+    first = gate.client.send(chat_body(), token="alice")
+    gate.wait_held(1)
+
+    def ask():
+        with pytest.raises(httpx.TransportError):
+            client.post("/v1/chat/completions", content=chat_body(), timeout=httpx.Timeout(10, read=1.0))
+        client.close()
+
+    waiting = [threading.Thread(target=ask) for _ in range(3)]  # streams of one connection
+    for thread in waiting:
+        thread.start()
+    gate.wait_queued(3)
+    for thread in waiting:
+        thread.join()
+    until(lambda: gate.queued() == 0, "the lost connection's streams have left the queue", 5)
+    engine.open_gate()
+    assert first.reply().status == 200
+    assert len(engine.requests) == 1
