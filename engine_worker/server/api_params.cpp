@@ -107,7 +107,7 @@ std::vector<int32_t> parse_stop_tokens(const Params& params, int32_t vocab_size)
 }
 
 // Fields that would change the answer; each with the value, if any, that asks for what we do anyway.
-constexpr std::array<std::pair<const char*, const char*>, 31> kUnsupported = {{
+constexpr std::array<std::pair<const char*, const char*>, 30> kUnsupported = {{
     {"allowed_token_ids", "[]"},
     {"audio", "{}"},
     {"bad_words", "[]"},
@@ -134,7 +134,6 @@ constexpr std::array<std::pair<const char*, const char*>, 31> kUnsupported = {{
     {"skip_special_tokens", "true"},
     {"structured_outputs", "{}"},
     {"suffix", "\"\""},
-    {"tools", "[]"},
     {"truncate_prompt_tokens", "-1"},
     {"typical_p", "1"},
     {"use_beam_search", "false"},
@@ -248,10 +247,7 @@ void refuse_unsupported(const Params& params) {
             throw unsupported(name);
         }
     }
-    if (const Json* choice = params.find("tool_choice");
-        choice != nullptr && *choice != "none" && *choice != "auto") {
-        throw unsupported("tool_choice", "'tool_choice' needs 'tools', which this engine does not support.");
-    }
+
     if (params.integer("best_of", 1, 1 << 20).value_or(1) != params.integer("n", 1, 1 << 20).value_or(1) &&
         params.find("best_of") != nullptr) {
         throw unsupported("best_of", "'best_of' other than 'n' is not supported by this engine.");

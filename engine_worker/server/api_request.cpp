@@ -149,6 +149,38 @@ std::string checked_model(const Params& params, const ServedModel& model) {
     return *name;
 }
 
+namespace {
+
+// The tools that the prompt is to show; null = none.
+const Json* read_tools(const Params& params, GenerationCall& call) {
+    const Json* tools = params.find("tools");
+    if (tools != nullptr && tools->is_array() && tools->empty()) {
+        tools = nullptr;
+    }
+    if (const Json* choice = params.find("tool_choice")) {
+        if (*choice == "none") {
+            tools = nullptr;
+        } else if (*choice != "auto") {
+            throw unsupported("tool_choice",
+                              "Only 'auto' and 'none' are supported as 'tool_choice' by this engine.");
+        }
+    }
+    call.shape.output.tools = tools != nullptr;
+    call.shape.output.one_call = !params.boolean("parallel_tool_calls").value_or(true);
+    return tools;
+}
+
+// Some templates open the reasoning themselves: the answer then starts inside.
+bool opens_thinking(const std::vector<int32_t>& prompt, const Tokenizer& tokenizer) {
+    constexpr std::ptrdiff_t kTail = 12;  // tokens; "<think>" and line breaks have fewer
+    const auto n = std::min<std::ptrdiff_t>(kTail, static_cast<std::ptrdiff_t>(prompt.size()));
+    std::string tail = tokenizer.decode({prompt.end() - n, prompt.end()}, false);
+    tail.erase(tail.find_last_not_of(" \r\n") + 1);
+    return std::string_view(tail).ends_with("<think>");
+}
+
+}  // namespace
+
 GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uint64_t random_seed) {
     const Json body = parse_body(http);
     const Params params(body);
@@ -176,8 +208,10 @@ GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uin
         extra["reasoning_effort"] = *effort;  // some templates write it into the prompt
     }
     const bool generation_prompt = params.boolean("add_generation_prompt").value_or(true);
-    call.request.prompts.push_back(model.encode_chat(*messages, &extra, generation_prompt));
+    const Json* tools = read_tools(params, call);
+    call.request.prompts.push_back(model.encode_chat(*messages, tools, &extra, generation_prompt));
     check_prompt(call.request.prompts.front(), model, "messages");
+    call.shape.output.thinking = opens_thinking(call.request.prompts.front(), *model.tokenizer);
     return call;
 }
 
@@ -186,6 +220,9 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
     const Params params(body);
     GenerationCall call;
     call.shape.chat = false;
+    if (const Json* tools = params.find("tools"); tools != nullptr && !tools->empty()) {
+        throw unsupported("tools", "'tools' is only supported by /v1/chat/completions.");
+    }
     read_common(http, params, model, random_seed, call);
     if (params.find("max_tokens") == nullptr && params.find("max_completion_tokens") == nullptr) {
         call.request.sampling.max_tokens = std::min(kDefaultCompletionTokens, model.max_context);
@@ -225,7 +262,7 @@ std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) 
         checked_model(params, model);
     }
     if (const Json* messages = params.find("messages")) {
-        return model.encode_chat(*messages, params.find("chat_template_kwargs"),
+        return model.encode_chat(*messages, params.find("tools"), params.find("chat_template_kwargs"),
                                  params.boolean("add_generation_prompt").value_or(true));
     }
     const auto prompt = params.string("prompt");

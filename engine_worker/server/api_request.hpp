@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine_worker/scheduler/request.hpp"
+#include "engine_worker/server/chat_output.hpp"
 #include "engine_worker/server/http_message.hpp"
 #include "engine_worker/server/served_model.hpp"
 
@@ -18,6 +19,7 @@ struct AnswerShape {
     bool stream = false;
     bool include_usage = false;  // a last chunk with the usage
     bool logprobs = false;
+    ChatOutput::Options output;     // chats: what to look for in the text
     std::string model;              // the name that the client used
     std::vector<std::string> echo;  // completions with echo: each prompt's text, put before its choices
 };

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 namespace llm::engine {
@@ -20,7 +21,7 @@ void append_number(std::string& out, double value) {
                std::to_chars(text.data(), text.data() + text.size(), static_cast<float>(value)).ptr);
 }
 
-std::string_view finish_text(FinishReason reason) {
+std::string_view reason_text(FinishReason reason) {
     switch (reason) {
         case FinishReason::stop:
             return "\"stop\"";
@@ -39,8 +40,9 @@ Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_
                const Tokenizer& tokenizer)
     : shape_(std::move(shape)),
       tokenizer_(tokenizer),
+      id_(std::move(id)),
       n_per_prompt_(request.n),
-      choices_(request.prompts.size() * static_cast<size_t>(request.n)),
+      choices_(request.prompts.size() * static_cast<size_t>(request.n), Choice(shape_.output)),
       open_(choices_.size()) {
     for (const auto& prompt : request.prompts) {
         prompt_tokens_ += static_cast<int32_t>(prompt.size());
@@ -49,7 +51,7 @@ Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_
                                     : shape_.stream ? "chat.completion.chunk"
                                                     : "chat.completion";
     head_ = "{\"id\":";
-    append_json_string(head_, id);
+    append_json_string(head_, id_);
     head_ += ",\"object\":\"";
     head_ += object;
     head_ += "\",\"created\":" + std::to_string(created) + ",\"model\":";
@@ -64,7 +66,18 @@ Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_
 
 void Answer::take(Event&& event) {
     Choice& choice = choices_[static_cast<size_t>(event.choice)];
-    choice.text += event.text;
+    if (shape_.chat) {
+        ChatDelta delta;
+        choice.output.push(event.text, delta);
+        if (event.finish != FinishReason::none) {
+            choice.output.finish(delta);
+        }
+        choice.reasoning += delta.reasoning;
+        choice.text += delta.content;
+        std::move(delta.calls.begin(), delta.calls.end(), std::back_inserter(choice.calls));
+    } else {
+        choice.text += event.text;
+    }
     if (!event.logprobs.empty()) {
         choice.logprobs.push_back(std::move(event.logprobs));
     }
@@ -123,6 +136,14 @@ void Answer::drain_choice(std::string& out, size_t index) {
     }
     choice.started = true;
     const bool ends = choice.finish != FinishReason::none && !choice.ended;
+    if (!choice.reasoning.empty()) {
+        chunk_head(out, index);
+        out += ",\"delta\":{\"reasoning_content\":";
+        append_json_string(out, choice.reasoning);
+        out += "},\"logprobs\":null,\"finish_reason\":null";
+        out += tail;
+        choice.reasoning.clear();
+    }
     // Text that goes out with the end of a completion shares its chunk; a chat's end has an empty delta.
     if (!choice.text.empty() || !choice.logprobs.empty() || (ends && !shape_.chat)) {
         chunk_head(out, index);
@@ -138,15 +159,24 @@ void Answer::drain_choice(std::string& out, size_t index) {
             choice.text_offset += characters(choice);
         }
         out += ",\"finish_reason\":";
-        out += shape_.chat ? "null" : finish_text(choice.finish);
+        out += shape_.chat ? "null" : finish_text(choice);
         out += tail;
         choice.text.clear();
         choice.logprobs.clear();
     }
+    if (!choice.calls.empty()) {
+        chunk_head(out, index);
+        out += ",\"delta\":{\"tool_calls\":";
+        write_calls(out, index);
+        out += "},\"logprobs\":null,\"finish_reason\":null";
+        out += tail;
+        choice.n_calls += static_cast<int32_t>(choice.calls.size());
+        choice.calls.clear();
+    }
     if (ends && shape_.chat) {
         chunk_head(out, index);
         out += ",\"delta\":{},\"logprobs\":null,\"finish_reason\":";
-        out += finish_text(choice.finish);
+        out += finish_text(choice);
         out += tail;
     }
     choice.ended = choice.ended || ends;
@@ -161,9 +191,13 @@ std::string Answer::json() const {
         const Choice& choice = choices_[i];
         out += i == 0 ? "{\"index\":" : ",{\"index\":";
         out += std::to_string(i);
-        out += shape_.chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":";
-        append_json_string(out, choice.text);
-        out += shape_.chat ? ",\"refusal\":null},\"logprobs\":" : ",\"logprobs\":";
+        if (shape_.chat) {
+            write_message(out, i);
+        } else {
+            out += ",\"text\":";
+            append_json_string(out, choice.text);
+        }
+        out += ",\"logprobs\":";
         if (!shape_.logprobs) {
             out += "null";
         } else if (shape_.chat) {
@@ -172,13 +206,58 @@ std::string Answer::json() const {
             write_completion_logprobs(out, choice, 0);
         }
         out += ",\"finish_reason\":";
-        out += finish_text(choice.finish);
+        out += finish_text(choice);
         out += '}';
     }
     out += "],\"usage\":";
     write_usage(out);
     out += '}';
     return out;
+}
+
+void Answer::write_message(std::string& out, size_t index) const {
+    const Choice& choice = choices_[index];
+    out += ",\"message\":{\"role\":\"assistant\",\"content\":";
+    if (choice.text.empty() && !choice.calls.empty()) {
+        out += "null";
+    } else {
+        append_json_string(out, choice.text);
+    }
+    out += ",\"refusal\":null";
+    if (!choice.reasoning.empty()) {
+        out += ",\"reasoning_content\":";
+        append_json_string(out, choice.reasoning);
+    }
+    if (!choice.calls.empty()) {
+        out += ",\"tool_calls\":";
+        write_calls(out, index);
+    }
+    out += '}';
+}
+
+// Ids are unique as long as the answer's own is: answer, choice and number of the call.
+void Answer::write_calls(std::string& out, size_t index) const {
+    const Choice& choice = choices_[index];
+    const std::string prefix = "call-" + id_.substr(id_.find('-') + 1) + "-" + std::to_string(index) + "-";
+    out += '[';
+    for (size_t i = 0; i < choice.calls.size(); ++i) {
+        const std::string number = std::to_string(static_cast<size_t>(choice.n_calls) + i);
+        out += i == 0 ? "{" : ",{";
+        out += shape_.stream ? "\"index\":" + number + "," : "";
+        out += "\"id\":";
+        append_json_string(out, prefix + number);
+        out += ",\"type\":\"function\",\"function\":{\"name\":";
+        append_json_string(out, choice.calls[i].name);
+        out += ",\"arguments\":";
+        append_json_string(out, choice.calls[i].arguments);
+        out += "}}";
+    }
+    out += ']';
+}
+
+std::string_view Answer::finish_text(const Choice& choice) const {
+    const bool calls = choice.n_calls > 0 || !choice.calls.empty();
+    return calls && choice.finish == FinishReason::stop ? "\"tool_calls\"" : reason_text(choice.finish);
 }
 
 void Answer::write_usage(std::string& out) const {

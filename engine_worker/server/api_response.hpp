@@ -8,6 +8,7 @@
 
 #include "engine_worker/scheduler/request.hpp"
 #include "engine_worker/server/api_request.hpp"
+#include "engine_worker/server/chat_output.hpp"
 #include "engine_worker/tokenizer/tokenizer.hpp"
 
 namespace llm::engine {
@@ -33,7 +34,14 @@ class Answer {
 
   private:
     struct Choice {
-        std::string text;                                 // all of it, or what is not drained yet (streaming)
+        explicit Choice(const ChatOutput::Options& options) : output(options) {}
+
+        ChatOutput output;  // chats only
+        // All of it, or what is not drained yet (streaming).
+        std::string text;
+        std::string reasoning;
+        std::vector<ToolCall> calls;
+        int32_t n_calls = 0;                              // before `calls`, drained already
         std::vector<std::vector<TokenLogprob>> logprobs;  // likewise
         FinishReason finish = FinishReason::none;
         bool started = false;  // its first chunk (chat: the role) is out
@@ -45,6 +53,9 @@ class Answer {
 
     void chunk_head(std::string& out, size_t index) const;
     void drain_choice(std::string& out, size_t index);
+    std::string_view finish_text(const Choice& choice) const;
+    void write_message(std::string& out, size_t index) const;
+    void write_calls(std::string& out, size_t index) const;
     void write_chat_logprobs(std::string& out, const Choice& choice) const;
     void write_completion_logprobs(std::string& out, const Choice& choice, int64_t offset) const;
     void write_token(std::string& out, const TokenLogprob& token) const;
@@ -54,6 +65,7 @@ class Answer {
 
     AnswerShape shape_;
     const Tokenizer& tokenizer_;
+    std::string id_;
     std::string head_;  // {"id":…,"object":…,"created":…,"model":…,
     int32_t n_per_prompt_;
     int32_t prompt_tokens_ = 0;

@@ -41,6 +41,28 @@ void mark_strings(Json& value, const SpecialText& special) {
     }
 }
 
+// Clients send the arguments of earlier calls as JSON text; templates expect what it says.
+void open_arguments(Json& calls, const std::string& param) {
+    if (calls.is_null()) {
+        return;
+    }
+    if (!calls.is_array()) {
+        throw bad_value(param, "'" + param + "' must be an array.");
+    }
+    for (Json& call : calls) {
+        if (!call.is_object() || !call.contains("function") || !call["function"].is_object()) {
+            throw bad_value(param, "Every call in '" + param + "' must have a function.");
+        }
+        Json& function = call["function"];
+        if (function.contains("arguments") && function["arguments"].is_string()) {
+            Json arguments = Json::parse(function["arguments"].get_ref<const std::string&>(), nullptr, false);
+            if (arguments.is_object()) {
+                function["arguments"] = std::move(arguments);
+            }
+        }
+    }
+}
+
 // One message, checked, its text safe to be put into a template.
 Json checked_message(const Json& message, size_t index, const SpecialText& special) {
     const std::string param = "messages[" + std::to_string(index) + "]";
@@ -69,6 +91,26 @@ Json checked_message(const Json& message, size_t index, const SpecialText& speci
     } else if (!content->is_string()) {
         throw bad_value(param + ".content", "'" + param + ".content' must be a string or an array of parts.");
     }
+    if (const auto calls = out.find("tool_calls"); calls != out.end()) {
+        open_arguments(*calls, param + ".tool_calls");
+    }
+    mark_strings(out, special);
+    return out;
+}
+
+Json checked_tools(const Json& tools, const SpecialText& special) {
+    if (!tools.is_array()) {
+        throw bad_value("tools", "'tools' must be an array.");
+    }
+    for (const Json& tool : tools) {
+        const bool function = tool.is_object() && tool.contains("type") && tool["type"] == "function" &&
+                              tool.contains("function") && tool["function"].is_object() &&
+                              tool["function"].contains("name") && tool["function"]["name"].is_string();
+        if (!function) {
+            throw bad_value("tools", "Every tool must have the type 'function' and a function with a name.");
+        }
+    }
+    Json out = tools;
     mark_strings(out, special);
     return out;
 }
@@ -102,8 +144,8 @@ bool ServedModel::serves(const std::string& name) const {
     return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* template_kwargs,
-                                              bool add_generation_prompt) const {
+std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* tools,
+                                              const Json* template_kwargs, bool add_generation_prompt) const {
     if (!messages.is_array() || messages.empty()) {
         throw bad_value("messages", "'messages' must be a non-empty array.");
     }
@@ -111,6 +153,9 @@ std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* 
     context.messages = Json::array();
     for (size_t i = 0; i < messages.size(); ++i) {
         context.messages.push_back(checked_message(messages[i], i, *special_text));
+    }
+    if (tools != nullptr) {
+        context.tools = checked_tools(*tools, *special_text);
     }
     context.add_generation_prompt = add_generation_prompt;
     context.bos_token = tokenizer->id_to_token(tokenizer->bos_id());

@@ -26,8 +26,9 @@ struct ServedModel {
     bool serves(const std::string& name) const;
     SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context}; }
 
-    // Ids of a chat as the model's template writes it. `messages` as the client sent them; throws ApiError.
-    std::vector<int32_t> encode_chat(const Json& messages, const Json* template_kwargs,
+    // Ids of a chat as the model's template writes it. `messages` and `tools` (may be null) as the client
+    // sent them; throws ApiError.
+    std::vector<int32_t> encode_chat(const Json& messages, const Json* tools, const Json* template_kwargs,
                                      bool add_generation_prompt) const;
 };
 

@@ -184,3 +184,33 @@ def test_priority_preempts(start_engine):
     low.join()
     assert order == ["high", "low"]
     assert engine.metric("num_preemptions_total") == 1
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+def sim_text(tmp_path, text):
+    path = tmp_path / "text"
+    path.write_text(text)
+    return ["--sim-text", str(path)], f"base=1,reply={len(text)}"
+
+
+def test_tool_calls_and_reasoning(start_engine, tmp_path):
+    options, sim = sim_text(tmp_path, '<think>which?</think>\n\n<tool_call>\n{"name": "weather", "arguments": '
+                                      '{"city": "Lyon"}}\n</tool_call>')
+    engine = start_engine(*options, sim=sim)
+    choice = engine.chat(tools=TOOLS)[2]["choices"][0]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
+    assert choice["message"]["reasoning_content"] == "which?"
+    call = choice["message"]["tool_calls"][0]
+    assert call["function"]["name"] == "weather" and json.loads(call["function"]["arguments"]) == {"city": "Lyon"}
+    events = stream(engine, tools=TOOLS)
+    deltas = [e["choices"][0]["delta"] for e in events[:-1]]
+    assert "".join(d.get("reasoning_content", "") for d in deltas) == "which?"
+    calls = [d["tool_calls"] for d in deltas if "tool_calls" in d]
+    assert len(calls) == 1 and calls[0][0]["index"] == 0 and calls[0][0]["function"]["name"] == "weather"
+    assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+    # Nobody asked for tools: it is text.
+    assert "<tool_call>" in engine.chat()[2]["choices"][0]["message"]["content"]
+    assert engine.chat(tools=TOOLS, tool_choice="required")[2]["error"]["param"] == "tool_choice"
+    assert engine.chat(tools=[{}])[2]["error"]["param"] == "tools"

@@ -98,8 +98,6 @@ TEST(Sampling, NamesTheFieldAtFault) {
 
 TEST(Sampling, RefusesWhatItCannotDoAndNothingElse) {
     for (const auto& [text, param] : std::vector<std::pair<std::string, std::string>>{
-             {R"({"tools":[{"type":"function"}]})", "tools"},
-             {R"({"tool_choice":"required"})", "tool_choice"},
              {R"({"response_format":{"type":"json_object"}})", "response_format"},
              {R"({"functions":[{}]})", "functions"},
              {R"({"guided_json":{"type":"object"}})", "guided_json"},

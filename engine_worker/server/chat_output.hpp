@@ -1,0 +1,67 @@
+// Takes a chat model's text apart: what it thought, what it says, which tools it calls.
+//
+//   <think>…</think> at the start                        reasoning (DeepSeek-R1, Qwen3 and many others)
+//   <tool_call>{"name":…,"arguments":{…}}</tool_call>    a call (Hermes, Qwen); any number, anywhere in the
+//   text
+//   {"name":…,"parameters":{…}} as the whole text        a call (Llama 3.1)
+//
+// Calls are only looked for when the request offers tools. What looks like one but is none stays text.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llm::engine {
+
+struct ToolCall {
+    std::string name;
+    std::string arguments;  // JSON text
+};
+
+// New parts of a message, to be appended to what is there.
+struct ChatDelta {
+    std::string reasoning;
+    std::string content;
+    std::vector<ToolCall> calls;
+};
+
+class ChatOutput {
+  public:
+    struct Options {
+        bool tools = false;     // look for calls
+        bool one_call = false;  // drop all but the first
+        bool thinking = false;  // the prompt has opened <think> already
+    };
+    explicit ChatOutput(const Options& options)
+        : options_(options), state_(options.thinking ? State::thinking : State::start) {}
+
+    // Takes the next piece of text; what may still become a tag is held back. Amortised O(text).
+    void push(std::string_view text, ChatDelta& out);
+    // The text is complete.
+    void finish(ChatDelta& out);
+
+  private:
+    enum class State : uint8_t {
+        start,   // nothing but white space yet; <think> may come
+        answer,  // the same, behind the reasoning
+        thinking,
+        text,
+        call,        // inside <tool_call>
+        after_call,  // only white space since
+        json,        // the whole text may be one call
+    };
+
+    bool step(ChatDelta& out);
+    bool begin(ChatDelta& out);
+    bool until(std::string_view tag, State next, std::string& out);
+    void end_call(std::string_view json, std::string_view raw, ChatDelta& out);
+
+    Options options_;
+    State state_;
+    std::string held_;
+    size_t n_calls_ = 0;
+};
+
+}  // namespace llm::engine
