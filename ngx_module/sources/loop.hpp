@@ -44,8 +44,8 @@ class Timer {
     // ngx_connection_t
     void* owner_;
     Handler handler_;
-    void* unused_ = nullptr;
-    int ident_ = -1;
+    [[maybe_unused]] void* unused_ = nullptr;
+    [[maybe_unused]] int ident_ = -1;
     ngx_event_t event_{};
 };
 
@@ -80,8 +80,8 @@ class Continuation {
   private:
     void* owner_;
     Handler handler_;
-    void* unused_ = nullptr;
-    int ident_ = -1;
+    [[maybe_unused]] void* unused_ = nullptr;
+    [[maybe_unused]] int ident_ = -1;
     ngx_event_t event_{};
 };
 
