@@ -1,6 +1,6 @@
 #include "ngx_module/core/text/json_scan.hpp"
+#include "ngx_module/core/text/json_scan_brackets.hpp"
 
-#include <array>
 #include <cstring>
 
 #include "ngx_module/core/text/string_skip.hpp"
@@ -10,22 +10,6 @@ namespace {
 
 constexpr std::string_view kDataUri = "data:";
 constexpr uint8_t kNoData = 0xff;
-
-// Order of JsonScan::Key.
-constexpr std::array<std::string_view, 14> kKeyNames = {"",
-                                                        "model",
-                                                        "stream",
-                                                        "priority",
-                                                        "max_tokens",
-                                                        "max_completion_tokens",
-                                                        "max_output_tokens",
-                                                        "n",
-                                                        "routing-mode",
-                                                        "stream_options",
-                                                        "include_usage",
-                                                        "prompt",
-                                                        "input",
-                                                        "token_ids"};
 
 bool is_space(char c) {
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
@@ -72,6 +56,22 @@ inline SkippedText skip(const char* p, const char* end) {
 
 }  // namespace
 
+// Scans up to the end, or to a token border at or behind `limit`.
+const char* JsonScan::scan(const char* p, const char* end, const char* limit) {
+    while (p < end && state_ != State::failed) {
+        if (state_ >= State::string) {
+            p = inside_token(p, end);
+            continue;
+        }
+        if (p >= limit) {
+            return p;
+        }
+        const char* const after = whole_tokens(p, end, limit);
+        p = after != p ? after : between_tokens(p, end);
+    }
+    return p;
+}
+
 void JsonScan::feed(std::string_view chunk) {
     if (failed() || chunk.empty()) {
         return;
@@ -79,10 +79,24 @@ void JsonScan::feed(std::string_view chunk) {
     chunk_ = chunk.data();
     const char* p = chunk_;
     const char* const end = p + chunk.size();
-    while (p < end && state_ != State::failed) {
-        p = state_ < State::string ? between_tokens(p, end) : inside_token(p, end);
+    // whole_tokens() reads ahead. What lies too near the end for that is scanned in a copy with room behind
+    // it.
+    char last[2 * kAhead] = {};
+    size_t copied = chunk.size();
+    if (chunk.size() > kAhead) {
+        p = scan(p, end, end - kAhead);
+        copied = kAhead;
+        std::memcpy(last, end - kAhead, kAhead);
+    } else {
+        std::memcpy(last, p, copied);
     }
-    base_ += chunk.size();
+    if (!failed()) {
+        base_ += chunk.size() - copied;
+        chunk_ = last;
+        const char* const last_end = last + copied;
+        scan(last_end - (end - p), last_end, last_end);
+        base_ += copied;
+    }
     chunk_ = nullptr;
 }
 
@@ -100,90 +114,63 @@ bool JsonScan::finish() {
     return !failed();
 }
 
-std::string_view JsonScan::error_key() const {
-    return error_key_ == Key::include_usage ? "stream_options.include_usage"
-                                            : kKeyNames[static_cast<size_t>(error_key_)];
-}
-
-// White space, punctuation, and the strings between them. Returns at the end, in a number or literal, or at a
-// fault.
+// One token, or the beginning of one, with the white space before it.
 const char* JsonScan::between_tokens(const char* p, const char* end) {
-    State state = state_;  // kept in a register: each token depends on the one before
-    while (p < end) {
-        const char c = *p;
-        if (is_space(c)) {
-            ++p;
-            continue;
-        }
-        switch (state) {
-            case State::object_first:
-                if (c == '}') {
-                    end_container(p++, true);
-                    state = state_;
-                    continue;
-                }
-                [[fallthrough]];
-            case State::key:
-                if (c != '"') {
-                    fail(ErrorKind::syntax, "a key was expected", p);
-                    return p;
-                }
-                begin_key();
-                p = string_bytes(p + 1, end);
-                break;
-            case State::colon:
-                if (c != ':') {
-                    fail(ErrorKind::syntax, "a colon was expected", p);
-                    return p;
-                }
-                state = State::value;
-                ++p;
-                continue;
-            case State::array_first:
-                if (c == ']') {
-                    end_container(p++, false);
-                    state = state_;
-                    continue;
-                }
-                [[fallthrough]];
-            case State::value:
-                if (c == '"') {
-                    begin_text(p);
-                    p = failed() ? p : string_bytes(p + 1, end);
-                } else {
-                    p = begin_value(p);
-                }
-                break;
-            case State::after:
-                if (c == ',') {
-                    state = in_object_ ? State::key : State::value;
-                    ++p;
-                    continue;
-                }
-                if (c != '}' && c != ']') {
-                    fail(ErrorKind::syntax, "a comma or the end of an object or array was expected", p);
-                    return p;
-                }
-                end_container(p++, c == '}');
-                state = state_;
-                if (state == State::failed) {
-                    return p;
-                }
-                continue;
-            case State::start:
-                begin_document(p++);
-                break;
-            default:
-                fail(ErrorKind::syntax, "bytes after the end of the document", p);
-                return p;
-        }
-        state = state_;
-        if (state >= State::string) {
+    while (is_space(*p)) {
+        if (++p == end) {
             return p;
         }
     }
-    state_ = state;
-    return p;
+    const char c = *p;
+    switch (state_) {
+        case State::object_first:
+            if (c == '}') {
+                end_container(p, true);
+                return p + 1;
+            }
+            [[fallthrough]];
+        case State::key:
+            if (c != '"') {
+                fail(ErrorKind::syntax, "a key was expected", p);
+                return p;
+            }
+            begin_key();
+            return string_bytes(p + 1, end);
+        case State::colon:
+            if (c != ':') {
+                fail(ErrorKind::syntax, "a colon was expected", p);
+                return p;
+            }
+            state_ = State::value;
+            return p + 1;
+        case State::array_first:
+            if (c == ']') {
+                end_container(p, false);
+                return p + 1;
+            }
+            [[fallthrough]];
+        case State::value:
+            if (c != '"') {
+                return begin_value(p);
+            }
+            begin_text(p);
+            return failed() ? p : string_bytes(p + 1, end);
+        case State::after:
+            if (c == ',') {
+                state_ = in_object_ ? State::key : State::value;
+            } else if (c == '}' || c == ']') {
+                end_container(p, c == '}');
+            } else {
+                fail(ErrorKind::syntax, "a comma or the end of an object or array was expected", p);
+            }
+            return p + 1;
+        case State::start:
+            begin_document(p);
+            return p + 1;
+        default:
+            fail(ErrorKind::syntax, "bytes after the end of the document", p);
+            return p;
+    }
 }
 
 void JsonScan::begin_document(const char* p) {
@@ -281,28 +268,9 @@ inline void JsonScan::append(const char* p, size_t size) {
 
 void JsonScan::end_key(const char* p) {
     state_ = State::colon;
-    if (!capturing_ || overflow_) {
-        return;
+    if (capturing_ && !overflow_) {
+        name_key(p, {key_bytes_, key_size_});
     }
-    const std::string_view name{key_bytes_, key_size_};
-    if (depth_ != 1) {
-        key_ = name == kKeyNames[static_cast<size_t>(Key::include_usage)] ? Key::include_usage : Key::none;
-    } else {
-        for (size_t i = 1; i < kKeyNames.size(); ++i) {
-            if (name == kKeyNames[i] && static_cast<Key>(i) != Key::include_usage) {
-                key_ = static_cast<Key>(i);
-                break;
-            }
-        }
-    }
-    if (key_ == Key::none || key_ >= Key::prompt) {
-        return;
-    }
-    const uint32_t bit = 1u << static_cast<uint32_t>(key_);
-    if (seen_ & bit) {
-        fail(ErrorKind::duplicate, "a control key occurs twice", p, key_);
-    }
-    seen_ |= bit;
 }
 
 inline void JsonScan::end_string(const char* p) {

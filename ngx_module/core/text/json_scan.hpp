@@ -90,7 +90,16 @@ class JsonScan {
         token_ids
     };
 
+    static constexpr size_t kAhead = 96;  // what whole_tokens() may read behind the beginning of a token
+
     // Each takes bytes from [p, end) and returns where to go on.
+    const char* scan(const char* p, const char* end, const char* limit);
+    const char* whole_tokens(const char* p, const char* end, const char* limit);
+    const char* whole_key(const char* p);
+    const char* whole_text(const char* p, const char* end);
+    const char* whole_number(const char* p);
+    bool count(const char* p, const char* end);
+    void keep_model(const char* p, size_t size);
     const char* between_tokens(const char* p, const char* end);
     const char* inside_token(const char* p, const char* end);
     const char* string_bytes(const char* p, const char* end);
@@ -100,7 +109,11 @@ class JsonScan {
     const char* number_bytes(const char* p, const char* end);
     const char* begin_value(const char* p);
     void begin_document(const char* p);
-    void end_value();
+    // After the value of a member or an element.
+    void end_value() {
+        key_ = Key::none;
+        state_ = State::after;
+    }
     void begin_container(const char* p, bool object);
     void end_container(const char* p, bool object);
     void count_prompt();
@@ -108,6 +121,7 @@ class JsonScan {
     void end_number(const char* p);
     void set_count(std::optional<uint32_t>& field, const char* p);
     void begin_key();
+    void name_key(const char* p, std::string_view name);
     void begin_text(const char* p);
     void end_key(const char* p);
     void end_string(const char* p);

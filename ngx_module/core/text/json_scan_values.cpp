@@ -1,5 +1,6 @@
 // Values: types of control keys, brackets, literals and numbers.
 #include "ngx_module/core/text/json_scan.hpp"
+#include "ngx_module/core/text/json_scan_brackets.hpp"
 
 namespace llm::core {
 namespace {
@@ -53,71 +54,6 @@ const char* JsonScan::begin_value(const char* p) {
     number_ = negative_ ? Number::minus : c == '0' ? Number::zero : Number::digits;
     state_ = State::number;
     return p + 1;
-}
-
-// After the value of a member or an element.
-void JsonScan::end_value() {
-    key_ = Key::none;
-    state_ = State::after;
-}
-
-void JsonScan::begin_container(const char* p, bool object) {
-    if (key_ != Key::none && key_ < Key::prompt && !(object && key_ == Key::stream_options)) {
-        wrong_type(p);
-        return;
-    }
-    if (depth_ == kMaxDepth) {
-        fail(ErrorKind::depth, "nested too deep", p);
-        return;
-    }
-    if (depth_ == 1) {
-        in_stream_options_ = key_ == Key::stream_options;
-        in_tokens_ = key_ >= Key::prompt && !object;
-        count_prompts_ = key_ == Key::prompt && !object;
-    } else if (depth_ == 2) {
-        count_prompt();
-    }
-    key_ = Key::none;
-    const uint64_t bit = 1ull << (depth_ & 63);
-    uint64_t& word = object_bits_[depth_ >> 6];
-    word = object ? word | bit : word & ~bit;
-    ++depth_;
-    in_object_ = object;
-    state_ = object ? State::object_first : State::array_first;
-}
-
-void JsonScan::end_container(const char* p, bool object) {
-    if (in_object_ != object) {
-        fail(ErrorKind::syntax, "brackets do not match", p);
-        return;
-    }
-    --depth_;
-    if (depth_ == 0) {
-        keys_.object_end = offset(p);
-        state_ = State::done;
-        return;
-    }
-    in_object_ = (object_bits_[(depth_ - 1) >> 6] >> ((depth_ - 1) & 63)) & 1;
-    if (depth_ == 1) {
-        if (in_stream_options_) {
-            keys_.stream_options_span.end = offset(p) + 1;
-        }
-        in_stream_options_ = false;
-        in_tokens_ = false;
-        count_prompts_ = false;
-    }
-    end_value();
-}
-
-// An element of an array `prompt` begins that is a prompt of its own.
-void JsonScan::count_prompt() {
-    if (!count_prompts_) {
-        return;
-    }
-    if (prompts_counted_ && keys_.prompt_count < ControlKeys::kMaxCount) {
-        ++keys_.prompt_count;
-    }
-    prompts_counted_ = true;
 }
 
 const char* JsonScan::literal_bytes(const char* p, const char* end) {

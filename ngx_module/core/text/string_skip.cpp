@@ -219,7 +219,38 @@ __attribute__((target("avx2"))) SkippedText skip_utf8_avx2(const char* p, const 
     return skip_baseline(incomplete_start(begin, p), end);
 }
 
+// Entry i is the byte with the lower nibble i that ends a run, or else a byte with another lower nibble: a
+// byte that equals the entry it selects is a quote or a backslash. Bytes beyond ASCII select a zero.
+constexpr NibbleTable kQuotes = [] {
+    NibbleTable table{};
+    for (size_t i = 0; i < table.size(); ++i) {
+        table[i] = i == ('"' & 15) ? uint8_t{'"'} : i == ('\\' & 15) ? uint8_t{'\\'} : i == 0 ? 1 : 0;
+    }
+    return table;
+}();
+
 __attribute__((target("avx2"))) SkippedText skip_avx2(const char* p, const char* end) {
+    // Long texts, mostly: four vectors at a time while there is nothing but ASCII that needs no look.
+    const __m256i quotes = both_halves(kQuotes);
+    const __m256i space = _mm256_set1_epi8(0x20);
+    while (end - p >= 128) {
+        const __m256i a = load(p);
+        const __m256i b = load(p + 32);
+        const __m256i c = load(p + 64);
+        const __m256i d = load(p + 96);
+        const __m256i ends =
+            _mm256_or_si256(_mm256_or_si256(_mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, a), a),
+                                            _mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, b), b)),
+                            _mm256_or_si256(_mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, c), c),
+                                            _mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, d), d)));
+        // signed: bytes beyond ASCII are negative, and so below a blank as control bytes are
+        const __m256i least = _mm256_min_epi8(_mm256_min_epi8(a, b), _mm256_min_epi8(c, d));
+        const __m256i odd = _mm256_or_si256(ends, _mm256_cmpgt_epi8(space, least));
+        if (!_mm256_testz_si256(odd, odd)) {
+            break;
+        }
+        p += 128;
+    }
     while (end - p >= 32) {
         const __m256i x = load(p);
         const uint32_t stop = text_end_mask32(x);

@@ -1,0 +1,67 @@
+// Brackets open and close: short, and called from the inner loop. Internal to json_scan*.cpp.
+#pragma once
+
+#include "ngx_module/core/text/json_scan.hpp"
+
+namespace llm::core {
+
+// An element of an array `prompt` begins that is a prompt of its own.
+inline void JsonScan::count_prompt() {
+    if (!count_prompts_) {
+        return;
+    }
+    if (prompts_counted_ && keys_.prompt_count < ControlKeys::kMaxCount) {
+        ++keys_.prompt_count;
+    }
+    prompts_counted_ = true;
+}
+
+inline void JsonScan::begin_container(const char* p, bool object) {
+    if (key_ != Key::none && key_ < Key::prompt && !(object && key_ == Key::stream_options)) {
+        wrong_type(p);
+        return;
+    }
+    if (depth_ == kMaxDepth) {
+        fail(ErrorKind::depth, "nested too deep", p);
+        return;
+    }
+    if (depth_ == 1) {
+        in_stream_options_ = key_ == Key::stream_options;
+        in_tokens_ = key_ >= Key::prompt && !object;
+        count_prompts_ = key_ == Key::prompt && !object;
+    } else if (depth_ == 2) {
+        count_prompt();
+    }
+    key_ = Key::none;
+    const uint64_t bit = 1ull << (depth_ & 63);
+    uint64_t& word = object_bits_[depth_ >> 6];
+    word = object ? word | bit : word & ~bit;
+    ++depth_;
+    in_object_ = object;
+    state_ = object ? State::object_first : State::array_first;
+}
+
+inline void JsonScan::end_container(const char* p, bool object) {
+    if (in_object_ != object) {
+        fail(ErrorKind::syntax, "brackets do not match", p);
+        return;
+    }
+    --depth_;
+    if (depth_ == 0) {
+        keys_.object_end = offset(p);
+        state_ = State::done;
+        return;
+    }
+    in_object_ = (object_bits_[(depth_ - 1) >> 6] >> ((depth_ - 1) & 63)) & 1;
+    if (depth_ == 1) {
+        if (in_stream_options_) {
+            keys_.stream_options_span.end = offset(p) + 1;
+        }
+        in_stream_options_ = false;
+        in_tokens_ = false;
+        count_prompts_ = false;
+    }
+    end_value();
+}
+
+}  // namespace llm::core
