@@ -1,9 +1,9 @@
 // The token table: two generations of rows with an open-addressing index each.
 //
-// Readers take no lock. Every word of a row is read and written with relaxed atomics and a read counts only
-// if the epoch and the table's version are the same before and after (a seqlock); offsets are checked before
-// use, so a torn read is harmless. Bulk loads fill the other generation; single rows change in place under
-// the ZoneLock.
+// Readers take no lock. Every word of a row is loaded with acquire and stored with release, and a read counts
+// only if the epoch and the table's version are the same before and after (a seqlock without fences, which
+// ThreadSanitizer does not know); offsets are checked before use, so a torn read is harmless. Bulk loads fill
+// the other generation; single rows change in place under the ZoneLock.
 #include <cmath>
 
 #include "ngx_module/core/core.hpp"
@@ -20,7 +20,7 @@ void read_words(T& to, const T& from) {
     auto* out = reinterpret_cast<unsigned char*>(&to);
     auto* in = reinterpret_cast<uint64_t*>(const_cast<T*>(&from));
     for (size_t i = 0; i < sizeof(T) / 8; ++i) {
-        const uint64_t word = std::atomic_ref<uint64_t>(in[i]).load(std::memory_order_relaxed);
+        const uint64_t word = std::atomic_ref<uint64_t>(in[i]).load(std::memory_order_acquire);
         std::memcpy(out + 8 * i, &word, 8);
     }
 }
@@ -32,12 +32,12 @@ void write_words(T& to, const T& from) {
     for (size_t i = 0; i < sizeof(T) / 8; ++i) {
         uint64_t word;
         std::memcpy(&word, in + 8 * i, 8);
-        std::atomic_ref<uint64_t>(out[i]).store(word, std::memory_order_relaxed);
+        std::atomic_ref<uint64_t>(out[i]).store(word, std::memory_order_release);
     }
 }
 
 uint32_t load32(const uint32_t& word) {
-    return std::atomic_ref<uint32_t>(const_cast<uint32_t&>(word)).load(std::memory_order_relaxed);
+    return std::atomic_ref<uint32_t>(const_cast<uint32_t&>(word)).load(std::memory_order_acquire);
 }
 
 // One generation's arrays in this process.
@@ -85,7 +85,7 @@ struct Generation {
             return 0;
         }
         auto byte = [this](uint32_t at) {
-            return std::atomic_ref<uint8_t>(arena[at]).load(std::memory_order_relaxed);
+            return std::atomic_ref<uint8_t>(arena[at]).load(std::memory_order_acquire);
         };
         uint32_t bytes = byte(offset) + 256u * byte(offset + 1);
         bytes = bytes < most ? bytes : most;
@@ -108,7 +108,7 @@ struct Generation {
             return kNone;
         }
         auto put = [this](uint32_t offset, uint8_t value) {
-            std::atomic_ref<uint8_t>(arena[offset]).store(value, std::memory_order_relaxed);
+            std::atomic_ref<uint8_t>(arena[offset]).store(value, std::memory_order_release);
         };
         put(at, static_cast<uint8_t>(text.size() & 0xff));
         put(at + 1, static_cast<uint8_t>(text.size() >> 8));
@@ -241,7 +241,6 @@ class InPlace {
   public:
     explicit InPlace(ClientTable& table) : version_(table.version) {
         version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-        std::atomic_thread_fence(std::memory_order_release);
     }
     ~InPlace() { version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
     InPlace(const InPlace&) = delete;
@@ -265,7 +264,6 @@ int read_once(const Zone& zone, const TokenHash& hash, ClientView& out) {
     if (found) {
         fill_view(g, row, epoch, out);
     }
-    std::atomic_thread_fence(std::memory_order_acquire);
     return version.load(std::memory_order_relaxed) == before && epoch_of(zone) == epoch ? int{found} : -1;
 }
 
@@ -470,7 +468,7 @@ bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t now_us, 
         while (g.index[slot] != found) {
             slot = slot + 1 == g.slots ? 0 : slot + 1;
         }
-        std::atomic_ref<uint32_t>(g.index[slot]).store(kTombstone, std::memory_order_relaxed);
+        std::atomic_ref<uint32_t>(g.index[slot]).store(kTombstone, std::memory_order_release);
         write_words(g.rows[found], Row{});  // find_row() must not see it
         std::atomic_ref<uint32_t>(g.table.live).fetch_sub(1, std::memory_order_relaxed);
     }

@@ -193,6 +193,11 @@ double weight_of(const Tables& t, const Account& a, int32_t priority);
 bool enqueue(Core& c, Request& r, bool lift);
 // Unlinks the flow of a request that is its head, to be linked again by dequeue(): its key changes only once.
 void detach(Core& c, Request& r);
+// A request that is served on arrival passes through the queue all the same: the lift rule applies before it
+// is charged, and what it leaves behind counts after. Else those who used idle capacity would pay for it when
+// others come.
+void enter_for_a_moment(Core& c, const Request& r);
+void leave_after_a_moment(Core& c, const Request& r);
 // Takes it out again.
 void dequeue(Core& c, Request& r);
 // Adds to the virtual counter (negative: gives back) and moves the client's flows to their new places.

@@ -297,9 +297,15 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
     take_lease(c, r, engine);
     r.attempts++;
     const bool was_queued = r.flow != kNone;
-    detach(c, r);
-    charge_dispatch(c, r);
-    dequeue(c, r);
+    if (was_queued) {
+        detach(c, r);
+        charge_dispatch(c, r);
+        dequeue(c, r);
+    } else {
+        enter_for_a_moment(c, r);
+        charge_dispatch(c, r);
+        leave_after_a_moment(c, r);
+    }
     r.dispatched_us = c.now;
     LLM_LABEL();
     set_state(r, immediate ? RequestState::running : RequestState::granted);

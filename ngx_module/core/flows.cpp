@@ -180,10 +180,14 @@ void close_flow(Core& c, uint32_t index) {
     c.header.free_flows = index;
 }
 
-void remember_leaving(Core& c, const Flow& f) {
-    RememberedClass& entry = remembered(c, c.standings[f.standing].domain, c.levels[f.level].level_class);
-    const double vt = c.standings[f.standing].vt;
-    entry.vlast = vt > entry.vlast ? vt : entry.vlast;
+void remember_leaving(Core& c, const Standing& s, int32_t level_class) {
+    RememberedClass& entry = remembered(c, s.domain, level_class);
+    entry.vlast = s.vt > entry.vlast ? s.vt : entry.vlast;
+}
+
+void lift(Core& c, Standing& s, int32_t level_class) {
+    const double level = lift_level(c, s.domain, level_class);
+    s.vt = level > s.vt ? level : s.vt;
 }
 
 }  // namespace
@@ -203,12 +207,11 @@ double weight_of(const Tables& t, const Account& a, int32_t priority) {
     return own * priority / a.priority;
 }
 
-void put_in_queue(Core& c, uint32_t flow, bool lift) {
+void put_in_queue(Core& c, uint32_t flow, bool lifted) {
     Flow& f = c.flows[flow];
     Standing& s = c.standings[f.standing];
-    if (lift && s.backlogged == 0 && !is_strict(c)) {
-        const double level = lift_level(c, s.domain, c.levels[f.level].level_class);
-        s.vt = level > s.vt ? level : s.vt;
+    if (lifted && s.backlogged == 0 && !is_strict(c)) {
+        lift(c, s, c.levels[f.level].level_class);
     }
     s.backlogged++;
     link_flow(c, flow);
@@ -218,11 +221,11 @@ void take_from_queue(Core& c, uint32_t flow) {
     Flow& f = c.flows[flow];
     unlink_flow(c, flow);
     if (--c.standings[f.standing].backlogged == 0 && !is_strict(c)) {
-        remember_leaving(c, f);
+        remember_leaving(c, c.standings[f.standing], c.levels[f.level].level_class);
     }
 }
 
-bool enqueue(Core& c, Request& r, bool lift) {
+bool enqueue(Core& c, Request& r, bool lifted) {
     const uint32_t standing = open_standing(c, r.account, domain_of(c, c.pools[r.pool]));
     if (standing == kNone) {
         return false;
@@ -255,9 +258,23 @@ bool enqueue(Core& c, Request& r, bool lift) {
             link_flow(c, flow);
         }
     } else if (!held_back(c.accounts[r.account])) {
-        put_in_queue(c, flow, lift);
+        put_in_queue(c, flow, lifted);
     }
     return true;
+}
+
+void enter_for_a_moment(Core& c, const Request& r) {
+    Standing& s = c.standings[r.standing];
+    if (s.backlogged == 0 && !is_strict(c)) {
+        lift(c, s, r.level_class);
+    }
+}
+
+void leave_after_a_moment(Core& c, const Request& r) {
+    const Standing& s = c.standings[r.standing];
+    if (s.backlogged == 0 && !is_strict(c)) {
+        remember_leaving(c, s, r.level_class);
+    }
 }
 
 void detach(Core& c, Request& r) {
@@ -294,7 +311,7 @@ void dequeue(Core& c, Request& r) {
             }
             f.place = Place::out;
             if (--c.standings[f.standing].backlogged == 0 && !is_strict(c)) {
-                remember_leaving(c, f);
+                remember_leaving(c, c.standings[f.standing], c.levels[f.level].level_class);
             }
         }
         close_flow(c, flow);

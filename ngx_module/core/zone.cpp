@@ -170,15 +170,13 @@ ZoneLock::ZoneLock(Zone& zone) : zone_(zone) {
         rebuild(zone_);
     }
     dirty.store(1, std::memory_order_relaxed);
-    // A signal handler's view is what matters: a process that dies between here and the destructor leaves
-    // `dirty` set before any of its later stores. x86 and arm64 keep the order for the same process's
-    // survivors once the kernel has torn the process down; the compiler must keep it too.
+    // The compiler must not move a later store above this one. The processor may: what a process had executed
+    // when it was killed is visible to whoever gets the lock afterwards, in whatever order it left the store
+    // buffer.
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    std::atomic_thread_fence(std::memory_order_release);
 }
 
 ZoneLock::~ZoneLock() {
-    std::atomic_thread_fence(std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     std::atomic_ref<uint32_t>(zone_.header()->dirty).store(0, std::memory_order_relaxed);
     zone_.lock_ops().unlock(zone_.lock_ops().context);

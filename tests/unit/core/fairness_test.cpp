@@ -272,6 +272,25 @@ TEST(Order, ANewcomerNeitherJumpsFarAheadNorWaitsForThePast) {
     EXPECT_LE(longest, 5) << "what is predicted for them differs at first";
 }
 
+TEST(Order, UsingIdleCapacityIsNotPaidForLater) {
+    TestZone z;
+    z.load({{.id = 1}, {.id = 2}});
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}}));
+    Ticket now = z.send(1).ticket;
+    for (int i = 0; i < 50; ++i) {  // nobody else wants the engine
+        z.end(now, 1000, 1000);
+        now = z.send(1).ticket;
+    }
+    for (int i = 0; i < 10; ++i) {  // then a newcomer floods first
+        z.send(2);
+    }
+    for (int i = 0; i < 3; ++i) {
+        z.send(1);
+    }
+    const auto order = drain_order(z, now);
+    EXPECT_GE(std::count(order.begin(), order.begin() + 8, 1u), 2) << "client 1 has its share";
+}
+
 TEST(Order, CancelledInTheQueueCostsNothing) {
     TestZone z;
     z.load({{.id = 1}, {.id = 2}});

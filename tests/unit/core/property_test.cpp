@@ -154,7 +154,8 @@ TEST_P(AgainstNaive, GrantsComeInTheSameOrder) {
             }
             live[cookie] = {id, v.ticket, double(a.prompt_tokens), v.decision == Decision::granted};
             if (v.decision == Decision::granted) {
-                naive.charge(id, a.prompt_tokens + 2.0);  // never waited: no lift
+                naive.arrive(id, cookie, a.prompt_tokens);
+                naive.dispatch(id, 2);
             } else {
                 naive.arrive(id, cookie, a.prompt_tokens);
             }
