@@ -27,8 +27,8 @@ from demo_model.tokenizer import tokenizer_config, train_tokenizer
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="directory of the finished model; has questions.json")
-    parser.add_argument("--checkpoint", type=Path, default=Path("demo_model.ckpt"), help="where to save and to go on from")
+    parser.add_argument("--output", type=Path, required=True, help="directory of the model; has questions.json")
+    parser.add_argument("--checkpoint", type=Path, default=Path("demo_model.ckpt"), help="to save to and go on from")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--tokens-per-step", type=int, default=4096)
     parser.add_argument("--length", type=int, default=384, help="tokens in a row; the last steps use the whole context")
@@ -84,6 +84,7 @@ def export(model: Llama, tokenizer: Tokenizer, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)
     tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     ends = {"bos_token_id": tokenizer.token_to_id(SEPARATOR), "eos_token_id": tokenizer.token_to_id(END),
             "pad_token_id": tokenizer.token_to_id(SEPARATOR)}
@@ -126,7 +127,8 @@ def main() -> None:
 
     def save(step: int) -> None:
         partial = arguments.checkpoint.with_suffix(".part")
-        torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}, partial)
+        states = [optimizer.state_dict() for optimizer in optimizers]
+        torch.save({"model": model.state_dict(), "optimizers": states, "step": step}, partial)
         partial.replace(arguments.checkpoint)
         export(model, tokenizer, arguments.output)
 
