@@ -2,9 +2,9 @@
 //
 //     tokenizer_bench TOKENIZER_DIR TEXT_FILE [SECONDS]
 //
-// Encodes the file in pieces of 4 KiB, cut at line ends, over and over for the given time (2 s); prints MB per
-// second of processor time, ids per second, and how long loading took. tokenizer_bench.py runs the reference library
-// on the same pieces in the same minute.
+// Encodes the file in pieces of 4 KiB, cut at line ends, over and over for the given time (2 s); prints MB
+// per second of processor time, ids per second, and how long loading took. tokenizer_bench.py runs the
+// reference library on the same pieces in the same minute.
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>

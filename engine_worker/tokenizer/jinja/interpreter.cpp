@@ -278,7 +278,8 @@ Interpreter::Flow Interpreter::execute(const Stmt& stmt) {
 }
 
 Interpreter::Flow Interpreter::execute_for(const Stmt& stmt) {
-    const auto loop = std::make_shared<Loop>();
+    charge_memory(sizeof(Loop));
+    Loop* const loop = &loops_.emplace_back();
     loop->items = iterate(evaluate(*stmt.a));
     loop->depth0 = loop_depth_;
     charge_memory(loop->items.size() * sizeof(Value));
@@ -299,14 +300,15 @@ Interpreter::Flow Interpreter::execute_for(const Stmt& stmt) {
             return pass;
         };
     }
-    // The loop may outlive this call (ns.last = loop), what its filter refers to does not.
+    // The loop outlives this call, what its filter refers to does not.
     struct Finish {
         Interpreter& interpreter;
         Loop& loop;
         ~Finish() {
             --interpreter.loop_depth_;
             loop.filter = nullptr;
-            loop.at = loop.items.size();
+            loop.items.clear();
+            loop.at = 0;
         }
     };
     ++loop_depth_;

@@ -117,6 +117,7 @@ class Interpreter {
     std::deque<Scope> scopes_;
     std::vector<Scope*> free_scopes_;
     std::deque<Namespace> namespaces_;
+    std::deque<Loop> loops_;  // kept to the end: a template may hold on to `loop`, and have it hold itself
     Scope* scope_ = nullptr;
     std::string* output_ = nullptr;
 };

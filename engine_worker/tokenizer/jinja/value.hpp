@@ -100,7 +100,7 @@ class Value {
     Value(std::shared_ptr<const List> list) : data_(std::move(list)) {}
     Value(std::shared_ptr<const Dict> dict) : data_(std::move(dict)) {}
     Value(Namespace* space) : data_(space) {}
-    Value(std::shared_ptr<Loop> loop) : data_(std::move(loop)) {}
+    Value(Loop* loop) : data_(loop) {}
     Value(std::shared_ptr<const Callable> callable) : data_(std::move(callable)) {}
 
     // Throws ValueError past kMaxValueDepth.
@@ -141,8 +141,8 @@ class Value {
         return p ? *p : nullptr;
     }
     Loop* as_loop() const {
-        auto p = as<std::shared_ptr<Loop>>();
-        return p ? p->get() : nullptr;
+        auto p = as<Loop*>();
+        return p ? *p : nullptr;
     }
     const Callable* as_callable() const {
         auto p = as<std::shared_ptr<const Callable>>();
@@ -166,8 +166,7 @@ class Value {
 
   private:
     std::variant<None, bool, int64_t, double, Str, Undefined, std::shared_ptr<const List>,
-                 std::shared_ptr<const Dict>, Namespace*, std::shared_ptr<Loop>,
-                 std::shared_ptr<const Callable>>
+                 std::shared_ptr<const Dict>, Namespace*, Loop*, std::shared_ptr<const Callable>>
         data_;
 };
 

@@ -1,5 +1,5 @@
-// A tokenizer.json and, behind a NUL byte, a text: loading may only throw std::runtime_error, and what loads encodes,
-// decodes and streams any text into valid UTF-8 with ids of its own vocabulary.
+// A tokenizer.json and, behind a NUL byte, a text: loading may only throw std::runtime_error, and what loads
+// encodes, decodes and streams any text into valid UTF-8 with ids of its own vocabulary.
 #include <cstdint>
 #include <cstdlib>
 #include <stdexcept>

@@ -1,8 +1,8 @@
 // Rendered text equal to jinja2's, byte for byte (tools/make_template_goldens.py).
+#include <gtest/gtest.h>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
-#include <gtest/gtest.h>
 #include <sstream>
 
 #include "engine_worker/tokenizer/chat_template.hpp"

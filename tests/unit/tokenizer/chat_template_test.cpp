@@ -1,0 +1,133 @@
+// Limits of the sandbox, where a template comes from, and the words of its errors.
+#include "engine_worker/tokenizer/chat_template.hpp"
+
+#include <unistd.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <filesystem>
+#include <fstream>
+
+namespace llm::engine {
+namespace {
+
+using nlohmann::ordered_json;
+using testing::HasSubstr;
+
+ChatTemplate::Context question() {
+    ChatTemplate::Context context;
+    context.messages = {{{"role", "user"}, {"content", "Hi"}}};
+    return context;
+}
+
+std::string render_failure(const std::string& source, const ChatTemplate::Context& context = question()) {
+    try {
+        ChatTemplate::parse(source)->render(context);
+    } catch (const TemplateError& error) {
+        return error.what();
+    }
+    return "";
+}
+
+std::string parse_failure(const std::string& source) {
+    try {
+        ChatTemplate::parse(source);
+    } catch (const std::runtime_error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(ChatTemplate, StopsRunawayTemplates) {
+    const std::string many = "{% for a in range(99999) %}{% for b in range(99999) %}";
+    const std::string ends = "{% endfor %}{% endfor %}";
+    EXPECT_THAT(render_failure(many + ends), HasSubstr("too many steps"));
+    EXPECT_THAT(render_failure(many + "0123456789" + ends), HasSubstr("too much text"));
+    EXPECT_THAT(
+        render_failure("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}"
+                       "{% endfor %}"),
+        HasSubstr("too much text"));
+    EXPECT_THAT(render_failure("{{ 'x' * 99999999999 }}"), HasSubstr("too much text"));
+    EXPECT_THAT(render_failure("{{ [0] * 99999999999 }}"), HasSubstr("too much memory"));
+    EXPECT_THAT(render_failure("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
+                HasSubstr("nested too deeply"));
+    EXPECT_THAT(
+        render_failure("{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}"
+                       "{% endfor %}"),
+        HasSubstr("nested too deeply"));
+    EXPECT_THAT(parse_failure("{{ " + std::string(1000, '(')), HasSubstr("nested too deeply"));
+    EXPECT_THAT(parse_failure("{{ " + std::string(1000, '[')), HasSubstr("nested too deeply"));
+    std::string chain = "{{ a";
+    for (int i = 0; i < 5000; ++i)
+        chain += ".a";
+    EXPECT_THAT(parse_failure(chain + " }}"), HasSubstr("too long"));
+    EXPECT_THAT(parse_failure(std::string(2 << 20, 'x')), HasSubstr("larger than"));
+}
+
+TEST(ChatTemplate, LetsANamespaceHoldItself) {
+    const auto text = ChatTemplate::parse(
+                          "{% set ns = namespace(a=1) %}{% set ns.me = ns %}{{ ns.me.me.a }}"
+                          "{% for x in [1, 2] %}{% set ns.l = loop %}{% macro f() %}{{ x }}{% endmacro %}"
+                          "{% set ns.f = f %}{% endfor %}{{ ns.l.index }}{{ ns.f() }}{{ ns.l.last }}")
+                          ->render(question());
+    EXPECT_EQ(text, "122True");
+}
+
+TEST(ChatTemplate, RefusesDeeplyNestedRequests) {
+    auto context = question();
+    for (int i = 0; i < 5000; ++i)
+        context.messages = ordered_json::array({std::move(context.messages)});
+    EXPECT_THAT(render_failure("x", context), HasSubstr("nested too deeply"));
+}
+
+TEST(ChatTemplate, SaysWhatFailedAndWhere) {
+    EXPECT_EQ(render_failure("a\n{{ raise_exception('Only users, please.') }}"), "Only users, please.");
+    EXPECT_EQ(render_failure("a\n\n{{ missing.x }}"), "chat template, line 3: 'missing' is undefined");
+    EXPECT_EQ(render_failure("{{ messages[0].nope.x }}"),
+              "chat template, line 1: 'dict object' has no attribute 'nope'");
+    EXPECT_EQ(parse_failure("\n{% include 'x' %}"),
+              "chat template, line 2: statement 'include' is not supported");
+    EXPECT_EQ(parse_failure("{{ 1|xmlattr }}"), "chat template, line 1: filter 'xmlattr' is not supported");
+}
+
+TEST(ChatTemplate, PassesRequestVariables) {
+    auto context = question();
+    context.add_generation_prompt = false;
+    context.bos_token = "<b>";
+    context.extra = {{"enable_thinking", false}, {"n", 1.0}};
+    context.tools = {{{"type", "function"}}};
+    EXPECT_EQ(ChatTemplate::parse(
+                  "{{ bos_token }}{{ add_generation_prompt }}{{ enable_thinking }}{{ n }}{{ tools }}")
+                  ->render(context),
+              "<b>FalseFalse1.0[{'type': 'function'}]");
+}
+
+TEST(ChatTemplate, LoadsFromADirectory) {
+    const std::filesystem::path dir =
+        std::filesystem::path(testing::TempDir()) / ("chat_template_test_" + std::to_string(::getpid()));
+    std::filesystem::create_directories(dir);
+    auto write = [&](const char* name, const std::string& text) { std::ofstream(dir / name) << text; };
+    const auto rendered = [&] { return ChatTemplate::load(dir)->render(question()); };
+
+    EXPECT_EQ(rendered(), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    write("tokenizer_config.json", R"({"chat_template": "string"})");
+    EXPECT_EQ(rendered(), "string");
+    write("tokenizer_config.json",
+          R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})");
+    EXPECT_EQ(rendered(), "d");
+    write("tokenizer_config.json", R"({"chat_template": 3})");
+    EXPECT_THROW(rendered(), std::runtime_error);
+    write("chat_template.jinja", "own\n");
+    EXPECT_EQ(rendered(), "own");
+    write("chat_template.jinja", "{% if %}");
+    try {
+        rendered();
+        ADD_FAILURE();
+    } catch (const std::runtime_error& error) {
+        EXPECT_THAT(error.what(), HasSubstr("chat_template.jinja: chat template, line 1"));
+    }
+    std::filesystem::remove_all(dir);
+}
+
+}  // namespace
+}  // namespace llm::engine
