@@ -50,7 +50,8 @@ struct Options {
     bool clients_set = false;
     sources::RedisConfig redis;
     bool redis_set = false;
-    std::string usage_url;  // llm_usage postgresql://…
+    std::string usage_url;  // where llm_usage writes to; empty = no records
+    std::vector<sources::PeerAddress> usage_addresses;
 };
 
 enum UsageRecords : ngx_uint_t { kUsageOff, kUsageOn, kUsageUrl };

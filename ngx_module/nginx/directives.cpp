@@ -179,9 +179,6 @@ char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         return kDuplicate;
     }
     const std::string_view word = view(words(cf)[1]);
-    if (word != "off") {
-        warn_unavailable(cf);
-    }
     if (word == "on") {
         main->usage = kUsageOn;
     } else if (word == "off") {

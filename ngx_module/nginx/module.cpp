@@ -113,6 +113,20 @@ ngx_int_t add_phase_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_hand
     return NGX_OK;
 }
 
+// `llm_usage on` writes to the database that the clients come from.
+std::string prepare_usage(ngx_conf_t* cf, const MainConf& conf) {
+    Options& options = *conf.options;
+    if (conf.usage == kUsageOn) {
+        if (options.clients.kind != sources::ClientSourceConfig::Kind::postgres) {
+            return "\"llm_usage on\" needs an llm_priority_db in PostgreSQL, or give it a postgresql:// URL "
+                   "of its own";
+        }
+        options.usage_url = options.clients.location;
+    }
+    return options.usage_url.empty() ? std::string()
+                                     : sources::prepare_usage(cf, options.usage_url, options.usage_addresses);
+}
+
 ngx_int_t post_configuration(ngx_conf_t* cf) {
     auto* conf = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_dispatch_module));
     auto* core_loc =
@@ -120,7 +134,10 @@ ngx_int_t post_configuration(ngx_conf_t* cf) {
     conf->resolver = core_loc->resolver;
     conf->resolver_timeout = core_loc->resolver_timeout;
 
-    const std::string problem = sources::prepare(cf, conf->options->clients, conf->options->redis);
+    std::string problem = sources::prepare(cf, conf->options->clients, conf->options->redis);
+    if (problem.empty()) {
+        problem = prepare_usage(cf, *conf);
+    }
     if (!problem.empty()) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "%s", problem.c_str());
         return NGX_ERROR;

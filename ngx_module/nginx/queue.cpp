@@ -6,6 +6,7 @@
 #include "ngx_module/nginx/body.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/usage_log.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
@@ -262,8 +263,12 @@ void end_request(Request& request) {
                                   ? error_info(request.refusal.code).outcome
                                   : core::Outcome::cancelled_running;
         }
-        core::ZoneLock lock(zone());
-        core::finish(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
+        core::RequestSummary summary;
+        {
+            core::ZoneLock lock(zone());
+            summary = core::finish(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
+        }
+        record_usage(request, summary);
     }
     wake(wakes);
     request.outcome_counted = true;

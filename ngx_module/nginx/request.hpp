@@ -46,6 +46,11 @@ struct Target {
     bool tls = false;
     sockaddr* address = nullptr;
     socklen_t address_len = 0;
+    // for usage records
+    ngx_str_t organisation = ngx_null_string;
+    uint32_t max_running = 0;
+    uint32_t held = 0;  // seats at the grant, this request's included
+    double tokens_per_second_per_user = 0;
 };
 
 struct StreamScan;  // stream_scan.hpp

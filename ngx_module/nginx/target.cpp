@@ -28,6 +28,10 @@ bool set_target(Request& request, uint32_t engine) {
     target.host = copy_to_pool(pool, found.host);
     target.key = copy_to_pool(pool, found.key);
     target.tls = found.tls;
+    target.organisation = found.org[0] != '\0' ? copy_to_pool(pool, found.org) : ngx_str_t{0, nullptr};
+    target.max_running = found.max_running;
+    target.held = found.held;
+    target.tokens_per_second_per_user = found.tokens_per_second_per_user;
     target.address_len = static_cast<socklen_t>(found.address.length);
     target.address = static_cast<sockaddr*>(ngx_palloc(pool, target.address_len));
     if (target.id.data == nullptr || target.url.data == nullptr || target.host.data == nullptr ||

@@ -13,6 +13,7 @@
 #include "ngx_module/nginx/zone.hpp"
 #include "ngx_module/sources/hooks.hpp"
 #include "ngx_module/sources/sources.hpp"
+#include "ngx_module/sources/usage_writer.hpp"
 
 namespace llm::nginx {
 namespace {
@@ -205,6 +206,9 @@ std::string_view engine_key(std::string_view engine_id) {
 }
 
 bool start_sources(Worker& self, ngx_cycle_t* cycle, const MainConf& conf) {
+    if (!conf.options->usage_url.empty()) {
+        sources::start_usage(cycle, conf.options->usage_url, conf.options->usage_addresses);
+    }
     sources::Hooks hooks;
     hooks.zone = &self.zone;
     hooks.now_us = now_us;
@@ -260,6 +264,7 @@ void stop_worker(ngx_cycle_t*) {
     }
     self.started = false;
     sources::stop();
+    sources::finish_usage();
     if (self.heartbeat.timer_set) {
         ngx_del_timer(&self.heartbeat);
     }

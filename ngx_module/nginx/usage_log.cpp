@@ -1,0 +1,77 @@
+#include "ngx_module/nginx/usage_log.hpp"
+
+#include <utility>
+
+#include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/worker.hpp"
+#include "ngx_module/sources/usage_writer.hpp"
+
+namespace llm::nginx {
+namespace {
+
+std::string_view routing_name(ngx_uint_t policy) {
+    switch (static_cast<core::RoutingPolicy>(policy)) {
+        case core::RoutingPolicy::least_running:
+            return "least_running";
+        case core::RoutingPolicy::round_robin:
+            return "round_robin";
+        case core::RoutingPolicy::prefix:
+            return "prefix";
+        case core::RoutingPolicy::random:
+            return "random";
+        default:
+            return "throughput";
+    }
+}
+
+std::string_view mode_name(core::RoutingMode mode) {
+    switch (mode) {
+        case core::RoutingMode::private_first:
+            return "private-first";
+        case core::RoutingMode::private_only:
+            return "private-only";
+        default:
+            return "any";
+    }
+}
+
+// The core's times are monotonic; the table has dates.
+double date_of(int64_t monotonic_us) {
+    if (monotonic_us == 0) {
+        return 0;
+    }
+    timespec wall;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    const double now = static_cast<double>(wall.tv_sec) + static_cast<double>(wall.tv_nsec) / 1e9;
+    return now - static_cast<double>(now_us() - monotonic_us) / 1e6;
+}
+
+}  // namespace
+
+void record_usage(const Request& request, const core::RequestSummary& summary) {
+    const MainConf& conf = main_conf(request.r);
+    if (conf.options->usage_url.empty() || !summary.valid) {
+        return;
+    }
+    sources::UsageRecord record;
+    record.user_name = view(request.client);
+    record.user_organization = view(request.organisation);
+    record.request_date = date_of(request.arrived_us);
+    record.sent_to_llm_date = date_of(summary.dispatched_us);
+    record.response_date = date_of(summary.ended_us);
+    record.model = view(request.model);
+    record.server = view(request.target.id);
+    record.server_organization = view(request.target.organisation);
+    record.prompt_tokens = summary.usage.prompt_tokens;
+    record.completion_tokens = summary.usage.completion_tokens;
+    record.strategy = routing_name(conf.routing);
+    record.requeue_count = summary.attempts > 0 ? summary.attempts - 1 : 0;
+    record.max_parallel_requests = request.target.max_running;
+    record.current_parallel_requests = request.target.held;
+    record.priority = summary.priority;
+    record.performance_score = request.target.tokens_per_second_per_user;
+    record.routing_mode = mode_name(request.mode);
+    sources::record_usage(std::move(record));
+}
+
+}  // namespace llm::nginx
