@@ -138,8 +138,8 @@ def test_queue_timeout(fake_engine, gateway):
     reply = gate.client.ask(token="alice")
     waited = time.monotonic() - start
     assert_error(reply, 429, "queue_timeout")
-    assert 0.4 <= waited < 2.4
-    assert int(reply.header("x-llm-queue-ms")) >= 400
+    assert 0.39 <= waited < 2.4
+    assert int(reply.header("x-llm-queue-ms")) >= 390  # nginx rounds to the tick of its cached clock
     engine.open_gate()
     assert running.reply().status == 200
     gate.wait_outcomes({"rejected_queue_timeout": 1, "completed": 1})
