@@ -268,7 +268,7 @@ bool ClientLoad::commit(const ZoneLock& lock, int64_t now_us) {
     std::atomic_ref<int64_t>(h.source_up_us).store(now_us, std::memory_order_relaxed);
     std::atomic_ref<uint32_t>(h.source_up).store(1, std::memory_order_relaxed);
     std::atomic_ref<uint32_t>(h.ever_loaded).store(1, std::memory_order_release);
-    h.loads++;
+    bump(h.loads);
     h.refresh_cursor = 0;
     zone_ = nullptr;
     return true;
@@ -377,11 +377,11 @@ ClientTableView client_table(const Zone& zone) {
     view.ever_loaded = load32(h.ever_loaded) != 0;
     view.source_up = load32(h.source_up) != 0;
     view.clients = view.ever_loaded ? load32(h.tables[epoch_of(zone) & 1].live) : 0;
-    view.loaded_us = h.loaded_us;
-    view.last_up_us = h.source_up_us;
-    view.loads = h.loads;
-    view.bad_rows = h.bad_rows;
-    view.refused_loads = h.refused_loads;
+    view.loaded_us = load64(h.loaded_us);
+    view.last_up_us = load64(h.source_up_us);
+    view.loads = load64(h.loads);
+    view.bad_rows = load64(h.bad_rows);
+    view.refused_loads = load64(h.refused_loads);
     return view;
 }
 

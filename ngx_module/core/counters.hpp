@@ -37,6 +37,7 @@ struct HistogramView {
     double sum = 0;
 };
 
+// Time to first token and duration count from the request's arrival; a non-stream has no first token.
 enum class ModelHistogram : uint8_t { time_to_first_token, inter_token, duration };
 
 // `model` = kNone reads or counts the series model="".

@@ -320,7 +320,7 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
         put_mail(c, r, Mail::granted);
     }
     c.domains[domain_of(c, p)].since_aged++;
-    c.header.counters.grants++;
+    bump(c.header.counters.grants);
     count_dispatch(c, p);
     tighten_hold(c, r.account);
 }
@@ -347,7 +347,7 @@ void run_engine(Core& c, uint32_t engine) {
         grant(c, r, chosen, false);
         if (pick.aged) {
             domain.since_aged = 0;
-            c.header.counters.aged_grants++;
+            bump(c.header.counters.aged_grants);
         }
     }
 }

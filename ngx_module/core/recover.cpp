@@ -218,7 +218,7 @@ void restore(Core& c, Request& r, uint32_t& queued) {
 
 void rebuild(Core& c) {
     ZoneHeader& h = c.header;
-    h.counters.rebuilds++;
+    bump(h.counters.rebuilds);
     h.queued = h.granted = h.running = h.held = 0;
     h.grant_head = h.grant_tail = kNone;
     h.free_requests = kNone;

@@ -32,6 +32,12 @@ void write_words(T& to, const T& from) {
     }
 }
 
+template <class T>
+T load64(const T& word) {
+    static_assert(sizeof(T) == 8);
+    return std::atomic_ref<T>(const_cast<T&>(word)).load(std::memory_order_relaxed);
+}
+
 inline uint32_t load32(const uint32_t& word) {
     return std::atomic_ref<uint32_t>(const_cast<uint32_t&>(word)).load(std::memory_order_acquire);
 }
