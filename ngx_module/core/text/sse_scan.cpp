@@ -56,11 +56,7 @@ void UsageScan::begin_event() {
 
 void UsageScan::feed(std::string_view bytes) {
     if (framing_ == Framing::json) {
-        const char* p = bytes.data();
-        const char* const end = p + bytes.size();
-        while (p < end) {
-            p = json_bytes(p, end);
-        }
+        document_bytes(bytes.data(), bytes.data() + bytes.size());
         return;
     }
     while (!bytes.empty()) {

@@ -105,9 +105,12 @@ class UsageScan {
     const char* end_line(const char* p, const char* end, Piece& piece);
     void begin_event();
     void end_event(Piece& piece);
-    const char* json_bytes(const char* p, const char* end);
+    void document_bytes(const char* p, const char* end);
+    const char* skip_blocks(const char* p, const char* end);
+    const char* json_bytes(const char* p, const char* end, size_t room = 0);
     void json_line_end();
-    const char* outside_bytes(const char* p, const char* end);
+    const char* outside_bytes(const char* p, const char* end, size_t room);
+    const char* count_bytes(const char* p, const char* end);
     void begin_string();
     const char* string_bytes(const char* p, const char* end);
     Key classify(std::string_view name) const;

@@ -66,12 +66,39 @@ const char* find_structural(const char* p, const char* end) {
 }  // namespace
 
 // The functions below take bytes from [p, end) and return where to go on. In an event stream they leave line
-// ends to the caller; in a document a line end is white space.
+// ends to the caller; in a document a line end is white space. `room`: that many bytes behind the end may be
+// read.
 
-const char* UsageScan::json_bytes(const char* p, const char* end) {
+// Bytes of an answer that is one document.
+void UsageScan::document_bytes(const char* p, const char* end) {
+    if (depth_ == 0 && token_ == Token::outside && p < end && *p == '{') {
+        depth_ = 1;
+        ++p;
+    }
+    if (depth_ != 0 && token_ == Token::outside && !in_usage_) {
+        p = skip_blocks(p, end);
+    }
+    constexpr size_t kRoom = 48;
+    char copy[256];
+    const auto left = static_cast<size_t>(end - p);
+    size_t room = 0;
+    if (left <= sizeof(copy) - kRoom) {
+        // The usage mostly lies near the end: with room behind it, its short strings are read in one step.
+        std::memcpy(copy, p, left);
+        std::memset(copy + left, 0, kRoom);
+        p = copy;
+        end = copy + left;
+        room = kRoom;
+    }
+    while (p < end) {
+        p = json_bytes(p, end, room);
+    }
+}
+
+const char* UsageScan::json_bytes(const char* p, const char* end, size_t room) {
     switch (token_) {
         case Token::outside:
-            return outside_bytes(p, end);
+            return outside_bytes(p, end, room);
         case Token::string:
             return string_bytes(p, end);
         case Token::escape:
@@ -111,14 +138,7 @@ const char* UsageScan::json_bytes(const char* p, const char* end) {
             token_ = Token::outside;
             return p;
         case Token::number:
-            if (is_digit(*p)) {
-                if (number_ < kMaxNumber) {
-                    number_ = number_ * 10 + static_cast<uint64_t>(*p - '0');
-                }
-                return p + 1;
-            }
-            end_number();
-            return p;
+            return count_bytes(p, end);
     }
     return end;
 }
@@ -132,9 +152,29 @@ void UsageScan::json_line_end() {
     }
 }
 
+// Digits of a count, and its end if it is there.
+const char* UsageScan::count_bytes(const char* p, const char* end) {
+    for (; p < end; ++p) {
+        if (!is_digit(*p)) {
+            end_number();
+            break;
+        }
+        if (number_ < kMaxNumber) {
+            number_ = number_ * 10 + static_cast<uint64_t>(*p - '0');
+        }
+    }
+    return p;
+}
+
 // Brackets, numbers, and those strings that can be seen whole: the bulk of an event is settled in this loop.
-const char* UsageScan::outside_bytes(const char* p, const char* end) {
-    while ((p = find_structural(p, end)) < end) {
+const char* UsageScan::outside_bytes(const char* p, const char* end, size_t room) {
+    while (p < end) {
+        if (*p == ',' && ++p == end) {
+            break;
+        }
+        if (!kStructural[static_cast<uint8_t>(*p)] && (p = find_structural(p + 1, end)) == end) {
+            break;
+        }
         const char c = *p;
         if (c == '{' || c == '[') {
             ++depth_;
@@ -146,19 +186,32 @@ const char* UsageScan::outside_bytes(const char* p, const char* end) {
             }
         } else {
 #if defined(__x86_64__)
-            if (end - p > 18) {  // the sixteen bytes behind the quote, and the two that follow them
+            // the bytes behind the quote, and the two that follow them
+            const size_t seen = static_cast<size_t>(end - p) + room;
+            if (seen > 18) {
                 const uint32_t stop = text_end_mask16(p + 1);
-                const int size = std::countr_zero(stop | 1u << 16);
+                int size = std::countr_zero(stop | 1u << 16);
+                if (stop == 0 && seen > 34) {
+                    size += std::countr_zero(text_end_mask16(p + 17) | 1u << 15);
+                }
                 const char* const close = p + 1 + size;
-                if (*close == '"' && !is_space(close[1])) {
-                    const Key key =
-                        close[1] == ':' ? classify({p + 1, static_cast<size_t>(size)}) : Key::none;
-                    p = close + 1;
-                    if (key != Key::none) {
-                        key_ = key;
-                        token_ = Token::value;
-                        return p + 1;
+                if (*close == '"' && close + 1 < end && !is_space(close[1])) {
+                    if (close[1] != ':') {
+                        p = close + 1;
+                        continue;
                     }
+                    key_ = classify({p + 1, static_cast<size_t>(size)});
+                    p = close + 2;
+                    if (key_ == Key::none) {
+                        continue;
+                    }
+                    if (key_ < Key::prompt_tokens || p == end || !is_digit(*p)) {
+                        token_ = Token::value;
+                        return p;
+                    }
+                    number_ = 0;
+                    token_ = Token::number;
+                    p = count_bytes(p, end);
                     continue;
                 }
             }
@@ -190,8 +243,10 @@ const char* UsageScan::string_bytes(const char* p, const char* end) {
     }
     if (*stop == '"') {
         token_ = Token::after_string;
-    } else if (*stop == '\\') {
-        key_size_ = kNoKey;
+        return stop + 1;
+    }
+    key_size_ = kNoKey;
+    if (*stop == '\\') {
         token_ = Token::escape;
     } else if (framing_ == Framing::sse && is_line_end(*stop)) {
         return stop;
@@ -228,7 +283,7 @@ UsageScan::Key UsageScan::classify(std::string_view name) const {
             }
             return is_stream && name == "delta" ? Key::text : Key::none;
         case 7:
-            if (name == "choices" && depth_ == 1) {
+            if (is_stream && name == "choices" && depth_ == 1) {
                 return Key::choices;
             }
             return is_stream && (name == "content" || name == "refusal") ? Key::text : Key::none;
