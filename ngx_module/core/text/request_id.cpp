@@ -8,6 +8,18 @@ bool is_id_byte(char c) {
            c == '_' || c == ':' || c == '-';
 }
 
+// Four bytes as eight lower-case digits, all at once: a byte of `digits` per digit.
+void write_hex(const uint8_t* bytes, char* text) {
+    const uint64_t spread =
+        bytes[0] | uint64_t{bytes[1]} << 16 | uint64_t{bytes[2]} << 32 | uint64_t{bytes[3]} << 48;
+    const uint64_t digits = (spread >> 4 & 0x000f000f000f000f) | (spread & 0x000f000f000f000f) << 8;
+    const uint64_t letters = (digits + 0x0606060606060606) >> 4 & 0x0101010101010101;  // 10 and more
+    const uint64_t out = digits + 0x3030303030303030 + letters * ('a' - '0' - 10);
+    for (int i = 0; i < 8; ++i) {
+        text[i] = static_cast<char>(out >> (8 * i));
+    }
+}
+
 }  // namespace
 
 bool valid_request_id(std::string_view id) {
@@ -23,11 +35,9 @@ bool valid_request_id(std::string_view id) {
 }
 
 std::array<char, 32> format_request_id(std::span<const uint8_t, 16> random) {
-    constexpr char kDigits[] = "0123456789abcdef";
     std::array<char, 32> text;
-    for (size_t i = 0; i < random.size(); ++i) {
-        text[2 * i] = kDigits[random[i] >> 4];
-        text[2 * i + 1] = kDigits[random[i] & 15];
+    for (size_t i = 0; i < random.size(); i += 4) {
+        write_hex(random.data() + i, text.data() + 2 * i);
     }
     return text;
 }
