@@ -16,26 +16,10 @@
 namespace llm::core {
 
 // The arrays' addresses. Without the lock only the parts that say so may be read.
-struct Tables {
-    explicit Tables(const Zone& zone);
+struct Tables : ZoneArrays {
+    explicit Tables(const Zone& zone) : ZoneArrays(zone.arrays()), header(*zone.header()) {}
 
     ZoneHeader& header;
-    Process* processes;
-    Request* requests;
-    Account* accounts;
-    uint32_t* account_buckets;
-    Standing* standings;
-    Flow* flows;
-    Level* levels;
-    Pool* pools;
-    Domain* domains;
-    Model* models;
-    uint32_t* model_buckets;
-    Org* orgs;
-    Engine* engines;
-    ModelCounters* model_counters;  // [0] is model=""
-    uint32_t* scratch;              // plan.requests words
-    uint64_t* model_engines;        // bitmap of engines per model: engine_words() each
 
     uint32_t engine_words() const { return (header.plan.engines + 63) / 64; }
     uint64_t* engines_of(uint32_t model) const { return model_engines + size_t{model} * engine_words(); }

@@ -109,35 +109,36 @@ struct Settings {
 // lock has been released. Never overflows.
 class WakeSet {
   public:
-    void add(uint32_t slot) { words_[slot / 64] |= uint64_t{1} << (slot % 64); }
+    void add(uint32_t slot) {
+        words_[slot / 64] |= uint64_t{1} << (slot % 64);
+        used_ |= uint32_t{1} << (slot / 64);
+    }
     void merge(const WakeSet& other) {
         for (size_t i = 0; i < kWords; ++i) {
             words_[i] |= other.words_[i];
         }
+        used_ |= other.used_;
     }
     bool contains(uint32_t slot) const { return (words_[slot / 64] >> (slot % 64) & 1) != 0; }
-    bool empty() const {
-        uint64_t all = 0;
-        for (uint64_t word : words_) {
-            all |= word;
-        }
-        return all == 0;
-    }
+    bool empty() const { return used_ == 0; }
     void clear() { *this = WakeSet(); }
 
     // Calls visit(slot) for each slot, ascending.
     template <class Visit>
     void for_each(Visit visit) const {
-        for (size_t i = 0; i < kWords; ++i) {
+        for (uint32_t used = used_; used != 0; used &= used - 1) {
+            const auto i = static_cast<uint32_t>(__builtin_ctz(used));
             for (uint64_t word = words_[i]; word != 0; word &= word - 1) {
-                visit(static_cast<uint32_t>(i * 64 + static_cast<size_t>(__builtin_ctzll(word))));
+                visit(i * 64 + static_cast<uint32_t>(__builtin_ctzll(word)));
             }
         }
     }
 
   private:
     static constexpr size_t kWords = kMaxProcesses / 64;
+    static_assert(kWords <= 32);
     uint64_t words_[kWords] = {};
+    uint32_t used_ = 0;  // one bit per word that is not zero
 };
 
 }  // namespace llm::core

@@ -160,6 +160,23 @@ bool Zone::attach(void* memory, size_t bytes, const LockOps& ops) {
     header_ = h;
     plan_ = h->plan;
     ops_ = ops;
+    const Offsets& o = h->offset;
+    arrays_ = {at<Process>(o.processes),
+               at<Request>(o.requests),
+               at<Account>(o.accounts),
+               at<uint32_t>(o.account_buckets),
+               at<Standing>(o.standings),
+               at<Flow>(o.flows),
+               at<Level>(o.levels),
+               at<Pool>(o.pools),
+               at<Domain>(o.domains),
+               at<Model>(o.models),
+               at<uint32_t>(o.model_buckets),
+               at<Org>(o.orgs),
+               at<Engine>(o.engines),
+               at<ModelCounters>(o.model_counters),
+               at<uint32_t>(o.scratch),
+               at<uint64_t>(o.model_engines)};
     return true;
 }
 
@@ -181,25 +198,6 @@ ZoneLock::~ZoneLock() {
     std::atomic_ref<uint32_t>(zone_.header()->dirty).store(0, std::memory_order_relaxed);
     zone_.lock_ops().unlock(zone_.lock_ops().context);
 }
-
-Tables::Tables(const Zone& zone)
-    : header(*zone.header()),
-      processes(zone.at<Process>(header.offset.processes)),
-      requests(zone.at<Request>(header.offset.requests)),
-      accounts(zone.at<Account>(header.offset.accounts)),
-      account_buckets(zone.at<uint32_t>(header.offset.account_buckets)),
-      standings(zone.at<Standing>(header.offset.standings)),
-      flows(zone.at<Flow>(header.offset.flows)),
-      levels(zone.at<Level>(header.offset.levels)),
-      pools(zone.at<Pool>(header.offset.pools)),
-      domains(zone.at<Domain>(header.offset.domains)),
-      models(zone.at<Model>(header.offset.models)),
-      model_buckets(zone.at<uint32_t>(header.offset.model_buckets)),
-      orgs(zone.at<Org>(header.offset.orgs)),
-      engines(zone.at<Engine>(header.offset.engines)),
-      model_counters(zone.at<ModelCounters>(header.offset.model_counters)),
-      scratch(zone.at<uint32_t>(header.offset.scratch)),
-      model_engines(zone.at<uint64_t>(header.offset.model_engines)) {}
 
 uint64_t hash_bytes(std::string_view text) {
     uint64_t hash = 0xcbf29ce484222325ull;

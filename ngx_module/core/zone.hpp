@@ -11,7 +11,20 @@
 
 namespace llm::core {
 
-struct ZoneHeader;  // layout.hpp; callers need not know it
+// layout.hpp; callers need not know them
+struct ZoneHeader;
+struct Process;
+struct Request;
+struct Account;
+struct Standing;
+struct Flow;
+struct Level;
+struct Pool;
+struct Domain;
+struct Model;
+struct Org;
+struct Engine;
+struct ModelCounters;
 
 // Grows with every change of the shared structures. Part of nginx's zone tag: a module of another layout gets
 // a new zone instead of misreading the old one.
@@ -51,6 +64,26 @@ struct LockOps {
     void* context = nullptr;
 };
 
+// Where the zone's arrays lie in this process.
+struct ZoneArrays {
+    Process* processes;
+    Request* requests;
+    Account* accounts;
+    uint32_t* account_buckets;
+    Standing* standings;
+    Flow* flows;
+    Level* levels;
+    Pool* pools;
+    Domain* domains;
+    Model* models;
+    uint32_t* model_buckets;
+    Org* orgs;
+    Engine* engines;
+    ModelCounters* model_counters;  // [0] is model=""
+    uint32_t* scratch;              // plan.requests words
+    uint64_t* model_engines;        // bitmap of engines per model: engine_words() each
+};
+
 // A process's handle on a formatted zone: where its arrays lie in this process's address space. Cheap to
 // make; copy it freely. Outlives nothing: the memory must stay mapped.
 class Zone {
@@ -64,6 +97,7 @@ class Zone {
     bool attached() const { return header_ != nullptr; }
     const ZonePlan& plan() const { return plan_; }
     ZoneHeader* header() const { return header_; }
+    const ZoneArrays& arrays() const { return arrays_; }
     const LockOps& lock_ops() const { return ops_; }
 
     // Start of the array at `offset` bytes from the header (layout.hpp: Tables).
@@ -74,6 +108,7 @@ class Zone {
 
   private:
     ZoneHeader* header_ = nullptr;
+    ZoneArrays arrays_{};
     ZonePlan plan_;
     LockOps ops_;
 };
