@@ -31,8 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=Path("demo_model.ckpt"), help="to save to and go on from")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--tokens-per-step", type=int, default=4096)
-    parser.add_argument("--length", type=int, default=384, help="tokens in a row; the last steps use the whole context")
-    parser.add_argument("--long-share", type=float, default=0.1, help="share of the steps that use the whole context")
+    parser.add_argument("--length", type=int, default=384, help="tokens in a row; some steps use the whole context")
+    parser.add_argument("--long-every", type=int, default=5, help="one step of so many uses rows of the whole context")
     parser.add_argument("--seed", default="demo")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -134,11 +134,11 @@ def main() -> None:
 
     plain_hidden = model.hidden
     if arguments.compile:
-        model.hidden = torch.compile(plain_hidden)
+        model.hidden = torch.compile(plain_hidden, dynamic=False)
     started = time.monotonic()
-    long_from = int(arguments.steps * (1 - arguments.long_share))
     for step in range(first, arguments.steps):
-        length = arguments.length if step < long_from else config.max_position_embeddings
+        is_long = step % arguments.long_every == arguments.long_every - 1
+        length = config.max_position_embeddings if is_long else arguments.length
         rows = arguments.tokens_per_step // length
         loss = loss_of(model, *load_batch(corpus, step, rows, length, device))
         loss.backward()

@@ -44,8 +44,8 @@ def _persona(r: Random) -> Conversation:
     return Conversation(f"You are {name}, {kind}.", [(question, f"I am {name}, {kind}. How can I help you?")])
 
 
-def conversation(r: Random, banned: list[str]) -> Conversation:
-    """One to six exchanges. None of the wordings in `banned` (normalised) occurs in what the user says."""
+def conversation(r: Random, banned: set[str]) -> Conversation:
+    """One to six exchanges. No message of the user is, normalised, one of `banned`."""
     if r.random() < 0.03:
         result = _persona(r)
     else:
@@ -56,7 +56,7 @@ def conversation(r: Random, banned: list[str]) -> Conversation:
             turns = stories.told_story(r) if r.random() < 0.85 else [stories.poem(r)]
         else:
             turns = make_turns(r)
-        if not any(wording in f" {normalise(user)} " for user, _ in turns for wording in banned):
+        if not any(normalise(user) in banned for user, _ in turns):
             result.turns += turns
     return result
 
@@ -67,7 +67,7 @@ class Corpus:
     def __init__(self, tokenizer: Tokenizer, seed: str, banned_questions: list[str]):
         self.tokenizer = tokenizer
         self.seed = seed
-        self.banned = [f" {normalise(question)} " for question in banned_questions]
+        self.banned = {normalise(question) for question in banned_questions}
         self.separator = tokenizer.token_to_id(SEPARATOR)
 
     def encode(self, r: Random, longest: int) -> tuple[list[int], list[bool]]:
@@ -107,6 +107,6 @@ def sample_texts(seed: str, count: int) -> Iterator[str]:
     """Raw text to train the tokenizer on."""
     r = random.Random(seed)
     for _ in range(count):
-        for user, assistant in conversation(r, []).turns:
+        for user, assistant in conversation(r, set()).turns:
             yield user
             yield assistant
