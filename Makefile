@@ -14,7 +14,7 @@ help:
 
 build:
 	@scripts/deps.sh build
-	@scripts/build.sh release
+	@scripts/build.sh release -- llm-engine ngx_http_llm_dispatch_module
 
 # python3 is among what deps.sh brings, so that the rest can be Python.
 run:

@@ -34,6 +34,9 @@ fail() {
 # LLM_WERROR=ON in the environment makes warnings errors, as continuous integration does.
 [ -z "${LLM_WERROR:-}" ] || configure+=("-DLLM_WERROR=$LLM_WERROR")
 
+# Building needs no test libraries: scripts/test.sh asks for the tests, and a directory that has them keeps them.
+[ -e "$directory/CMakeCache.txt" ] || configure=(-DLLM_TESTS=OFF "${configure[@]}")
+
 if ! cmake --preset "$preset" "${configure[@]}" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     fail "Configuring the build failed."

@@ -162,10 +162,8 @@ def check_port_free(listen, port):
 
 def build():
     step("Building (a first time takes minutes)")
-    # the test libraries are not needed to run; a build directory that `make test` has set up stays as it is
-    without_tests = [] if (BUILD / "CMakeCache.txt").exists() else ["-DLLM_TESTS=OFF"]
-    done = subprocess.run([ROOT / "scripts" / "build.sh", "release", *without_tests, "--", "llm-engine",
-                           "ngx_http_llm_dispatch_module"], check=False)
+    done = subprocess.run([ROOT / "scripts" / "build.sh", "release", "--", "llm-engine", "ngx_http_llm_dispatch_module"],
+                          check=False)
     if done.returncode:
         raise Failure("Nothing was started, because the build did not succeed.")
 
