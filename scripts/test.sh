@@ -42,11 +42,17 @@ if [ -n "$e2e" ]; then
     echo "== End-to-end tests"
     BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e -q -n "${JOBS:-$(($(nproc) * 2))}" --dist worksteal \
         --junitxml="$results/e2e.xml" "$@" || status=1
+    if [ $# -eq 0 ]; then
+        echo "== llm-engine by itself"
+        LLM_ENGINE="$PWD/build/$preset/llm-engine" .venv/bin/pytest tests/e2e_engine -q -n "$(nproc)" \
+            --junitxml="$results/engine.xml" || status=1
+    fi
 fi
 
 # The last line counts what the result files say; a missing file counts as a failure.
 expected=()
 [ -z "$unit" ] || expected+=("$results/unit.xml")
 [ -z "$e2e" ] || expected+=("$results/e2e.xml")
+[ -z "$e2e" ] || [ $# -gt 0 ] || expected+=("$results/engine.xml")
 /usr/bin/python3 scripts/count_results.py "${expected[@]}" || status=1
 exit $status

@@ -103,12 +103,15 @@ class Engine:
 
 @pytest.fixture
 def start_engine(tmp_path):
-    """start_engine(options…) -> Engine with the sim backend; all are stopped, and must end with status 0."""
+    """
+    start_engine(options…) -> Engine with the sim backend, or with a model directory when `model` names one; all are
+    stopped, and must end with status 0.
+    """
     engines = []
 
-    def start(*options, sim="base=2,sequence=0,context=0,prefill=0"):
-        engine = Engine(str(tmp_path / f"engine{len(engines)}.log"), "--backend", "sim", "--model", "sim",
-                        "--sim", sim, *options)
+    def start(*options, sim="base=2,sequence=0,context=0,prefill=0", model=None):
+        chosen = ["--model", model] if model else ["--backend", "sim", "--model", "sim", "--sim", sim]
+        engine = Engine(str(tmp_path / f"engine{len(engines)}.log"), *chosen, *options)
         engines.append(engine)
         return engine
 
