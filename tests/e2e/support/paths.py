@@ -15,7 +15,9 @@ CONF = ROOT / "conf"
 
 
 def program(name):
-    """A tool that may live in a directory which a user's PATH lacks."""
+    """A tool that may live in a directory which a user's PATH lacks. NGINX in the environment chooses another nginx."""
+    if name == "nginx" and os.environ.get("NGINX"):
+        return os.environ["NGINX"]
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     assert path, f"{name} is not installed; scripts/deps.sh build test installs what the tests need"
     return path

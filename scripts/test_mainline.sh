@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Builds an nginx from a source tree, the module against it, and runs the end-to-end tests with the two.
+#
+#   make test-mainline NGINX_SOURCE=/path/to/nginx
+#
+# The tree itself is not touched: a copy in build/nginx is configured. llm-engine comes from build/release.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ ! -x "${NGINX_SOURCE:-}/auto/configure" ] && [ ! -x "${NGINX_SOURCE:-}/configure" ]; then
+    echo "NGINX_SOURCE=${NGINX_SOURCE:-} is no nginx source tree (it has no configure): give its path." >&2
+    exit 1
+fi
+
+scripts/deps.sh build test
+scripts/venv.sh
+scripts/build.sh release -- llm-engine
+
+tree=build/nginx
+build=build/mainline
+if [ ! -x "$tree/objs/nginx" ] || [ "$NGINX_SOURCE" -nt "$tree/objs/nginx" ]; then
+    echo "== Building nginx"
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    cp -r "$NGINX_SOURCE/." "$tree"
+    configure=auto/configure
+    [ -x "$tree/$configure" ] || configure=configure
+    (cd "$tree" && "./$configure" --with-compat --with-debug --with-threads --with-http_ssl_module --with-http_v2_module \
+        --with-http_auth_request_module --with-http_realip_module && make -j"$(nproc)") >build/nginx.log 2>&1 || {
+        tail -n 20 build/nginx.log >&2
+        echo "Building nginx failed (everything is in build/nginx.log)." >&2
+        exit 1
+    }
+fi
+
+echo "== Building the module for $("$tree/objs/nginx" -v 2>&1)"
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLLM_WERROR=ON -DLLM_ENGINE=OFF -DLLM_TESTS=OFF \
+    -DNGINX_BUILD_DIR="$PWD/$tree" >"$build.log" 2>&1 || { tail -n 20 "$build.log" >&2; exit 1; }
+cmake --build "$build" --target ngx_http_llm_dispatch_module >>"$build.log" 2>&1 || { tail -n 30 "$build.log" >&2; exit 1; }
+ln -sf ../release/llm-engine "$build/llm-engine"
+
+echo "== End-to-end tests"
+NGINX="$PWD/$tree/objs/nginx" BUILD_DIR="$build" .venv/bin/pytest tests/e2e -q -n "$(($(nproc) * 2))" --dist worksteal \
+    --deselect tests/e2e/test_make_run.py "$@"
