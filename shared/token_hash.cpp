@@ -2,6 +2,8 @@
 
 #include <openssl/sha.h>
 
+#include <cstring>
+
 #include "shared/hex.hpp"
 
 namespace llm {
@@ -38,9 +40,13 @@ bool from_hex(std::string_view text, TokenHash& out) {
 }
 
 bool equal_constant_time(const TokenHash& a, const TokenHash& b) {
-    unsigned difference = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        difference |= static_cast<unsigned>(a[i] ^ b[i]);
+    uint64_t difference = 0;
+    for (size_t i = 0; i < a.size(); i += sizeof(uint64_t)) {
+        uint64_t x;
+        uint64_t y;
+        std::memcpy(&x, a.data() + i, sizeof(x));
+        std::memcpy(&y, b.data() + i, sizeof(y));
+        difference |= x ^ y;
     }
     return difference == 0;
 }

@@ -10,9 +10,10 @@ namespace {
 
 constexpr int kReadTries = 64;
 
-void fill_view(const Generation& g, const Row& row, uint32_t epoch, ClientView& out) {
+void fill_view(const Generation& g, const Row& row, uint32_t epoch, uint32_t version, ClientView& out) {
     out.hash = row.hash;
     out.epoch = epoch;
+    out.version = version;
     out.priority = row.priority;
     out.weight = row.weight;
     out.band = row.band;
@@ -131,9 +132,19 @@ int read_once(const Zone& zone, const TokenHash& hash, ClientView& out) {
     Row row;
     const bool found = g.find(hash, row) != kNone;
     if (found) {
-        fill_view(g, row, epoch, out);
+        fill_view(g, row, epoch, before, out);
     }
     return version.load(std::memory_order_relaxed) == before && epoch_of(zone) == epoch ? int{found} : -1;
+}
+
+// Whether a view of this client still says what the table says. A torn copy never passes: the version had
+// moved on when it was made, and neither version nor epoch comes back.
+bool is_current(const Zone& zone, const TokenHash& hash, const ClientView& view) {
+    const uint32_t epoch = epoch_of(zone);
+    const uint32_t version =
+        std::atomic_ref<uint32_t>(zone.header()->tables[epoch & 1].version).load(std::memory_order_acquire);
+    return view.epoch == epoch && view.version == version && (version & 1) == 0 &&
+           equal_constant_time(view.hash, hash);
 }
 
 // After a change of rights of one client.
@@ -170,7 +181,7 @@ Auth lookup_client(Zone& zone, const TokenHash& hash, int64_t now_us, int64_t wa
     if (!loaded) {
         return Auth::unavailable;
     }
-    int found = -1;
+    int found = is_current(zone, hash, out) ? 1 : -1;
     for (int i = 0; i < kReadTries && found < 0; ++i) {
         found = read_once(zone, hash, out);
     }
@@ -197,7 +208,7 @@ bool lookup_row_locked(Core& c, const TokenHash& hash, ClientView& out) {
     if (g.find(hash, row) == kNone) {
         return false;
     }
-    fill_view(g, row, epoch, out);
+    fill_view(g, row, epoch, g.table.version, out);
     return true;
 }
 

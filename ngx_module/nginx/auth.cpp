@@ -1,20 +1,32 @@
 #include "ngx_module/nginx/auth.hpp"
 
+#include <iterator>
+
 #include "ngx_module/core/text/bearer.hpp"
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/token_cache.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
 namespace {
 
-// A client's record is large (its list of models); almost always it is used at once by the request that
-// looked it up, so one per worker does. `owner` is the serial of the request whose it is.
-core::ClientView scratch;
-uint64_t owner = 0;
+// Clients' records are large (their lists of models) and seldom change: a worker keeps copies of those it has
+// seen lately, which core::lookup_client() leaves alone while they are current. `owner` is the serial of the
+// request that looked the client up last.
+struct Seen {
+    core::ClientView client;
+    uint64_t owner = 0;
+};
 
-AuthState look_up(Request& request) {
-    const core::Auth result = core::lookup_client(zone(), request.token_hash, now_us(), wall_s(), scratch);
-    owner = result == core::Auth::ok ? request.serial : 0;
+Seen& seen_by(const Request& request) {
+    static Seen seen[64];
+    return seen[request.token_hash[0] % std::size(seen)];
+}
+
+AuthState look_up(Request& request, int64_t now) {
+    Seen& seen = seen_by(request);
+    const core::Auth result = core::lookup_client(zone(), request.token_hash, now, wall_s(), seen.client);
+    seen.owner = result == core::Auth::ok ? request.serial : 0;
     switch (result) {
         case core::Auth::ok:
             return AuthState::ok;
@@ -26,11 +38,10 @@ AuthState look_up(Request& request) {
 }
 
 bool copy_identity(Request& request, const core::ClientView& client) {
-    request.client = copy_to_pool(request.r->pool, client.name);
-    request.organisation = copy_to_pool(request.r->pool, client.organisation);
     request.chat = client.chat;
     request.default_mode = client.default_mode;
-    return request.client.data != nullptr && request.organisation.data != nullptr;
+    return copy_to_pool(request.r->pool,
+                        {{&request.client, client.name}, {&request.organisation, client.organisation}});
 }
 
 core::Bearer bearer_of(const Request& request) {
@@ -62,21 +73,22 @@ bool authenticate(Request& request) {
             bearer.status == core::BearerStatus::missing ? AuthState::missing : AuthState::malformed;
         return true;
     }
-    request.token_hash = hash_token(bearer.token);
-    request.auth = look_up(request);
-    return request.auth != AuthState::ok || copy_identity(request, scratch);
+    request.token_hash = cached_hash(bearer.token);
+    request.auth = look_up(request, request.arrived_us);
+    return request.auth != AuthState::ok || copy_identity(request, seen_by(request).client);
 }
 
 const core::ClientView* client_of(Request& request) {
-    if (owner == request.serial) {
-        return &scratch;
+    Seen& seen = seen_by(request);
+    if (seen.owner == request.serial) {
+        return &seen.client;
     }
     if (request.token_hash == TokenHash{}) {
-        scratch = core::anonymous_client();
-        owner = request.serial;
-        return &scratch;
+        seen.client = core::anonymous_client();
+        seen.owner = request.serial;
+        return &seen.client;
     }
-    return look_up(request) == AuthState::ok ? &scratch : nullptr;
+    return look_up(request, now_us()) == AuthState::ok ? &seen.client : nullptr;
 }
 
 bool another_module_vouches(const Request& request) {

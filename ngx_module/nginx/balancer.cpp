@@ -1,6 +1,7 @@
 #include "ngx_module/nginx/balancer.hpp"
 
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/request.hpp"
 #include "ngx_module/nginx/upstream_hooks.hpp"
 #include "ngx_module/nginx/worker.hpp"

@@ -2,6 +2,9 @@
 
 #include <sys/random.h>
 
+#include <array>
+#include <charconv>
+
 #include "ngx_module/core/text/request_id.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -43,17 +46,23 @@ bool stays_here(std::string_view name) {
     }
 }
 
-bool push_header(ngx_list_t& list, std::string_view lower_case, const ngx_str_t& value) {
-    auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&list));
-    if (header == nullptr) {
-        return false;
+// The hash of a lower-case name, as ngx_hash_key() computes it.
+constexpr ngx_uint_t hash_of(std::string_view name) {
+    ngx_uint_t hash = 0;
+    for (char c : name) {
+        hash = ngx_hash(hash, static_cast<u_char>(c));
     }
-    ngx_memzero(header, sizeof(*header));
-    header->key = to_ngx(lower_case);
-    header->lowcase_key = header->key.data;
-    header->hash = ngx_hash_key(header->key.data, header->key.len);
-    header->value = value;
-    return true;
+    return hash;
+}
+
+// A header whose lower-case name lives forever.
+template <ngx_uint_t hash>
+void write_header(ngx_table_elt_t& header, std::string_view name, const ngx_str_t& value) {
+    header = {};
+    header.hash = hash;
+    header.key = to_ngx(name);
+    header.lowcase_key = header.key.data;
+    header.value = value;
 }
 
 // 16 unpredictable bytes. The kernel is asked for many at a time: a system call per request would show.
@@ -70,6 +79,17 @@ void random_bytes(std::array<uint8_t, 16>& out) {
     }
     ngx_memcpy(out.data(), pool + used, out.size());
     used += out.size();
+}
+
+constexpr size_t kRequestIdSize = 32;
+
+// A fresh id in the kRequestIdSize bytes at `text`.
+ngx_str_t new_request_id(u_char* text) {
+    std::array<uint8_t, 16> random;
+    random_bytes(random);
+    const std::array<char, kRequestIdSize> id = core::format_request_id(random);
+    ngx_memcpy(text, id.data(), id.size());
+    return {id.size(), text};
 }
 
 }  // namespace
@@ -100,59 +120,66 @@ bool set_request_id(Request& request) {
         request.request_id = header->value;
         return true;
     }
-    std::array<uint8_t, 16> random;
-    random_bytes(random);
-    const std::array<char, 32> id = core::format_request_id(random);
-    request.request_id = copy_to_pool(request.r->pool, {id.data(), id.size()});
-    return request.request_id.data != nullptr;
+    auto* text = static_cast<u_char*>(ngx_pnalloc(request.r->pool, kRequestIdSize));
+    if (text == nullptr) {
+        return false;
+    }
+    request.request_id = new_request_id(text);
+    return true;
 }
 
 bool set_engine_headers(Request& request) {
+    constexpr std::string_view kRequestId = "x-request-id";
+    constexpr std::string_view kPriority = "x-llm-priority";
+    constexpr std::string_view kAuthorization = "authorization";
+    constexpr std::string_view kBearer = "Bearer ";
     ngx_http_request_t* r = request.r;
-    if (!set_request_id(request)) {
+    ngx_uint_t most = 3;
+    for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        most += part->nelts;
+    }
+    auto* headers = static_cast<ngx_table_elt_t*>(ngx_palloc(r->pool, most * sizeof(ngx_table_elt_t)));
+    auto* text = static_cast<u_char*>(
+        ngx_pnalloc(r->pool, kRequestIdSize + NGX_INT32_LEN + 1 + kBearer.size() + request.target.key.len));
+    if (headers == nullptr || text == nullptr) {
         return false;
     }
-    ngx_list_t headers;
-    if (ngx_list_init(&headers, r->pool, 20, sizeof(ngx_table_elt_t)) != NGX_OK) {
-        return false;
-    }
-    bool ok = true;
+    ngx_table_elt_t* end = headers;
+    const ngx_table_elt_t* given_id = nullptr;
     for_each_header(r->headers_in.headers, [&](const ngx_table_elt_t& header) {
-        if (stays_here(lower_case_name(header))) {
-            return true;
+        const std::string_view name = lower_case_name(header);
+        if (!stays_here(name)) {
+            *end++ = header;
+        } else if (given_id == nullptr && name == kRequestId) {
+            given_id = &header;
         }
-        auto* copy = static_cast<ngx_table_elt_t*>(ngx_list_push(&headers));
-        ok = copy != nullptr;
-        if (ok) {
-            *copy = header;
-        }
-        return ok;
+        return true;
     });
-    ok = ok && push_header(headers, "x-request-id", request.request_id);
-    if (ok && request.stage != Stage::bypass) {
-        auto* text = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT32_LEN));
-        if (text == nullptr) {
-            return false;
-        }
-        const u_char* end = ngx_sprintf(text, "%D", 100 - request.engine_class);
-        ok = push_header(headers, "x-llm-priority", {static_cast<size_t>(end - text), text});
+    if (request.request_id.len == 0) {
+        const bool usable = given_id != nullptr && core::valid_request_id(view(given_id->value));
+        request.request_id = usable ? given_id->value : new_request_id(text);
+        text += kRequestIdSize;
     }
-    if (ok && request.target.key.len != 0) {
-        auto* text = static_cast<u_char*>(ngx_pnalloc(r->pool, sizeof("Bearer ") + request.target.key.len));
-        if (text == nullptr) {
-            return false;
-        }
-        const u_char* end = ngx_sprintf(text, "Bearer %V", &request.target.key);
-        ok = push_header(headers, "authorization", {static_cast<size_t>(end - text), text});
+    write_header<hash_of(kRequestId)>(*end++, kRequestId, request.request_id);
+    if (request.stage != Stage::bypass) {
+        auto* const digits = reinterpret_cast<char*>(text);
+        const char* const last =
+            std::to_chars(digits, digits + NGX_INT32_LEN + 1, 100 - request.engine_class).ptr;
+        write_header<hash_of(kPriority)>(*end++, kPriority, {static_cast<size_t>(last - digits), text});
+        text += NGX_INT32_LEN + 1;
     }
-    if (!ok) {
-        return false;
+    if (request.target.key.len != 0) {
+        u_char* const key = ngx_cpymem(text, kBearer.data(), kBearer.size());
+        ngx_memcpy(key, request.target.key.data, request.target.key.len);
+        write_header<hash_of(kAuthorization)>(*end++, kAuthorization,
+                                              {kBearer.size() + request.target.key.len, text});
     }
-    r->headers_in.headers = headers;
-    // the list's own bookkeeping points into itself while it has one part
-    if (headers.last == &headers.part) {
-        r->headers_in.headers.last = &r->headers_in.headers.part;
-    }
+    ngx_list_t& list = r->headers_in.headers;
+    list.part = {headers, static_cast<ngx_uint_t>(end - headers), nullptr};
+    list.last = &list.part;
+    list.size = sizeof(ngx_table_elt_t);
+    list.nalloc = most;
+    list.pool = r->pool;
     return true;
 }
 
@@ -161,7 +188,7 @@ bool add_response_header(ngx_http_request_t* r, std::string_view name, const ngx
     if (header == nullptr) {
         return false;
     }
-    ngx_memzero(header, sizeof(*header));
+    *header = {};
     header->hash = 1;
     header->key = to_ngx(name);
     header->value = value;

@@ -9,6 +9,7 @@ extern "C" {
 #include <ngx_http.h>
 }
 
+#include <initializer_list>
 #include <string_view>
 
 namespace llm::nginx {
@@ -31,6 +32,29 @@ inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view text) {
     ngx_memcpy(data, text.data(), text.size());
     data[text.size()] = '\0';
     return {text.size(), data};
+}
+
+// Zero-terminated copies of several texts in one piece of the pool's memory. False when memory is short.
+struct TextCopy {
+    ngx_str_t* to;
+    std::string_view from;
+};
+inline bool copy_to_pool(ngx_pool_t* pool, std::initializer_list<TextCopy> copies) {
+    size_t bytes = 0;
+    for (const TextCopy& copy : copies) {
+        bytes += copy.from.size() + 1;
+    }
+    auto* at = static_cast<u_char*>(ngx_pnalloc(pool, bytes));
+    if (at == nullptr) {
+        return false;
+    }
+    for (const TextCopy& copy : copies) {
+        *copy.to = {copy.from.size(), at};
+        ngx_memcpy(at, copy.from.data(), copy.from.size());
+        at += copy.from.size();
+        *at++ = '\0';
+    }
+    return true;
 }
 
 // The bytes that a buffer holds in memory; empty for one that only carries flags or a file.

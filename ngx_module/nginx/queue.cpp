@@ -6,6 +6,7 @@
 #include "ngx_module/nginx/body.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/usage_log.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -52,11 +53,11 @@ Refusal make_refusal(core::Outcome reason, const Answer& answer) {
 }
 
 // The lease is held: makes everything ready for the proxy. False when memory is short.
-bool go_on(Request& request, uint32_t engine) {
+bool go_on(Request& request, int64_t now) {
     request.stage = Stage::running;
     request.attempts = 1;
-    request.dispatched_us = now_us();
-    return rewrite_body(request) && set_target(request, engine);
+    request.dispatched_us = now;
+    return rewrite_body(request) && set_target(request);
 }
 
 void leave_queue(Request& request) {
@@ -154,16 +155,18 @@ void on_grant(Request& request) {
     core::WakeSet wakes;
     uint32_t engine = core::kNone;
     bool taken;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        taken = core::take_up(lock, request.ticket, now_us(), engine, wakes);
+        taken = core::take_up(lock, request.ticket, now, engine, wakes);
+        read_target(lock, engine);
     }
     wake(wakes);
     if (!taken) {
         return;  // expired: it waits again, and will be granted anew
     }
     leave_queue(request);
-    if (go_on(request, engine)) {
+    if (go_on(request, now)) {
         resume(request);
     } else {
         refuse_suspended(request, ErrorCode::internal_error);
@@ -184,6 +187,7 @@ ngx_int_t submit_request(Request& request) {
     {
         core::ZoneLock lock(zone());
         verdict = core::submit(lock, args, request.submitted_us, wall_s(), wakes);
+        read_target(lock, verdict.engine);
     }
     wake(wakes);
     request.model_index = verdict.model;
@@ -203,7 +207,8 @@ ngx_int_t submit_request(Request& request) {
                       "llm_observe: request of \"%V\" would be %V", &request.client, &what);
     }
     if (verdict.decision == core::Decision::granted) {
-        return go_on(request, verdict.engine) ? NGX_DECLINED : refuse(request, ErrorCode::internal_error);
+        return go_on(request, request.submitted_us) ? NGX_DECLINED
+                                                    : refuse(request, ErrorCode::internal_error);
     }
     request.position = verdict.position;
     return suspend(request);
@@ -233,19 +238,6 @@ void handle_event(Request& request, const core::Event& event) {
     }
 }
 
-void release_lease(Request& request) {
-    if (request.lease_released || !request.ticket.valid()) {
-        return;
-    }
-    request.lease_released = true;
-    core::WakeSet wakes;
-    {
-        core::ZoneLock lock(zone());
-        core::release_lease(lock, request.ticket, now_us(), wakes);
-    }
-    wake(wakes);
-}
-
 void end_request(Request& request) {
     if (!request.ticket.valid()) {
         return;
@@ -266,6 +258,8 @@ void end_request(Request& request) {
         core::RequestSummary summary;
         {
             core::ZoneLock lock(zone());
+            request.untold_release = false;  // finish() releases
+            tell_news(lock, request, wakes);
             summary = core::finish(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
         }
         record_usage(request, summary);

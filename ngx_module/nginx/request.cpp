@@ -8,6 +8,7 @@
 #include "ngx_module/nginx/compat.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -20,7 +21,9 @@ uint64_t last_serial = 0;
 
 // Runs when the request ends, before the log phase. Its address marks the cleanup that holds our Request.
 void on_cleanup(void* data) {
-    end_request(*static_cast<Request*>(data));
+    auto& request = *static_cast<Request*>(data);
+    forget_news(request);
+    end_request(request);
 }
 
 Request* find_after_redirect(ngx_http_request_t* r) {
@@ -46,11 +49,12 @@ ngx_int_t pass_options(Request& request) {
     {
         core::ZoneLock lock(zone());
         engine = core::any_usable_engine(lock, now_us(), random32());
+        read_target(lock, engine);
     }
     if (engine == core::kNone) {
         return refuse(request, ErrorCode::no_engine);
     }
-    if (!set_target(request, engine)) {
+    if (!set_target(request)) {
         return refuse(request, ErrorCode::internal_error);
     }
     request.stage = Stage::bypass;

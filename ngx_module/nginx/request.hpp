@@ -94,6 +94,11 @@ struct Request {
     uint32_t attempts;
     bool lease_released;
     ngx_event_t queue_timer;
+    // news.hpp: what the core has not been told yet
+    ngx_event_t news_event;
+    uint32_t untold_status;  // of an answer's head; 0 = none
+    int64_t untold_us;       // when that head came
+    bool untold_release;     // the lease is not needed any more
 
     // the engine
     Target target;
@@ -155,11 +160,12 @@ void handle_event(Request& request, const core::Event& event);
 // Ends the request in the core: cancels, or finishes with `request.outcome`. Idempotent.
 void end_request(Request& request);
 
-// Gives the seat back while the client still reads. Idempotent.
-void release_lease(Request& request);
+// Reads what is needed to connect to `engine`, on which a lease is held, into a place of this worker's, with
+// the lock held. For the set_target() that follows.
+void read_target(const core::ZoneLock& lock, uint32_t engine);
 
-// Copies what is needed to connect to `engine`, on which a lease is held, and writes the headers that only
-// this engine may see. False when memory is short or the engine is gone.
-bool set_target(Request& request, uint32_t engine);
+// Makes the engine that was read last the request's target, and writes the headers that only this engine may
+// see. False when memory is short or the engine is gone.
+bool set_target(Request& request);
 
 }  // namespace llm::nginx

@@ -6,6 +6,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/error_page.hpp"
 #include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/stream_scan.hpp"
 #include "ngx_module/nginx/usage_hiding.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -65,14 +66,17 @@ void drop_response_header(ngx_http_request_t* r, std::string_view name) {
 
 bool add_gateway_headers(Request& request) {
     ngx_http_request_t* r = request.r;
-    auto* text = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
-    if (text == nullptr || !set_request_id(request)) {
-        return false;
+    ngx_str_t waited = to_ngx("0");  // most requests never wait
+    if (const int64_t ms = queue_ms(request); ms != 0) {
+        waited.data = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
+        if (waited.data == nullptr) {
+            return false;
+        }
+        waited.len = static_cast<size_t>(ngx_sprintf(waited.data, "%L", ms) - waited.data);
     }
-    const u_char* end = ngx_sprintf(text, "%L", queue_ms(request));
     drop_response_header(r, "x-request-id");
-    return add_response_header(r, "x-request-id", request.request_id) &&
-           add_response_header(r, "x-llm-queue-ms", {static_cast<size_t>(end - text), text});
+    return set_request_id(request) && add_response_header(r, "x-request-id", request.request_id) &&
+           add_response_header(r, "x-llm-queue-ms", waited);
 }
 
 ngx_int_t header_filter(ngx_http_request_t* r) {
@@ -122,6 +126,7 @@ void charge(Request& request, StreamScan& stream) {
     core::WakeSet wakes;
     {
         core::ZoneLock lock(zone());
+        tell_news(lock, request, wakes);
         core::charge(lock, request.ticket, static_cast<uint32_t>(tokens),
                      request.r->connection->buffered != 0, now, wakes);
     }

@@ -1,6 +1,7 @@
 #include "ngx_module/nginx/upstream_hooks.hpp"
 
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -12,8 +13,10 @@ core::RetryAnswer ask_for_retry(Request& request, core::Failure cause) {
     core::RetryAnswer answer;
     {
         core::ZoneLock lock(zone());
+        tell_news(lock, request, wakes);
         answer = core::retry(lock, request.ticket, cause, static_cast<uint32_t>(loc_conf(request.r).retries),
                              now_us(), random32(), wakes);
+        read_target(lock, answer.engine);
     }
     wake(wakes);
     return answer;
@@ -25,7 +28,7 @@ bool take_answer(Request& request, const core::RetryAnswer& answer) {
     }
     request.attempts = answer.attempts;
     request.lease_released = false;
-    if (!set_target(request, answer.engine)) {
+    if (!set_target(request)) {
         return false;
     }
     request.target_changed = true;
@@ -99,13 +102,7 @@ ngx_int_t process_header(ngx_http_request_t* r) {
         }
         u.peer.tries = 1;  // nothing left: the engine's own answer passes
     } else {
-        core::WakeSet wakes;
-        {
-            core::ZoneLock lock(zone());
-            core::response_head(lock, request.ticket, static_cast<uint32_t>(u.headers_in.status_n), now_us(),
-                                random32(), wakes);
-        }
-        wake(wakes);
+        head_arrived(request, static_cast<uint32_t>(u.headers_in.status_n));
     }
     request.head_seen = true;
     return NGX_OK;

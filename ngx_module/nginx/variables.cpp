@@ -43,7 +43,6 @@ enum Shown : uintptr_t {
     kQueuePosition,
     kEngine,
     kEngineId,
-    kEngineHost,
     kAttempts,
     kTtftMs,
     kPromptTokens,
@@ -76,8 +75,6 @@ ngx_int_t show_dispatched(const Request& request, ngx_http_variable_value_t* val
             return set_text(value, request.target.url);
         case kEngineId:
             return set_text(value, request.target.id);
-        case kEngineHost:
-            return set_text(value, request.target.host);
         case kAttempts:
             return set_number(request.r, value, request.attempts);
         case kTtftMs:
@@ -137,6 +134,16 @@ ngx_int_t get_value(ngx_http_request_t* r, ngx_http_variable_value_t* value, uin
     }
 }
 
+// The Host header of every request to an engine, asked for twice: shorter than the way of the others.
+ngx_int_t get_engine_host(ngx_http_request_t* r, ngx_http_variable_value_t* value, uintptr_t) {
+    const Request* request = get_request(r);
+    if (request == nullptr || request->target.engine == core::kNone) {
+        set_none(value);
+        return NGX_OK;
+    }
+    return set_text(value, request->target.host);
+}
+
 // SHA-256 of the body: the key of a response cache for deterministic requests.
 ngx_int_t get_body_hash(ngx_http_request_t* r, ngx_http_variable_value_t* value, uintptr_t) {
     set_none(value);
@@ -166,7 +173,7 @@ constexpr Variable kVariables[] = {
     {"llm_queue_position", get_value, kQueuePosition},
     {"llm_engine", get_value, kEngine},
     {"llm_engine_id", get_value, kEngineId},
-    {"llm_engine_host", get_value, kEngineHost},
+    {"llm_engine_host", get_engine_host, 0},
     {"llm_attempts", get_value, kAttempts},
     {"llm_ttft_ms", get_value, kTtftMs},
     {"llm_prompt_tokens", get_value, kPromptTokens},

@@ -299,8 +299,12 @@ int64_t wall_s() {
 }
 
 uint32_t random32() {
-    // random() has 31 bits; nginx seeds it per worker
-    return static_cast<uint32_t>(ngx_random()) ^ (static_cast<uint32_t>(ngx_random()) << 16);
+    // splitmix64 (Steele, Lea, Flood, 2014), seeded by nginx's generator, which nginx seeds per worker
+    static uint64_t state = static_cast<uint64_t>(ngx_random()) << 32 ^ static_cast<uint64_t>(ngx_random());
+    state += 0x9e3779b97f4a7c15;
+    uint64_t mixed = (state ^ state >> 30) * 0xbf58476d1ce4e5b9;
+    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111eb;
+    return static_cast<uint32_t>(mixed >> 32);
 }
 
 void wake(const core::WakeSet& wakes) {

@@ -1,0 +1,61 @@
+#include "ngx_module/nginx/news.hpp"
+
+#include "ngx_module/nginx/worker.hpp"
+
+namespace llm::nginx {
+namespace {
+
+void on_posted(ngx_event_t* event) {
+    auto& request = *static_cast<Request*>(event->data);
+    core::WakeSet wakes;
+    {
+        core::ZoneLock lock(zone());
+        tell_news(lock, request, wakes);
+    }
+    wake(wakes);
+}
+
+void post(Request& request) {
+    ngx_event_t& event = request.news_event;
+    event.handler = on_posted;
+    event.data = &request;
+    event.log = request.r->connection->log;
+    ngx_post_event(&event, &ngx_posted_events);
+}
+
+}  // namespace
+
+void head_arrived(Request& request, uint32_t status) {
+    request.untold_status = status;
+    request.untold_us = now_us();
+    post(request);
+}
+
+void release_lease(Request& request) {
+    if (request.lease_released || !request.ticket.valid()) {
+        return;
+    }
+    request.lease_released = true;
+    request.untold_release = true;
+    post(request);
+}
+
+void tell_news(const core::ZoneLock& lock, Request& request, core::WakeSet& wakes) {
+    if (request.untold_status != 0) {
+        core::response_head(lock, request.ticket, request.untold_status, request.untold_us, random32(),
+                            wakes);
+        request.untold_status = 0;
+    }
+    if (request.untold_release) {
+        core::release_lease(lock, request.ticket, now_us(), wakes);
+        request.untold_release = false;
+    }
+}
+
+void forget_news(Request& request) {
+    if (request.news_event.posted) {
+        ngx_delete_posted_event(&request.news_event);
+    }
+}
+
+}  // namespace llm::nginx

@@ -1,0 +1,24 @@
+// What the core must be told of a running request: its answer's head came, its engine is done with it.
+//
+// A short answer comes in one read, head and end together, and the request ends at once. So news waits until
+// the core is told something anyway (charge, retry, finish), in one holding of the lock; at the latest until
+// nginx has handled the events at hand, before it waits for new ones.
+#pragma once
+
+#include "ngx_module/nginx/request.hpp"
+
+namespace llm::nginx {
+
+// The head of an answer that is passed on.
+void head_arrived(Request& request, uint32_t status);
+
+// Gives the seat back while the client still reads. Idempotent.
+void release_lease(Request& request);
+
+// Tells what is pending, with the lock held.
+void tell_news(const core::ZoneLock& lock, Request& request, core::WakeSet& wakes);
+
+// Takes the request out of nginx's posted events, before its memory goes.
+void forget_news(Request& request);
+
+}  // namespace llm::nginx
