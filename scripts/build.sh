@@ -47,7 +47,8 @@ shown=$SECONDS
 started=
 cmake --build --preset "$preset" --target "${targets[@]}" 2>&1 | while IFS= read -r line; do
     printf '%s\n' "$line" >>"$log"
-    if [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]]; then
+    # "Re-checking globbed directories" and "Re-running CMake" are counted apart, before the real steps
+    if [[ $line =~ ^\[([0-9]+)/([0-9]+)\]\ [^R] ]]; then
         [ -n "$started" ] || echo "== Building $directory: ${BASH_REMATCH[2]} steps"
         started=1
         if [ $((SECONDS - shown)) -ge 10 ]; then
