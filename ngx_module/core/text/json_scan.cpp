@@ -1,5 +1,5 @@
 #include "ngx_module/core/text/json_scan.hpp"
-#include "ngx_module/core/text/json_scan_brackets.hpp"
+#include "ngx_module/core/text/json_scan_inline.hpp"
 
 #include <cstring>
 
@@ -9,7 +9,6 @@ namespace llm::core {
 namespace {
 
 constexpr std::string_view kDataUri = "data:";
-constexpr uint8_t kNoData = 0xff;
 
 bool is_space(char c) {
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
@@ -67,7 +66,7 @@ const char* JsonScan::scan(const char* p, const char* end, const char* limit) {
             return p;
         }
         const char* const after = whole_tokens(p, end, limit);
-        p = after != p ? after : between_tokens(p, end);
+        p = after != p || failed() ? after : between_tokens(p, end);
     }
     return p;
 }
@@ -227,42 +226,6 @@ inline void JsonScan::begin_key() {
         overflow_ = false;
         key_size_ = 0;
         (depth_ == 1 ? keys_.object_empty : keys_.stream_options_empty) = false;
-    }
-}
-
-// A string value begins with the quote at `p`.
-inline void JsonScan::begin_text(const char* p) {
-    state_ = State::string;
-    string_is_key_ = false;
-    count_text_ = true;
-    data_match_ = 0;
-    capturing_ = false;
-    if (depth_ == 2) {
-        count_prompt();
-    }
-    if (key_ == Key::none) {
-        return;
-    }
-    if (Span* span = span_of(key_)) {
-        span->begin = offset(p);
-    }
-    overflow_ = false;
-    capturing_ = key_ == Key::model || key_ == Key::routing_mode;
-    if (!capturing_ && key_ < Key::prompt) {
-        wrong_type(p);
-    }
-}
-
-// Decoded bytes of the open string, at least one.
-inline void JsonScan::append(const char* p, size_t size) {
-    if (count_text_) {
-        if (data_match_ != kNoData) {
-            match_data_uri(p, size);
-        }
-        keys_.text_bytes += count_text_ ? size : 0;
-    }
-    if (capturing_ && !overflow_) {
-        capture(p, size);
     }
 }
 

@@ -99,6 +99,7 @@ class JsonScan {
     const char* whole_text(const char* p, const char* end);
     const char* whole_number(const char* p);
     bool count(const char* p, const char* end);
+    const char* begin_long_text(const char* p, const char* stop, const char* end);
     void keep_model(const char* p, size_t size);
     const char* between_tokens(const char* p, const char* end);
     const char* inside_token(const char* p, const char* end);

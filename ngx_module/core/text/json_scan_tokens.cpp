@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "ngx_module/core/text/json_scan.hpp"
-#include "ngx_module/core/text/json_scan_brackets.hpp"
+#include "ngx_module/core/text/json_scan_inline.hpp"
 #include "ngx_module/core/text/string_skip.hpp"
 
 namespace llm::core {
@@ -170,12 +170,16 @@ const char* JsonScan::whole_tokens(const char* p, const char* end, const char* l
             }
             const char c = *p;
             if (c == '"') {
+                state_ = State::after;
                 const char* const after = whole_text(p, end);
                 if (after == nullptr) {
                     break;
                 }
                 p = after;
-                state = State::after;
+                state = state_;
+                if (state != State::after) {
+                    return p;  // in the string yet, or failed
+                }
                 if (p >= limit) {
                     break;
                 }
@@ -246,7 +250,7 @@ inline const char* JsonScan::whole_text(const char* p, const char* end) {
     if (static_cast<int>(size) < 0) {
         const SkippedText run = skip_text(text, end);
         if (!run.valid || run.stop == end || *run.stop != '"') {
-            return nullptr;
+            return begin_long_text(p, run.stop, end);
         }
         size = static_cast<size_t>(run.stop - text);
     }
@@ -264,6 +268,18 @@ inline const char* JsonScan::whole_text(const char* p, const char* end) {
     const bool is_data = *text == 'd' && size >= 5 && std::memcmp(text, "data:", 5) == 0;
     keys_.text_bytes += is_data ? 0 : size;
     return text + size + 1;
+}
+
+// A string value that does not end at `stop`, where a first look at it ended. Its end, if the piece has it.
+const char* JsonScan::begin_long_text(const char* p, const char* stop, const char* end) {
+    begin_text(p);
+    if (failed()) {
+        return p;
+    }
+    if (stop != p + 1) {
+        append(p + 1, static_cast<size_t>(stop - (p + 1)));
+    }
+    return string_bytes(stop, end);
 }
 
 void JsonScan::keep_model(const char* p, size_t size) {

@@ -1,6 +1,6 @@
 // Values: types of control keys, brackets, literals and numbers.
 #include "ngx_module/core/text/json_scan.hpp"
-#include "ngx_module/core/text/json_scan_brackets.hpp"
+#include "ngx_module/core/text/json_scan_inline.hpp"
 
 namespace llm::core {
 namespace {

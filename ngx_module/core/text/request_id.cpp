@@ -1,5 +1,8 @@
 #include "ngx_module/core/text/request_id.hpp"
 
+#include <bit>
+#include <cstring>
+
 namespace llm::core {
 namespace {
 
@@ -15,9 +18,8 @@ void write_hex(const uint8_t* bytes, char* text) {
     const uint64_t digits = (spread >> 4 & 0x000f000f000f000f) | (spread & 0x000f000f000f000f) << 8;
     const uint64_t letters = (digits + 0x0606060606060606) >> 4 & 0x0101010101010101;  // 10 and more
     const uint64_t out = digits + 0x3030303030303030 + letters * ('a' - '0' - 10);
-    for (int i = 0; i < 8; ++i) {
-        text[i] = static_cast<char>(out >> (8 * i));
-    }
+    static_assert(std::endian::native == std::endian::little);
+    std::memcpy(text, &out, sizeof(out));
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ bool has_blocks() {
 // that may matter; or as far as whole blocks reach without reaching the document's end. Leaves the depth at
 // the returned place, which is outside of strings again.
 LLM_BLOCKS const char* UsageScan::skip_blocks(const char* p, const char* end) {
-    if (!has_blocks()) {
+    static const bool usable = has_blocks();
+    if (!usable) {
         return p;
     }
     const char* safe = p;  // the latest block that began outside of strings

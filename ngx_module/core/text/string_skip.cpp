@@ -51,7 +51,25 @@ SkippedText skip_scalar(const char* p, const char* end) {
 
 #if defined(__x86_64__)
 
-SkippedText skip_baseline(const char* p, const char* end) {
+// What is left when fewer than 16 bytes are: they are looked at together with those in front of them, which
+// begin at or behind `begin`.
+SkippedText skip_last(const char* begin, const char* p, const char* end) {
+    if (p < end && end - begin >= 16) {
+        const auto done = static_cast<uint32_t>(16 - (end - p));
+        const uint32_t stop = text_end_mask16(end - 16) >> done;
+        const uint32_t high = high_mask16(end - 16) >> done;
+        if ((stop | high) == 0) {
+            return {end, true};
+        }
+        const int first = std::countr_zero(stop | high);
+        if ((stop >> first & 1) != 0) {
+            return {p + first, true};
+        }
+    }
+    return skip_scalar(p, end);
+}
+
+SkippedText skip_from(const char* begin, const char* p, const char* end) {
     while (end - p >= 16) {
         const uint32_t stop = text_end_mask16(p);
         const uint32_t high = high_mask16(p);
@@ -73,7 +91,11 @@ SkippedText skip_baseline(const char* p, const char* end) {
             return {p, true};
         }
     }
-    return skip_scalar(p, end);
+    return skip_last(begin, p, end);
+}
+
+SkippedText skip_baseline(const char* p, const char* end) {
+    return skip_from(p, p, end);
 }
 
 // UTF-8 by table look-up: J. Keiser, D. Lemire, "Validating UTF-8 In Less Than One Instruction Per Byte"
@@ -216,7 +238,7 @@ __attribute__((target("avx2"))) SkippedText skip_utf8_avx2(const char* p, const 
     if (!_mm256_testz_si256(errors, errors)) {
         return skip_scalar(begin, end);  // find the place
     }
-    return skip_baseline(incomplete_start(begin, p), end);
+    return skip_from(begin, incomplete_start(begin, p), end);
 }
 
 // Entry i is the byte with the lower nibble i that ends a run, or else a byte with another lower nibble: a
@@ -230,6 +252,7 @@ constexpr NibbleTable kQuotes = [] {
 }();
 
 __attribute__((target("avx2"))) SkippedText skip_avx2(const char* p, const char* end) {
+    const char* const begin = p;
     // Long texts, mostly: four vectors at a time while there is nothing but ASCII that needs no look.
     const __m256i quotes = both_halves(kQuotes);
     const __m256i space = _mm256_set1_epi8(0x20);
@@ -262,7 +285,7 @@ __attribute__((target("avx2"))) SkippedText skip_avx2(const char* p, const char*
         const int first = std::countr_zero(stop | high);
         return (stop >> first) & 1 ? SkippedText{p + first, true} : skip_utf8_avx2(p, end);
     }
-    return skip_baseline(p, end);
+    return skip_from(begin, p, end);
 }
 
 bool has_avx2() {

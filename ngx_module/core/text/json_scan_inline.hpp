@@ -1,9 +1,11 @@
-// Brackets open and close: short, and called from the inner loop. Internal to json_scan*.cpp.
+// Short functions that the inner loops of several files call. Internal to json_scan*.cpp.
 #pragma once
 
 #include "ngx_module/core/text/json_scan.hpp"
 
 namespace llm::core {
+
+constexpr uint8_t kNoData = 0xff;  // JsonScan::data_match_ of a string that is no data: URI
 
 // An element of an array `prompt` begins that is a prompt of its own.
 inline void JsonScan::count_prompt() {
@@ -62,6 +64,42 @@ inline void JsonScan::end_container(const char* p, bool object) {
         count_prompts_ = false;
     }
     end_value();
+}
+
+// A string value begins with the quote at `p`.
+inline void JsonScan::begin_text(const char* p) {
+    state_ = State::string;
+    string_is_key_ = false;
+    count_text_ = true;
+    data_match_ = 0;
+    capturing_ = false;
+    if (depth_ == 2) {
+        count_prompt();
+    }
+    if (key_ == Key::none) {
+        return;
+    }
+    if (Span* span = span_of(key_)) {
+        span->begin = offset(p);
+    }
+    overflow_ = false;
+    capturing_ = key_ == Key::model || key_ == Key::routing_mode;
+    if (!capturing_ && key_ < Key::prompt) {
+        wrong_type(p);
+    }
+}
+
+// Decoded bytes of the open string, at least one.
+inline void JsonScan::append(const char* p, size_t size) {
+    if (count_text_) {
+        if (data_match_ != kNoData) {
+            match_data_uri(p, size);
+        }
+        keys_.text_bytes += count_text_ ? size : 0;
+    }
+    if (capturing_ && !overflow_) {
+        capture(p, size);
+    }
 }
 
 }  // namespace llm::core
