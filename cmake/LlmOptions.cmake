@@ -35,6 +35,23 @@ target_compile_options(llm_noexcept INTERFACE
 # nlohmann-json without exceptions: a wrong get<>() would abort, so every use asks is_*() first.
 target_compile_definitions(llm_noexcept INTERFACE JSON_NOEXCEPTION=1)
 
+# What runs for every request (the module and the libraries in it): optimized across files, and without a frame
+# pointer, which takes three instructions of every call. Objects hold machine code too, so that what is linked
+# without that optimization (tests, tools) is linked quickly.
+add_library(llm_hot INTERFACE)
+if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT LLM_SANITIZE)
+  target_compile_options(llm_hot INTERFACE -O2 -fomit-frame-pointer)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(llm_hot INTERFACE -flto=auto -ffat-lto-objects)
+    if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+      # a few hundred bytes are cleared and copied faster by the C library than by `rep stos` and `rep movs`
+      target_compile_options(llm_hot INTERFACE
+        -mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign
+        -mmemcpy-strategy=vector_loop:512:noalign,libcall:-1:noalign)
+    endif()
+  endif()
+endif()
+
 # llm_unit_test(NAME sources… LIBS libraries…): one GoogleTest program, its cases registered with ctest.
 function(llm_unit_test name)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})

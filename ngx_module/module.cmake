@@ -15,7 +15,7 @@ add_library(ngx_http_llm_dispatch_module MODULE ${module_sources})
 set_target_properties(ngx_http_llm_dispatch_module PROPERTIES PREFIX "")
 target_include_directories(ngx_http_llm_dispatch_module PRIVATE "${HIREDIS_INCLUDE}" ${PostgreSQL_INCLUDE_DIRS})
 target_link_libraries(ngx_http_llm_dispatch_module PRIVATE
-  llm_core llm_text llm_shared llm_noexcept nginx_headers "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL
+  llm_core llm_text llm_shared llm_noexcept llm_hot nginx_headers "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL
   OpenSSL::Crypto)
 # Only what nginx's loader looks for is exported; a library linked in statically must not meet another copy of itself.
 target_link_options(ngx_http_llm_dispatch_module PRIVATE
@@ -25,6 +25,7 @@ set_property(TARGET ngx_http_llm_dispatch_module APPEND PROPERTY
   LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/nginx/exports.ver)
 # nginx's own symbols (and a sanitizer's) are resolved when nginx loads the module.
 target_link_options(ngx_http_llm_dispatch_module PRIVATE -Wl,-z,undefs)
+target_link_options(ngx_http_llm_dispatch_module PRIVATE $<TARGET_PROPERTY:llm_hot,INTERFACE_COMPILE_OPTIONS>)
 # the dashboard is part of the module
 set(dashboard "${CMAKE_CURRENT_SOURCE_DIR}/web/dashboard.html")
 set_property(SOURCE web/dashboard.cpp PROPERTY COMPILE_DEFINITIONS "LLM_DASHBOARD_HTML=\"${dashboard}\"")

@@ -55,8 +55,12 @@ SipTag siphash128(const SipKey& key, std::string_view text) {
         state.take(load(p));
     }
     uint64_t last = uint64_t{text.size()} << 56;
-    for (size_t i = 0; i < left; ++i) {
-        last |= uint64_t{static_cast<uint8_t>(p[i])} << (8 * i);
+    if (left != 0 && text.size() >= 8) {
+        last |= load(p + left - 8) >> (64 - 8 * left);  // with some that have been taken, which fall out
+    } else {
+        for (size_t i = 0; i < left; ++i) {
+            last |= uint64_t{static_cast<uint8_t>(p[i])} << (8 * i);
+        }
     }
     state.take(last);
     state.v2 ^= 0xee;

@@ -27,6 +27,10 @@ uint32_t held_from(const Engine& e, int32_t level_class) {
 }
 
 uint8_t class_slot(Engine& e, int32_t level_class) {
+    if (e.held == 0) {  // no class holds any
+        e.by_class[0].level_class = level_class;
+        return 0;
+    }
     uint32_t free_slot = kClassSlots - 1;
     for (uint32_t i = 0; i + 1 < kClassSlots; ++i) {
         if (e.by_class[i].held == 0) {
