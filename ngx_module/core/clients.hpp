@@ -37,7 +37,7 @@ struct ClientRow {
 // A client as the request path sees it: a private copy, valid as long as the caller keeps it.
 struct ClientView {
     TokenHash hash{};
-    uint32_t epoch = 0;  // of the table when it was copied; submit() looks again when it has moved
+    uint32_t epoch = 0;    // of the table when it was copied; submit() looks again when it has moved
     uint32_t version = 1;  // likewise: grows with every row that is changed in place; odd = never copied
     int32_t priority = 1;
     float weight = 0;  // 0 = none given: the priority
@@ -66,8 +66,8 @@ enum class Auth : uint8_t {
 // Looks a token up. Lock-free and in constant time for a given table fill, whether the token exists or not up
 // to its final comparison, which takes constant time too. With Settings::open_access everybody is the
 // anonymous client (hash of zeros, priority 1). Must not be called while holding the ZoneLock.
-// `out` may be a view that an earlier call filled: if it is this client's and the table has not changed since,
-// it is left as it is.
+// `out` may be a view that an earlier call filled: if it is this client's and the table has not changed
+// since, it is left as it is.
 Auth lookup_client(Zone& zone, const TokenHash& hash, int64_t now_us, int64_t wall_s, ClientView& out);
 
 // The anonymous client of open access, also used where another module satisfied authentication without a

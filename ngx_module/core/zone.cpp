@@ -161,22 +161,14 @@ bool Zone::attach(void* memory, size_t bytes, const LockOps& ops) {
     plan_ = h->plan;
     ops_ = ops;
     const Offsets& o = h->offset;
-    arrays_ = {at<Process>(o.processes),
-               at<Request>(o.requests),
-               at<Account>(o.accounts),
-               at<uint32_t>(o.account_buckets),
-               at<Standing>(o.standings),
-               at<Flow>(o.flows),
-               at<Level>(o.levels),
-               at<Pool>(o.pools),
-               at<Domain>(o.domains),
-               at<Model>(o.models),
-               at<uint32_t>(o.model_buckets),
-               at<Org>(o.orgs),
-               at<Engine>(o.engines),
-               at<ModelCounters>(o.model_counters),
-               at<uint32_t>(o.scratch),
-               at<uint64_t>(o.model_engines)};
+    arrays_ = {at<Process>(o.processes),      at<Request>(o.requests),
+               at<Account>(o.accounts),       at<uint32_t>(o.account_buckets),
+               at<Standing>(o.standings),     at<Flow>(o.flows),
+               at<Level>(o.levels),           at<Pool>(o.pools),
+               at<Domain>(o.domains),         at<Model>(o.models),
+               at<uint32_t>(o.model_buckets), at<Org>(o.orgs),
+               at<Engine>(o.engines),         at<ModelCounters>(o.model_counters),
+               at<uint32_t>(o.scratch),       at<uint64_t>(o.model_engines)};
     return true;
 }
 

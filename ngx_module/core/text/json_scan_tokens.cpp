@@ -12,7 +12,7 @@
 namespace llm::core {
 namespace {
 
-constexpr int kLongestName = 32;    // strings up to this size are looked at in two vectors
+constexpr int kLongestName = 32;    // shorter strings are looked at in one vector or two
 constexpr int kLongestNumber = 24;  // digits and point
 
 // Order of JsonScan::Key.
@@ -59,13 +59,14 @@ inline int short_text(const char* p) {
             _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('\\')), _mm_cmplt_epi8(x, _mm_set1_epi8(0x20))));
         return static_cast<uint32_t>(_mm_movemask_epi8(odd));
     };
+    constexpr int kVector = kLongestName / 2;
     uint32_t mask = end_mask(p);
     if (mask == 0) {
-        mask = end_mask(p + 16);
+        mask = end_mask(p + kVector);
         if (mask == 0) {
             return -1;
         }
-        size = 16;
+        size = kVector;
     }
     size += std::countr_zero(mask);
 #else
