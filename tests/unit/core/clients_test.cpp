@@ -44,6 +44,34 @@ TEST(Clients, AllColumnsArrive) {
     EXPECT_FALSE(client_may_use(v, "a,b"));
 }
 
+// The gateway looks every request's client up into the view that it has of that client.
+TEST(Clients, AViewIsBroughtUpToDate) {
+    TestZone z;
+    z.load({{.id = 1, .priority = 3}, {.id = 2, .priority = 4}});
+    ClientView view;
+    const auto priority = [&](uint32_t id) {
+        EXPECT_EQ(lookup_client(z.zone, hash_of(id), z.now, z.wall, view), Auth::ok);
+        return view.priority;
+    };
+    EXPECT_EQ(priority(1), 3);
+    EXPECT_EQ(priority(1), 3);
+    EXPECT_EQ(priority(2), 4) << "a view of somebody else";
+    EXPECT_EQ(priority(1), 3);
+    {
+        ZoneLock lock(z.zone);
+        EXPECT_EQ(upsert_client(lock, TestZone::row({.id = 1, .priority = 7}), z.now, z.wall, z.wakes),
+                  RowResult::added);
+    }
+    EXPECT_EQ(priority(1), 7) << "a row was changed in place";
+    z.load({{.id = 1, .priority = 9}});
+    EXPECT_EQ(priority(1), 9) << "the table was loaded anew";
+    z.load({{.id = 2, .priority = 4}});
+    EXPECT_EQ(lookup_client(z.zone, hash_of(1), z.now, z.wall, view), Auth::unknown);
+    ClientView fresh;
+    EXPECT_EQ(lookup_client(z.zone, TokenHash{}, z.now, z.wall, fresh), Auth::unknown)
+        << "not a view of anybody";
+}
+
 TEST(Clients, GraceOutlivesTheSource) {
     TestZone z;
     Settings s;
