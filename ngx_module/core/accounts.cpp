@@ -95,6 +95,7 @@ void evict_account(Core& c, uint32_t account) {
         unlink_held(c, account);
     }
     unlink_bucket(c, account);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // its bucket is named by its hash: see recover.cpp
     a.used = 0;
     for (uint32_t s = a.standings_head; s != kNone;) {
         const uint32_t next = c.standings[s].next;
@@ -116,15 +117,15 @@ uint32_t open_account(Core& c, const ClientView& client) {
             return i;
         }
     }
-    if (c.header.free_accounts == kNone) {
+    if (!has_slot(c.header.free_accounts, c.header.account_end, c.header.plan.accounts)) {
         if (c.header.idle_head == kNone) {
             return kNone;
         }
         evict_account(c, c.header.idle_head);
     }
-    const uint32_t i = c.header.free_accounts;
+    const uint32_t i =
+        take_slot(c.accounts, c.header.free_accounts, c.header.account_end, &Account::hash_next);
     Account& a = c.accounts[i];
-    c.header.free_accounts = a.hash_next;
     a = Account{};
     a.hash = client.hash;
     copy_text(a.name, client.name);
@@ -134,6 +135,7 @@ uint32_t open_account(Core& c, const ClientView& client) {
     a.series = client_series(c, a.name);
     LLM_LABEL();
     a.used = 1;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     set_rights(c, a, client);
     link_account(c, i);
     link_idle(c, i);
@@ -202,18 +204,21 @@ uint32_t open_standing(Core& c, uint32_t account, uint32_t domain) {
             return i;
         }
     }
-    while (c.header.free_standings == kNone && c.header.idle_head != kNone) {
+    const auto has_room = [&c] {
+        return has_slot(c.header.free_standings, c.header.standing_end, c.header.plan.standings);
+    };
+    while (!has_room() && c.header.idle_head != kNone) {
         if (c.header.idle_head == account) {
             break;
         }
         evict_account(c, c.header.idle_head);
     }
-    const uint32_t i = c.header.free_standings;
-    if (i == kNone) {
+    if (!has_room()) {
         return kNone;
     }
+    const uint32_t i =
+        take_slot(c.standings, c.header.free_standings, c.header.standing_end, &Standing::next);
     Standing& s = c.standings[i];
-    c.header.free_standings = s.next;
     s.account = account;
     s.domain = domain;
     s.vt = 0;

@@ -53,8 +53,8 @@ bool make_row(Generation& g, const ClientRow& row, const Row* before, Row& out, 
     out.expires_at = row.expires_at;
     out.weight =
         std::isfinite(row.weight) && row.weight > 0 ? static_cast<float>(clamp(row.weight, 1e-6, 1e9)) : 0;
-    out.priority = clamp(row.priority, 0, kMaxPriority);
-    out.band = clamp(row.band, -kMaxBand, kMaxBand);
+    out.priority = static_cast<int16_t>(clamp(row.priority, 0, kMaxPriority));
+    out.band = static_cast<int16_t>(clamp(row.band, -kMaxBand, kMaxBand));
     out.threshold = row.threshold < 0 ? 0 : row.threshold;
     out.max_running = row.max_running;
     out.tokens_per_minute = row.tokens_per_minute;
@@ -74,7 +74,8 @@ bool make_row(Generation& g, const ClientRow& row, const Row* before, Row& out, 
 RowResult put_row(Generation& g, const ClientRow& row, bool replace) {
     ClientTable& table = g.table;
     Row old;
-    const uint32_t known = g.find(row.hash, old);
+    uint32_t slot = kNone;
+    const uint32_t known = g.find(row.hash, old, &slot);
     if (known != kNone && !replace) {
         return RowResult::duplicate;
     }
@@ -87,16 +88,13 @@ RowResult put_row(Generation& g, const ClientRow& row, bool replace) {
     if (!make_row(g, row, before, made, why)) {
         return why;
     }
+    made.slot = known != kNone ? old.slot : slot;
     const uint32_t at = known != kNone ? known : table.rows;
     write_words(g.rows[at], made);
     LLM_LABEL();
     if (known == kNone) {
         std::atomic_ref<uint32_t>(table.rows).store(at + 1, std::memory_order_relaxed);
         std::atomic_ref<uint32_t>(table.live).fetch_add(1, std::memory_order_relaxed);
-        uint32_t slot = g.slot_of(row.hash);
-        while (load32(g.index[slot]) < g.capacity) {
-            slot = slot + 1 == g.slots ? 0 : slot + 1;
-        }
         std::atomic_ref<uint32_t>(g.index[slot]).store(at, std::memory_order_release);
     }
     return RowResult::added;
@@ -242,13 +240,10 @@ ClientLoad ClientLoad::begin(Zone& zone) {
     load.claim_ = claim;
     load.generation_ = ~epoch_of(zone) & 1;
     Generation g(zone, load.generation_);
-    g.table.rows = 0;
+    std::atomic_ref<uint32_t>(g.table.rows).store(0, std::memory_order_relaxed);
     std::atomic_ref<uint32_t>(g.table.live).store(0, std::memory_order_relaxed);
     g.table.arena_used = 2;
     g.table.claim = claim;
-    for (uint32_t i = 0; i < g.slots; ++i) {
-        std::atomic_ref<uint32_t>(g.index[i]).store(kNone, std::memory_order_relaxed);
-    }
     return load;
 }
 
@@ -307,12 +302,12 @@ void refresh_account(Core& c, uint32_t account, int64_t wall_s) {
 bool refresh_accounts(const ZoneLock& lock, uint32_t batch, int64_t now_us, int64_t wall_s, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     uint32_t& cursor = c.header.refresh_cursor;
-    for (uint32_t i = 0; i < batch && cursor < c.header.plan.accounts; ++i, ++cursor) {
+    for (uint32_t i = 0; i < batch && cursor < c.header.account_end; ++i, ++cursor) {
         if (c.accounts[cursor].live != 0) {
             refresh_account(c, cursor, wall_s);
         }
     }
-    if (cursor >= c.header.plan.accounts) {
+    if (cursor >= c.header.account_end) {
         cursor = kNone;
     }
     return cursor == kNone;
@@ -344,12 +339,10 @@ bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t now_us, 
     }
     {
         InPlace changing(g.table);
-        uint32_t slot = g.slot_of(hash);
-        while (g.index[slot] != found) {
-            slot = slot + 1 == g.slots ? 0 : slot + 1;
-        }
-        std::atomic_ref<uint32_t>(g.index[slot]).store(kTombstone, std::memory_order_release);
-        write_words(g.rows[found], Row{});  // find_row() must not see it
+        Row removed{};  // neither find() nor find_row() sees it
+        removed.slot = row.slot;
+        removed.flags = kRowRemoved;
+        write_words(g.rows[found], removed);
         std::atomic_ref<uint32_t>(g.table.live).fetch_sub(1, std::memory_order_relaxed);
     }
     apply_rights(c, hash, wall_s);

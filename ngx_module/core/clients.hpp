@@ -90,7 +90,7 @@ enum class RowResult : uint8_t {
 // A loader that dies needs no cleaning up.
 class ClientLoad {
   public:
-    // Claims the inactive generation. O(clients): clears its index, outside the lock.
+    // Claims the inactive generation. O(1): what an earlier load left there is told apart row by row.
     static ClientLoad begin(Zone& zone);
 
     // Adds one row. No lock. O(1), O(text).

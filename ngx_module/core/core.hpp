@@ -55,6 +55,24 @@ void copy_text(char (&to)[N], std::string_view from) {
     std::memset(to + bytes, 0, N - bytes);
 }
 
+// Takes an entry of a table: one that was given back, else the next that was never used. For has_slot() only.
+// The new end is stored before anything that the caller stores into the entry.
+template <class Entry>
+uint32_t take_slot(Entry* table, uint32_t& given_back, uint32_t& end, uint32_t Entry::*next) {
+    uint32_t i = given_back;
+    if (i != kNone) {
+        given_back = table[i].*next;
+        return i;
+    }
+    i = end;
+    std::atomic_ref<uint32_t>(end).store(i + 1, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    return i;
+}
+inline bool has_slot(uint32_t given_back, uint32_t end, uint32_t size) {
+    return given_back != kNone || end < size;
+}
+
 // Calls visit(engine index) for every registered engine of a model until it returns false.
 template <class Visit>
 void for_engines_of(const Tables& t, uint32_t model, Visit visit) {

@@ -53,7 +53,8 @@ constexpr int64_t kHeartbeatLifeUs =
 // ------------------------------------------------------------------------------------------
 
 // Makes `settings` the zone's. Queued requests follow where that has a meaning: scheduler, aging, minimum
-// throughput, routing. O(queued) when the scheduler changed.
+// throughput, routing. O(requests and standings ever used) when the scheduler changed; next to nothing when
+// no setting did.
 void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_us, WakeSet& wakes);
 
 // ---- processes

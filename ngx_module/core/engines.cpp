@@ -43,6 +43,7 @@ uint32_t new_engine(Core& c) {
             e = Engine{};
             e.generation = generation;
             c.header.engine_end = i >= c.header.engine_end ? i + 1 : c.header.engine_end;
+            std::atomic_signal_fence(std::memory_order_seq_cst);
             e.org = kNone;
             e.success_us = c.now;
             e.closed_us = c.now;
@@ -120,8 +121,8 @@ Applied say_goodbye(Core& c, uint32_t engine) {
 
 // Room for the whole configuration, checked before anything changes.
 bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
-    uint32_t free_slots = 0;
-    for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
+    uint32_t free_slots = c.header.plan.engines - c.header.engine_end;
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         free_slots += c.engines[i].used == 0 ? 1 : 0;
     }
     uint32_t wanted = 0;

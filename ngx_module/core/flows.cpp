@@ -89,12 +89,11 @@ uint32_t open_level(Core& c, uint32_t pool, int32_t level_class) {
     if (*link != kNone && c.levels[*link].level_class == level_class) {
         return *link;
     }
-    const uint32_t i = c.header.free_levels;
-    if (i == kNone) {
+    if (!has_slot(c.header.free_levels, c.header.level_end, c.header.plan.levels)) {
         return kNone;
     }
+    const uint32_t i = take_slot(c.levels, c.header.free_levels, c.header.level_end, &Level::next);
     Level& level = c.levels[i];
-    c.header.free_levels = level.next;
     level = Level{};
     level.used = 1;
     level.pool = pool;
@@ -140,16 +139,15 @@ uint32_t open_flow(Core& c, const Request& r, uint32_t standing) {
             return i;
         }
     }
-    const uint32_t i = c.header.free_flows;
-    if (i == kNone) {
+    if (!has_slot(c.header.free_flows, c.header.flow_end, c.header.plan.flows)) {
         return kNone;
     }
     const uint32_t level = open_level(c, r.pool, level_class);
     if (level == kNone) {
         return kNone;
     }
+    const uint32_t i = take_slot(c.flows, c.header.free_flows, c.header.flow_end, &Flow::next);
     Flow& f = c.flows[i];
-    c.header.free_flows = f.next;
     f = Flow{};
     f.used = 1;
     f.standing = standing;

@@ -18,7 +18,6 @@
 namespace llm::core {
 
 constexpr uint64_t kMagic = 0x31656e6f7a6d6c6cull;  // "llmzone1"
-constexpr uint32_t kTombstone = 0xfffffffeu;        // a removed entry of the token index
 
 constexpr int64_t kWindowBuckets = 31;  // tokens_per_minute: 30 buckets of 2 s and the one being filled
 constexpr int64_t kWindowBucketUs = 2'000'000;
@@ -368,7 +367,8 @@ struct Engine {
     ClassHeld by_class[kClassSlots];
 };
 
-// One row of the token table.
+// One row of the token table. It says where in the index it stands: an entry of the index counts only while
+// the row that it names exists and names it back. So a load can begin on whatever an earlier one left there.
 struct Row {
     TokenHash hash;
     int64_t row_id;
@@ -377,16 +377,18 @@ struct Row {
     uint32_t organisation;
     uint32_t models;
     float weight;
-    int32_t priority;
-    int32_t band;
+    int16_t priority;
+    int16_t band;
+    uint32_t slot;  // its entry of the index
     int32_t threshold;
     uint32_t max_running;
     uint32_t tokens_per_minute;
     uint32_t flags;  // kRowDisabled …
 };
-static_assert(sizeof(Row) == 88);
+static_assert(sizeof(Row) == 88 && kMaxPriority <= 0x7fff && kMaxBand <= 0x7fff);
 constexpr uint32_t kRowDisabled = 1;
 constexpr uint32_t kRowChat = 2;
+constexpr uint32_t kRowRemoved = 4;  // keeps its entry of the index: other rows were put behind it
 constexpr uint32_t kRowModeShift = 8;
 
 // One generation of the token table.
@@ -403,6 +405,8 @@ struct ClientSeries {
     char name[kMaxNameBytes + 1];
     TokenTotals tokens;
 };
+
+enum SettingsPending : uint32_t { kNothingPending = 0, kSettingsPending = 1, kReorderPending = 2 };
 
 // Where each array starts, bytes from the header.
 struct Offsets {
@@ -438,14 +442,17 @@ struct alignas(64) ZoneHeader {
     int64_t redis_up_us;
     uint32_t round_robin;
     uint32_t class_stamp;
-    uint32_t engine_end;   // no engine was ever at or behind this index
-    uint32_t process_end;  // likewise for processes
+    // Nothing was ever at or behind these indexes: what walks a table ends there. Each is written before the
+    // first use of the entry that it lets in.
+    uint32_t engine_end, process_end, request_end, account_end, standing_end, pool_end, domain_end;
+    uint32_t settings_pending;  // SettingsPending: their consequences have not all been drawn yet
     Settings settings;
     int64_t grace_us;      // of `settings`, for readers without the lock
     uint32_t open_access;  // likewise
 
     // derived
-    uint32_t free_requests, free_accounts, free_standings, free_flows, free_levels;
+    uint32_t free_requests, free_accounts, free_standings, free_flows, free_levels;  // given back
+    uint32_t flow_end, level_end;     // entries from here on are free too
     uint32_t idle_head, idle_tail;    // LRU of idle accounts
     uint32_t grant_head, grant_tail;  // GRANTED requests, oldest grant first (linked by flow_next/flow_prev)
     uint32_t held_head;               // accounts held back by tokens_per_minute

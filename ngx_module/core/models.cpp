@@ -22,7 +22,7 @@ uint32_t root_of(uint32_t* parent, uint32_t i) {
 // Where service in a domain stands: the smallest counter that waits there, else the largest that left.
 double base_of(const Core& c, uint32_t domain) {
     double base = INFINITY;
-    for (uint32_t i = 0; i < c.header.plan.standings; ++i) {
+    for (uint32_t i = 0; i < c.header.standing_end; ++i) {
         const Standing& s = c.standings[i];
         if (s.used != 0 && s.domain == domain && s.backlogged != 0 && s.vt < base) {
             base = s.vt;
@@ -45,7 +45,7 @@ void carry_standings(Core& c, uint32_t from, uint32_t to, bool fresh) {
     if (fresh) {
         std::memcpy(c.domains[to].classes, c.domains[from].classes, sizeof c.domains[to].classes);
     }
-    const uint32_t end = c.header.plan.standings;
+    const uint32_t end = c.header.standing_end;
     for (uint32_t i = 0; i < end; ++i) {
         if (c.standings[i].used == 0 || c.standings[i].domain != from) {
             continue;
@@ -65,6 +65,7 @@ uint32_t fresh_domain(Core& c, const bool* claimed) {
             used = c.models[m].domain == d;
         }
         if (!used) {
+            c.header.domain_end = d >= c.header.domain_end ? d + 1 : c.header.domain_end;
             c.domains[d] = Domain{};
             c.domains[d].used = 1;
             c.domains[d].levels_head = kNone;
@@ -188,6 +189,8 @@ uint32_t open_pool(Core& c, uint32_t model, uint32_t org) {
             p.org = org;
             p.levels_head = kNone;
             p.next = c.models[model].pools_head;
+            c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
+            std::atomic_signal_fence(std::memory_order_seq_cst);
             LLM_LABEL();
             p.used = 1;
             c.models[model].pools_head = i;

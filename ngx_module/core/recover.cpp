@@ -3,6 +3,8 @@
 // The request table is the truth. A request counts as what its `state` says; who waits where, who holds what,
 // which slots are free follows. Virtual counters are facts of their own and may be off by the one charge that
 // was under way.
+//
+// Every walk ends where entries have never been used, so that the cost follows use and not the zone's size.
 #include <algorithm>
 
 #include "ngx_module/core/core.hpp"
@@ -23,7 +25,7 @@ uint32_t chain_free(Entry* table, uint32_t count, Next next, bool (*is_free)(con
 }
 
 void reset_processes(Tables& t) {
-    for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    for (uint32_t i = 0; i < t.header.process_end; ++i) {
         Process& p = t.processes[i];
         p.requests_head = p.mail_head = p.mail_tail = kNone;
         std::atomic_ref<uint32_t>(p.requests).store(0, std::memory_order_relaxed);
@@ -34,25 +36,26 @@ void reset_processes(Tables& t) {
 void reset_accounts(Tables& t) {
     ZoneHeader& h = t.header;
     h.idle_head = h.idle_tail = h.held_head = kNone;
-    for (uint32_t i = 0; i < h.plan.accounts; ++i) {
-        t.account_buckets[i] = kNone;
+    for (uint32_t i = 0; i < h.account_end; ++i) {
         Account& a = t.accounts[i];
+        // An account leaves its bucket before its hash can change, so these are all that are not empty.
+        t.account_buckets[account_bucket(t, a.hash)] = kNone;
         a.running = a.waiting = a.live = 0;
         a.standings_head = a.idle_prev = a.idle_next = a.held_prev = a.held_next = kNone;
         a.held_running = a.held_tokens = a.idle = 0;
         a.hash_next = kNone;
     }
     h.free_accounts = chain_free<Account>(
-        t.accounts, h.plan.accounts, [](Account& a) -> uint32_t& { return a.hash_next; },
+        t.accounts, h.account_end, [](Account& a) -> uint32_t& { return a.hash_next; },
         [](const Account& a) { return a.used == 0; });
-    for (uint32_t i = 0; i < h.plan.accounts; ++i) {
+    for (uint32_t i = 0; i < h.account_end; ++i) {
         if (t.accounts[i].used != 0) {
             uint32_t& bucket = t.account_buckets[account_bucket(t, t.accounts[i].hash)];
             t.accounts[i].hash_next = bucket;
             bucket = i;
         }
     }
-    for (uint32_t i = 0; i < h.plan.standings; ++i) {
+    for (uint32_t i = 0; i < h.standing_end; ++i) {
         Standing& s = t.standings[i];
         s.flows_head = kNone;
         s.backlogged = 0;
@@ -62,9 +65,9 @@ void reset_accounts(Tables& t) {
         }
     }
     h.free_standings = chain_free<Standing>(
-        t.standings, h.plan.standings, [](Standing& s) -> uint32_t& { return s.next; },
+        t.standings, h.standing_end, [](Standing& s) -> uint32_t& { return s.next; },
         [](const Standing& s) { return s.used == 0; });
-    for (uint32_t i = 0; i < h.plan.standings; ++i) {
+    for (uint32_t i = 0; i < h.standing_end; ++i) {
         Standing& s = t.standings[i];
         if (s.used != 0) {
             s.next = t.accounts[s.account].standings_head;
@@ -75,15 +78,9 @@ void reset_accounts(Tables& t) {
 
 void reset_queues(Tables& t) {
     ZoneHeader& h = t.header;
-    for (uint32_t i = 0; i < h.plan.flows; ++i) {
-        t.flows[i].used = 0;
-        t.flows[i].next = i + 1 < h.plan.flows ? i + 1 : kNone;
-        t.levels[i].used = 0;
-        t.levels[i].next = i + 1 < h.plan.levels ? i + 1 : kNone;
-    }
-    h.free_flows = 0;
-    h.free_levels = 0;
-    for (uint32_t i = 0; i < h.plan.domains; ++i) {
+    h.free_flows = h.free_levels = kNone;
+    h.flow_end = h.level_end = 0;
+    for (uint32_t i = 0; i < h.domain_end; ++i) {
         t.domains[i].levels_head = kNone;
     }
 }
@@ -102,7 +99,7 @@ void reset_models(Tables& t) {
             std::atomic_ref<uint32_t>(bucket).store(i, std::memory_order_release);
         }
     }
-    for (uint32_t i = 0; i < h.plan.pools; ++i) {
+    for (uint32_t i = 0; i < h.pool_end; ++i) {
         Pool& p = t.pools[i];
         p.levels_head = kNone;
         p.waiting = 0;
@@ -111,7 +108,7 @@ void reset_models(Tables& t) {
             t.models[p.model].pools_head = i;
         }
     }
-    for (uint32_t i = 0; i < h.plan.engines; ++i) {
+    for (uint32_t i = 0; i < h.engine_end; ++i) {
         Engine& e = t.engines[i];
         e.held = 0;
         e.probe_out = 0;
@@ -232,7 +229,7 @@ void rebuild(Core& c) {
     reset_accounts(c);
     reset_queues(c);
     uint32_t queued = 0;
-    for (uint32_t i = h.plan.requests; i-- > 0;) {
+    for (uint32_t i = h.request_end; i-- > 0;) {
         Request& r = c.requests[i];
         if (is_sound(c, r)) {
             restore(c, r, queued);
@@ -243,7 +240,7 @@ void rebuild(Core& c) {
         r.flow_next = h.free_requests;
         h.free_requests = i;
     }
-    for (uint32_t i = 0; i < h.plan.accounts; ++i) {
+    for (uint32_t i = 0; i < h.account_end; ++i) {
         if (c.accounts[i].used != 0 && c.accounts[i].live == 0) {
             link_idle(c, i);
         }
@@ -259,18 +256,18 @@ void rebuild(Core& c) {
             enqueue(c, r, false);
         }
     }
-    for (uint32_t i = 0; i < h.plan.accounts; ++i) {
+    for (uint32_t i = 0; i < h.account_end; ++i) {
         if (c.accounts[i].used != 0 && c.accounts[i].live != 0) {
             update_hold(c, i);
         }
     }
-    for (uint32_t i = 0; i < h.plan.engines; ++i) {
+    for (uint32_t i = 0; i < h.engine_end; ++i) {
         Engine& e = c.engines[i];
         if (e.used != 0 && e.leaving != 0 && e.held == 0) {
             e.used = 0;
         }
     }
-    for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    for (uint32_t i = 0; i < h.process_end; ++i) {
         c.processes[i].signalled = 0;  // run_all() wakes everybody who has mail
     }
     h.run_pending = 1;

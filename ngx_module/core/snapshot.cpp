@@ -7,6 +7,11 @@ namespace {
 
 constexpr uint32_t kLookAtMost = 1024;
 
+// A walk ends at the size of its table, but there is nothing to see behind the entries ever used.
+void skip_unused(uint32_t& cursor, uint32_t end, uint32_t size) {
+    cursor = cursor >= end ? size : cursor;
+}
+
 void copy_request(const Tables& t, const Request& r, RequestSnapshot& out) {
     const Account& a = t.accounts[r.account];
     out = RequestSnapshot();
@@ -73,23 +78,23 @@ class Checker {
     explicit Checker(Core& c) : c_(c) {}
 
     const char* run() {
-        for (uint32_t i = 0; i < c_.header.plan.requests && wrong_ == nullptr; ++i) {
+        for (uint32_t i = 0; i < c_.header.request_end && wrong_ == nullptr; ++i) {
             count_request(c_.requests[i]);
         }
         expect(queued_ == c_.header.queued, "header.queued");
         expect(granted_ == c_.header.granted, "header.granted");
         expect(running_ == c_.header.running, "header.running");
         expect(held_ == c_.header.held, "header.held");
-        for (uint32_t i = 0; i < c_.header.plan.accounts && wrong_ == nullptr; ++i) {
+        for (uint32_t i = 0; i < c_.header.account_end && wrong_ == nullptr; ++i) {
             check_account(i);
         }
-        for (uint32_t i = 0; i < c_.header.plan.engines && wrong_ == nullptr; ++i) {
+        for (uint32_t i = 0; i < c_.header.engine_end && wrong_ == nullptr; ++i) {
             check_engine(i);
         }
-        for (uint32_t i = 0; i < c_.header.plan.levels && wrong_ == nullptr; ++i) {
+        for (uint32_t i = 0; i < c_.header.level_end && wrong_ == nullptr; ++i) {
             check_level(i);
         }
-        for (uint32_t i = 0; i < c_.header.plan.pools && wrong_ == nullptr; ++i) {
+        for (uint32_t i = 0; i < c_.header.pool_end && wrong_ == nullptr; ++i) {
             check_pool(i);
         }
         return wrong_;
@@ -129,7 +134,7 @@ class Checker {
         uint32_t waiting = 0;
         uint32_t live = 0;
         if (a.live != 0 || a.running != 0 || a.waiting != 0) {
-            for (uint32_t k = 0; k < c_.header.plan.requests; ++k) {
+            for (uint32_t k = 0; k < c_.header.request_end; ++k) {
                 const Request& r = c_.requests[k];
                 if (state_of(r) != RequestState::free && r.account == i) {
                     live++;
@@ -175,7 +180,7 @@ class Checker {
         const Engine& e = c_.engines[i];
         uint32_t held = 0;
         if (e.used != 0) {
-            for (uint32_t k = 0; k < c_.header.plan.requests; ++k) {
+            for (uint32_t k = 0; k < c_.header.request_end; ++k) {
                 const Request& r = c_.requests[k];
                 held += r.lease != 0 && r.engine == i ? r.seats : 0;
             }
@@ -207,7 +212,7 @@ class Checker {
         uint32_t flows = 0;
         uint32_t in_queue = 0;
         uint32_t waiting = 0;
-        for (uint32_t k = 0; k < c_.header.plan.flows; ++k) {
+        for (uint32_t k = 0; k < c_.header.flow_end; ++k) {
             const Flow& f = c_.flows[k];
             if (f.used != 0 && f.level == i) {
                 flows++;
@@ -232,7 +237,7 @@ class Checker {
             return;
         }
         uint32_t waiting = 0;
-        for (uint32_t k = 0; k < c_.header.plan.requests; ++k) {
+        for (uint32_t k = 0; k < c_.header.request_end; ++k) {
             const Request& r = c_.requests[k];
             waiting += state_of(r) == RequestState::queued && r.pool == i ? 1 : 0;
         }
@@ -264,12 +269,13 @@ class Checker {
 uint32_t snapshot_requests(const ZoneLock& lock, uint32_t& cursor, RequestSnapshot* out, uint32_t capacity) {
     Tables t(lock.zone());
     uint32_t copied = 0;
-    for (uint32_t n = 0; n < kLookAtMost && cursor < t.header.plan.requests && copied < capacity;
+    for (uint32_t n = 0; n < kLookAtMost && cursor < t.header.request_end && copied < capacity;
          ++n, ++cursor) {
         if (state_of(t.requests[cursor]) != RequestState::free) {
             copy_request(t, t.requests[cursor], out[copied++]);
         }
     }
+    skip_unused(cursor, t.header.request_end, t.header.plan.requests);
     return copied;
 }
 
@@ -286,11 +292,12 @@ bool snapshot_request(const ZoneLock& lock, Ticket ticket, RequestSnapshot& out)
 uint32_t snapshot_engines(const ZoneLock& lock, uint32_t& cursor, EngineSnapshot* out, uint32_t capacity) {
     Tables t(lock.zone());
     uint32_t copied = 0;
-    for (; cursor < t.header.plan.engines && copied < capacity; ++cursor) {
+    for (; cursor < t.header.engine_end && copied < capacity; ++cursor) {
         if (t.engines[cursor].used != 0) {
             copy_engine(t, cursor, out[copied++]);
         }
     }
+    skip_unused(cursor, t.header.engine_end, t.header.plan.engines);
     return copied;
 }
 
@@ -299,7 +306,7 @@ uint32_t snapshot_accounts(const ZoneLock& lock, uint32_t& cursor, AccountSnapsh
     WakeSet none;
     Core c(lock, now_us, none);
     uint32_t copied = 0;
-    for (uint32_t n = 0; n < kLookAtMost && cursor < c.header.plan.accounts && copied < capacity;
+    for (uint32_t n = 0; n < kLookAtMost && cursor < c.header.account_end && copied < capacity;
          ++n, ++cursor) {
         Account& a = c.accounts[cursor];
         if (a.used == 0) {
@@ -324,6 +331,7 @@ uint32_t snapshot_accounts(const ZoneLock& lock, uint32_t& cursor, AccountSnapsh
         s.prompt_tokens = a.prompt_tokens;
         s.completion_tokens = a.completion_tokens;
     }
+    skip_unused(cursor, c.header.account_end, c.header.plan.accounts);
     return copied;
 }
 

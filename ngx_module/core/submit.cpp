@@ -89,8 +89,7 @@ Outcome waiting_refused(Core& c, const Arrival& a) {
 
 // Fills a free slot with the request's facts; the state is still `free`.
 Request* make_request(Core& c, const Arrival& a) {
-    const uint32_t i = c.header.free_requests;
-    if (i == kNone) {
+    if (!has_slot(c.header.free_requests, c.header.request_end, c.header.plan.requests)) {
         return nullptr;
     }
     const uint32_t standing = open_standing(c, a.account, domain_of(c, c.pools[a.pool]));
@@ -98,8 +97,8 @@ Request* make_request(Core& c, const Arrival& a) {
         return nullptr;
     }
     const RequestArgs& args = a.args;
-    Request& r = c.requests[i];
-    c.header.free_requests = r.flow_next;
+    Request& r =
+        c.requests[take_slot(c.requests, c.header.free_requests, c.header.request_end, &Request::flow_next)];
     const uint32_t generation = r.generation + 1;
     r = Request{};
     r.generation = generation;

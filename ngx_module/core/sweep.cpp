@@ -49,8 +49,9 @@ void end_expired_clients(Core& c, int64_t wall_s) {
         return;
     }
     uint32_t& cursor = c.header.expiry_cursor;
-    for (uint32_t n = 0; n < kExpiryBatch; ++n) {
-        cursor = cursor + 1 < c.header.plan.accounts ? cursor + 1 : 0;
+    const uint32_t end = c.header.account_end;
+    for (uint32_t n = 0; n < kExpiryBatch && n < end; ++n) {
+        cursor = cursor + 1 < end ? cursor + 1 : 0;
         const Account& a = c.accounts[cursor];
         if (a.used != 0 && a.waiting != 0 && a.expires_at != 0 && a.expires_at <= wall_s) {
             refresh_account(c, cursor, wall_s);
@@ -72,13 +73,13 @@ void watch_engines(Core& c, SweepResult& result) {
 
 // Every waiting request enters its queue anew: its class may mean something else now.
 void requeue_everything(Core& c) {
-    for (uint32_t i = 0; i < c.header.plan.standings; ++i) {
+    for (uint32_t i = 0; i < c.header.standing_end; ++i) {
         c.standings[i].vt = 0;  // counters of another discipline mean nothing in this one
     }
-    for (uint32_t i = 0; i < c.header.plan.domains; ++i) {
+    for (uint32_t i = 0; i < c.header.domain_end; ++i) {
         std::memset(c.domains[i].classes, 0, sizeof c.domains[i].classes);
     }
-    for (uint32_t i = 0; i < c.header.plan.requests; ++i) {
+    for (uint32_t i = 0; i < c.header.request_end; ++i) {
         c.requests[i].charged_vt = 0;
     }
     rebuild(c);
@@ -94,7 +95,7 @@ bool end_one_waiting(Core& c, uint32_t account, Mail mail, Outcome outcome) {
             return true;
         }
     }
-    for (uint32_t i = 0; i < c.header.plan.requests; ++i) {  // parked ones are in no flow; rare
+    for (uint32_t i = 0; i < c.header.request_end; ++i) {  // parked ones are in no flow; rare
         Request& r = c.requests[i];
         if (state_of(r) == RequestState::queued && r.account == account) {
             end_waiting(c, r, mail, outcome);
@@ -122,7 +123,14 @@ SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t
 void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_us, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     ZoneHeader& h = c.header;
-    const bool other_order = h.settings.scheduler != settings.scheduler;
+    if (h.settings == settings && h.settings_pending == kNothingPending) {
+        return;  // each worker of a cycle says the same
+    }
+    const bool other_order =
+        h.settings.scheduler != settings.scheduler || h.settings_pending == kReorderPending;
+    std::atomic_ref<uint32_t>(h.settings_pending)
+        .store(other_order ? kReorderPending : kSettingsPending, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     double before[4096];  // bound of plan.engines
     for (uint32_t i = 0; i < h.engine_end; ++i) {
         before[i] = minimum_of(c, c.engines[i]);
@@ -148,6 +156,8 @@ void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_
     if (other_order) {
         requeue_everything(c);
     }
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    std::atomic_ref<uint32_t>(h.settings_pending).store(kNothingPending, std::memory_order_relaxed);
     run_all(c);
 }
 

@@ -59,24 +59,31 @@ struct Generation {
         return static_cast<uint32_t>((static_cast<unsigned __int128>(word) * slots) >> 64);
     }
 
-    // The row of a hash, kNone when there is none. Walks the whole probe sequence, match or not.
-    uint32_t find(const TokenHash& hash, Row& out) const {
+    // The row of a hash, kNone when there is none. Walks the whole probe sequence, match or not; `behind`
+    // gets the slot after it, where a new row may go.
+    uint32_t find(const TokenHash& hash, Row& out, uint32_t* behind = nullptr) const {
+        const uint32_t count = load32(table.rows);
+        const uint32_t known = count < capacity ? count : capacity;
         uint32_t found = kNone;
         uint32_t slot = slot_of(hash);
         for (uint32_t i = 0; i < slots; ++i) {
             const uint32_t row = load32(index[slot]);
-            if (row == kNone) {
+            if (row >= known) {
                 break;
             }
-            if (row < capacity) {
-                Row candidate;
-                read_words(candidate, rows[row]);
-                if (equal_constant_time(candidate.hash, hash)) {
-                    found = row;
-                    out = candidate;
-                }
+            Row candidate;
+            read_words(candidate, rows[row]);
+            if (candidate.slot != slot) {  // left over from an earlier load
+                break;
+            }
+            if (equal_constant_time(candidate.hash, hash) && (candidate.flags & kRowRemoved) == 0) {
+                found = row;
+                out = candidate;
             }
             slot = slot + 1 == slots ? 0 : slot + 1;
+        }
+        if (behind != nullptr) {
+            *behind = slot;
         }
         return found;
     }

@@ -88,6 +88,7 @@ constexpr size_t kOutcomes = static_cast<size_t>(Outcome::cancelled_running) + 1
 struct ThroughputRule {
     char model[kMaxModelBytes + 1] = {};  // NUL terminated
     double tokens_per_second = 0;
+    bool operator==(const ThroughputRule&) const = default;
 };
 
 // What the configuration says, the same for all locations. Written to the zone by apply_settings().
@@ -103,6 +104,7 @@ struct Settings {
     double min_throughput = 0;         // 0 = off
     uint32_t throughput_rules = 0;     // used entries of `throughput`
     ThroughputRule throughput[kMaxThroughputRules];
+    bool operator==(const Settings&) const = default;
 };
 
 // Process slots that got something to read (a grant, a revocation) during a call and must be woken once the

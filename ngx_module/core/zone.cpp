@@ -120,8 +120,8 @@ bool format_zone(void* memory, size_t bytes) {
         return false;
     }
     Offsets offsets;
-    const size_t end = lay_out(plan, offsets);
-    std::memset(memory, 0, end);
+    lay_out(plan, offsets);
+    std::memset(memory, 0, offsets.index[0]);  // what follows, the token table, needs no first value
     auto& h = *static_cast<ZoneHeader*>(memory);
     h.layout = kLayoutVersion;
     h.header_bytes = sizeof(ZoneHeader);
@@ -142,8 +142,10 @@ bool format_zone(void* memory, size_t bytes) {
         t.model_buckets[i] = kNone;
     }
     for (int g = 0; g < 2; ++g) {
-        std::memset(zone.at<uint32_t>(offsets.index[g]), 0xff, 2 * size_t{plan.clients} * sizeof(uint32_t));
         h.tables[g].arena_used = 2;  // offset 0 means "empty"
+    }
+    for (uint32_t i = 0; i < plan.accounts; ++i) {
+        t.account_buckets[i] = kNone;
     }
     rebuild(zone);
     h.counters.rebuilds = 0;

@@ -28,7 +28,7 @@ struct ModelCounters;
 
 // Grows with every change of the shared structures. Part of nginx's zone tag: a module of another layout gets
 // a new zone instead of misreading the old one.
-constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kLayoutVersion = 2;
 
 // What a region of `bytes` holds. The size alone decides, so that a reload never re-carves.
 struct ZonePlan {
@@ -53,7 +53,8 @@ struct ZonePlan {
 // O(1). Never fails: look at `ok`; an error text is "zone too small: at least <min_bytes> bytes".
 ZonePlan plan_zone(size_t bytes);
 
-// Carves `bytes` at `memory` (any content; 64-byte aligned). Returns false when the plan is not ok. O(bytes).
+// Carves `bytes` at `memory` (any content; 64-byte aligned). Returns false when the plan is not ok. O(bytes);
+// the token table is left as it is.
 bool format_zone(void* memory, size_t bytes);
 
 // The zone's mutex, supplied by the caller: nginx passes its shpool mutex (the only one that the master
@@ -115,7 +116,7 @@ class Zone {
 
 // Holds the zone's lock from construction to destruction, and marks the zone dirty meanwhile. Finding it
 // dirty means that an owner died inside: everything derived (queues, counts, indexes) is rebuilt from the
-// request table before the constructor returns (O(zone entries); ≤ 5 ms for 16,000 requests).
+// request table before the constructor returns (O(entries ever used); ≤ 5 ms for 16,000 requests).
 //
 // While it lives: no system call, no logging, no allocation, no second zone's lock, no lookup_client().
 class ZoneLock {
