@@ -25,7 +25,7 @@ ClientSink::ClientSink(const Hooks& hooks, std::string source)
 
 void ClientSink::begin() {
     load_ = core::ClientLoad::begin(*hooks_.zone);
-    fresh_index_.clear();  // empty already, unless the last load came to nothing
+    fresh_index_.clear();  // empty already, unless the last load ended a moment ago
     loading_ = true;
     refused_ = false;
     rows_ = 0;
@@ -97,7 +97,7 @@ void ClientSink::commit() {
         }
     }
     if (refused_) {
-        load_.abort();
+        drop_load();
         return;
     }
     bool committed;
@@ -106,6 +106,7 @@ void ClientSink::commit() {
         committed = load_.commit(lock, hooks_.now_us());
     }
     if (!committed) {
+        drop_load();
         return;
     }
     if (!loaded_once_ || rows_ != last_rows_) {
@@ -123,8 +124,14 @@ void ClientSink::commit() {
 
 void ClientSink::abandon() {
     if (std::exchange(loading_, false)) {
-        load_.abort();
+        drop_load();
     }
+}
+
+void ClientSink::drop_load() {
+    load_.abort();
+    cleared_ = 0;  // up to a million entries, a little at a time
+    after_commit_.post();
 }
 
 void ClientSink::finish_commit() {

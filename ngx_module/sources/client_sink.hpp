@@ -43,6 +43,7 @@ class ClientSink {
 
   private:
     void complain(const std::string& line);
+    void drop_load();
     void finish_commit();
 
     const Hooks& hooks_;
