@@ -61,7 +61,8 @@ struct MainConf {
 
     ngx_str_t zone_name;
     size_t zone_size;
-    ngx_shm_zone_t* zone;
+    ngx_shm_zone_t* zone;  // nullptr when the module is not in use
+    bool in_use;           // some location dispatches, shows or configures something of ours
 
     ngx_uint_t scheduler;        // core::Scheduler
     ngx_msec_t aging;            // 0 = off

@@ -48,6 +48,11 @@ char* init_main_conf(ngx_conf_t* cf, void* data) {
     ngx_conf_init_uint_value(conf->routing, 0);
     ngx_conf_init_uint_value(conf->client_priority, 0);
     ngx_conf_init_uint_value(conf->usage, kUsageOff);
+    // Directives that only tune what others bring into being do not count.
+    const Options& options = *conf->options;
+    conf->in_use = conf->in_use || conf->zone_name.data != nullptr || !options.engines.empty() ||
+                   options.clients_set || options.redis_set || conf->usage != kUsageOff ||
+                   conf->queue_size != 0;
     if (conf->zone_name.data == nullptr) {
         conf->zone_name = to_ngx("llm");
         conf->zone_size = kDefaultZoneSize;
@@ -94,6 +99,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent_data, void* child_data) {
     if (child->handler != kNoHandler) {
         child->dispatch = 0;  // an inherited llm_dispatch means the locations that proxy
     }
+    if (child->dispatch || child->handler != kNoHandler) {
+        static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_dispatch_module))->in_use =
+            true;
+    }
     // Only locations proxy: a server's own level is left alone, so that its other locations keep nginx's
     // defaults.
     auto* core =
@@ -133,6 +142,9 @@ ngx_int_t post_configuration(ngx_conf_t* cf) {
         static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
     conf->resolver = core_loc->resolver;
     conf->resolver_timeout = core_loc->resolver_timeout;
+    if (!conf->in_use) {
+        return NGX_OK;  // loaded, but nobody uses it: no zone, no timers, no phases
+    }
 
     std::string problem = sources::prepare(cf, conf->options->clients, conf->options->redis);
     if (problem.empty()) {
@@ -166,7 +178,14 @@ ngx_http_module_t filter_context = {
 }  // namespace
 
 MainConf* main_conf(ngx_cycle_t* cycle) {
-    auto* http = reinterpret_cast<ngx_http_conf_ctx_t*>(ngx_get_conf(cycle->conf_ctx, ngx_http_module));
+    // A cycle from before the module was loaded has no place for it in its arrays.
+    bool loaded = false;
+    for (ngx_uint_t i = 0; i < cycle->modules_n; ++i) {
+        loaded = loaded || cycle->modules[i] == &ngx_http_llm_dispatch_module;
+    }
+    auto* http = loaded
+                     ? reinterpret_cast<ngx_http_conf_ctx_t*>(ngx_get_conf(cycle->conf_ctx, ngx_http_module))
+                     : nullptr;
     return http == nullptr ? nullptr
                            : static_cast<MainConf*>(http->main_conf[ngx_http_llm_dispatch_module.ctx_index]);
 }
