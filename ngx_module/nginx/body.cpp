@@ -1,6 +1,7 @@
 #include "ngx_module/nginx/body.hpp"
 
 #include <openssl/evp.h>
+#include <sys/mman.h>
 #include <algorithm>
 #include <cstdio>
 
@@ -30,6 +31,9 @@ bool walk_body(ngx_http_request_t* r, Take take) {
         }
         if (!buffer->in_file) {
             continue;
+        }
+        if (buffer->file->fd == NGX_INVALID_FILE) {
+            return false;  // nginx closes it once the answer has begun
         }
         auto* piece = static_cast<u_char*>(ngx_palloc(r->pool, kFilePiece));
         if (piece == nullptr) {
@@ -149,8 +153,53 @@ bool is_multipart(const Request& request, std::string_view& type) {
     return core::MultipartScan::is_multipart(type);
 }
 
-// A run of `chain` that holds the bytes [begin, end) of the body, as new buffers over the same memory or
-// file.
+struct Mapping {
+    void* start;
+    size_t size;
+};
+
+void unmap(void* data) {
+    const auto& mapping = *static_cast<const Mapping*>(data);
+    munmap(mapping.start, mapping.size);
+}
+
+// A buffer over the mapped temporary file of a body; nullptr when that fails.
+ngx_buf_t* mapped(ngx_pool_t* pool, const ngx_buf_t& source) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(pool, sizeof(Mapping));
+    if (cleanup == nullptr) {
+        return nullptr;
+    }
+    const auto size = static_cast<size_t>(source.file_last);
+    void* start = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, source.file->fd, 0);
+    if (start == MAP_FAILED) {
+        return nullptr;
+    }
+    *static_cast<Mapping*>(cleanup->data) = {start, size};
+    cleanup->handler = unmap;
+    return memory_buffer(
+        pool, std::string_view(static_cast<char*>(start), size).substr(static_cast<size_t>(source.file_pos)));
+}
+
+// `chain` with its file mapped into memory. For a repeated attempt nginx rewinds a file to where the piece
+// before it ended, which would bring back what was spliced out.
+bool without_file(ngx_pool_t* pool, const ngx_chain_t* chain, ngx_chain_t*& out) {
+    ngx_chain_t** tail = &out;
+    for (; chain != nullptr; chain = chain->next) {
+        const bool only_file = chain->buf->in_file && !ngx_buf_in_memory(chain->buf);
+        ngx_chain_t* link = ngx_alloc_chain_link(pool);
+        ngx_buf_t* buffer = only_file ? mapped(pool, *chain->buf) : chain->buf;
+        if (link == nullptr || buffer == nullptr) {
+            return false;
+        }
+        link->buf = buffer;
+        link->next = nullptr;
+        *tail = link;
+        tail = &link->next;
+    }
+    return true;
+}
+
+// A run of `chain` that holds the bytes [begin, end) of the body, as new buffers over the same memory.
 bool append_range(ngx_pool_t* pool, ngx_chain_t* chain, uint64_t begin, uint64_t end, ngx_chain_t**& tail) {
     uint64_t at = 0;
     for (; chain != nullptr && at < end; chain = chain->next) {
@@ -167,16 +216,11 @@ bool append_range(ngx_pool_t* pool, ngx_chain_t* chain, uint64_t begin, uint64_t
             *piece = *source;
             const auto skip = static_cast<off_t>(from - at);
             const auto keep = static_cast<off_t>(to - from);
-            if (ngx_buf_in_memory(source)) {
-                piece->pos = source->pos + skip;
-                piece->last = piece->pos + keep;
-                piece->start = piece->pos;  // a repeated attempt rewinds to start
-                piece->end = piece->last;
-            }
-            if (source->in_file) {
-                piece->file_pos = source->file_pos + skip;
-                piece->file_last = piece->file_pos + keep;
-            }
+            piece->pos = source->pos + skip;
+            piece->last = piece->pos + keep;
+            piece->start = piece->pos;  // a repeated attempt rewinds to start
+            piece->end = piece->last;
+            piece->in_file = 0;
             piece->last_buf = 0;
             link->buf = piece;
             link->next = nullptr;
@@ -239,12 +283,16 @@ bool scan_body(Request& request, Refusal& refusal) {
 }
 
 bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
+    ngx_chain_t* body = nullptr;
+    if (!without_file(r->pool, r->request_body->bufs, body)) {
+        return false;
+    }
     ngx_chain_t* result = nullptr;
     ngx_chain_t** tail = &result;
     uint64_t at = 0;
     off_t change = 0;
     for (size_t i = 0; i < count; ++i) {
-        if (!append_range(r->pool, r->request_body->bufs, at, splices[i].span.begin, tail) ||
+        if (!append_range(r->pool, body, at, splices[i].span.begin, tail) ||
             !append_text(r->pool, splices[i].text, tail)) {
             return false;
         }
@@ -252,7 +300,7 @@ bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
         change += static_cast<off_t>(splices[i].text.len) -
                   static_cast<off_t>(splices[i].span.end - splices[i].span.begin);
     }
-    if (!append_range(r->pool, r->request_body->bufs, at, UINT64_MAX, tail)) {
+    if (!append_range(r->pool, body, at, UINT64_MAX, tail)) {
         return false;
     }
     r->request_body->bufs = result;
@@ -314,6 +362,8 @@ bool rewrite_body(Request& request) {
     // two insertions at the closing brace keep the order in which they were made
     std::stable_sort(splices, splices + count,
                      [](const Splice& a, const Splice& b) { return a.span.begin < b.span.begin; });
+    request.client_body = r->request_body->bufs;
+    request.client_body_length = r->headers_in.content_length_n;
     return splice_body(r, splices, count);
 }
 

@@ -15,8 +15,8 @@ struct Splice {
     ngx_str_t text;
 };
 
-// Applies up to `count` splices, in ascending order of position, without copying the rest of the body;
-// adjusts the length. False when memory is short.
+// Applies up to `count` splices, in ascending order of position, without copying the rest of the body (a
+// temporary file is mapped); adjusts the length. False when memory is short.
 bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count);
 
 // Makes the body say what this location wants the engine to read: the routed model, an engine priority, usage

@@ -84,6 +84,8 @@ struct Request {
     core::Span model_span, priority_span, stream_options_span, include_usage_span;
     uint64_t object_end;
     bool object_empty, stream_options_empty;
+    ngx_chain_t* client_body;  // as it came, once it was rewritten for an engine
+    off_t client_body_length;
 
     // in the core
     core::Ticket ticket;

@@ -151,10 +151,7 @@ ngx_int_t get_body_hash(ngx_http_request_t* r, ngx_http_variable_value_t* value,
         return NGX_OK;
     }
     ngx_str_t digest;
-    if (!hash_body(r->main, digest)) {
-        return NGX_ERROR;
-    }
-    return set_text(value, digest);
+    return hash_body(r->main, digest) ? set_text(value, digest) : NGX_OK;
 }
 
 struct Variable {
