@@ -11,7 +11,7 @@ namespace {
 // "file:PATH" read whole, the last newline dropped. Keys live in files so that the configuration can be shown
 // around.
 char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
-    constexpr size_t kMaxKeyBytes = 4096;
+    constexpr size_t kMaxKeyBytes = core::kMaxEngineKeyBytes;
     ngx_str_t path = copy_to_pool(cf->pool, source.substr(5));
     if (path.data == nullptr || ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
         return kError;
@@ -36,7 +36,7 @@ char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
     }
     if (size == 0 || size > kMaxKeyBytes) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\": key file \"%V\" must hold one line of 1 to 4096 visible ASCII characters",
+                           "\"%V\": key file \"%V\" must hold one line of 1 to 511 visible ASCII characters",
                            &words(cf)[0], &path);
         return kError;
     }
@@ -80,7 +80,7 @@ bool split_models(std::string_view list, std::vector<std::string>& out) {
     while (true) {
         const size_t comma = list.find(',');
         const std::string_view name = list.substr(0, comma);
-        if (name.empty() || name.size() > 255) {
+        if (name.empty() || name.size() > 255 || out.size() == core::kMaxEngineModels) {
             return false;
         }
         out.emplace_back(name);
@@ -172,7 +172,7 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         std::string_view value;
         if (take_parameter(word, "model", value)) {
             if (!split_models(value, engine.models)) {
-                return refuse(cf, word, "model= expects names of 1 to 255 bytes, divided by commas");
+                return refuse(cf, word, "model= expects up to 64 names of 1 to 255 bytes, divided by commas");
             }
         } else if (take_parameter(word, "id", value)) {
             if (value.empty() || value.size() > 127) {
@@ -194,6 +194,8 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
                 if (read_key_file(cf, value, engine.key) != NGX_CONF_OK) {
                     return kError;
                 }
+            } else if (value.size() > core::kMaxEngineKeyBytes) {
+                return refuse(cf, words(cf)[0], "key= expects at most 511 bytes");
             } else {
                 engine.key = value;
             }
