@@ -148,6 +148,7 @@ bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSe
 
 struct Timeout {
     bool ended = false;  // false: stale, or no longer waiting (a grant won the race: carry on)
+    bool stale = false;  // there is no such request
     Outcome reason = Outcome::rejected_queue_timeout;  // or rejected_no_engine; counted
     uint32_t retry_after_ms = 0;
     bool should_retry = true;

@@ -177,6 +177,7 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     Core c(lock, now_us, wakes);
     Timeout answer;
     Request* r = find_request(c, ticket);
+    answer.stale = r == nullptr;
     if (r == nullptr || state_of(*r) != RequestState::queued) {
         return answer;
     }

@@ -36,6 +36,12 @@ ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
     }
     request.retry_ready = false;
     request.garbage = false;
+    // of its own for every attempt: $upstream_addr and the log point to it
+    auto* name = static_cast<ngx_str_t*>(ngx_palloc(request.r->pool, sizeof(ngx_str_t)));
+    if (name == nullptr) {
+        return NGX_ERROR;
+    }
+    *name = request.target.host;
 #if (NGX_HTTP_SSL)
     if (request.target.tls && u->conf->ssl == nullptr) {
         ngx_log_error(NGX_LOG_ERR, peer->log, 0,
@@ -47,7 +53,7 @@ ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
 #endif
     peer->sockaddr = request.target.address;
     peer->socklen = request.target.address_len;
-    peer->name = &request.target.host;
+    peer->name = name;
     peer->cached = 0;
     peer->connection = nullptr;
     return NGX_OK;
@@ -104,7 +110,8 @@ void save_session(ngx_peer_connection_t*, void*) {}
 ngx_int_t init_peer(ngx_http_request_t* r, ngx_http_upstream_srv_conf_t*) {
     Request* request = get_request(r);
     if (request == nullptr || r != r->main ||
-        (request->stage != Stage::running && request->stage != Stage::bypass)) {
+        (request->stage != Stage::running && request->stage != Stage::bypass) ||
+        request->target.address == nullptr) {
         ngx_log_error(
             NGX_LOG_ERR, r->connection->log, 0,
             "an upstream with \"llm_balance\" was reached without \"llm_dispatch on\" in the location");
@@ -114,7 +121,7 @@ ngx_int_t init_peer(ngx_http_request_t* r, ngx_http_upstream_srv_conf_t*) {
     u->peer.data = request;
     u->peer.get = get_peer;
     u->peer.free = free_peer;
-    u->peer.tries = kMayRepeat;
+    u->peer.tries = request->stage == Stage::running ? kMayRepeat : 1;
 #if (NGX_HTTP_SSL)
     u->peer.set_session = set_session;
     u->peer.save_session = save_session;

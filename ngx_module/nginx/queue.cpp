@@ -13,6 +13,8 @@
 namespace llm::nginx {
 namespace {
 
+constexpr ngx_msec_t kGrantRace = 500;  // ms; how long a timeout that met a grant waits for it
+
 core::RequestArgs make_args(const Request& request, const core::ClientView& client) {
     const LocConf& conf = loc_conf(request.r);
     core::RequestArgs args;
@@ -55,6 +57,7 @@ Refusal make_refusal(core::Outcome reason, const Answer& answer) {
 // The lease is held: makes everything ready for the proxy. False when memory is short.
 bool go_on(Request& request, int64_t now) {
     request.stage = Stage::running;
+    register_parked(request.ticket, &request);  // an administrator may end it
     request.attempts = 1;
     request.dispatched_us = now;
     return rewrite_body(request) && set_target(request);
@@ -112,10 +115,16 @@ void on_queue_timer(ngx_event_t* event) {
         timeout = core::time_out(lock, request.ticket, now_us(), random32(), wakes);
     }
     wake(wakes);
-    if (!timeout.ended) {
-        return;  // the grant is on its way
+    if (!timeout.ended && !timeout.stale) {
+        // The grant is on its way. Should it expire before it is taken up, the request waits again.
+        ngx_add_timer(event, kGrantRace);
+        return;
     }
     leave_queue(request);
+    if (timeout.stale) {
+        request.ticket = {};
+        return refuse_suspended(request, ErrorCode::internal_error);
+    }
     request.outcome = timeout.reason;
     request.outcome_counted = true;
     request.ticket = {};
@@ -127,10 +136,12 @@ void on_queue_timer(ngx_event_t* event) {
 ngx_int_t suspend(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_connection_t* connection = r->connection;
+    request.stage = Stage::queued;  // also for the end of a request that cannot be suspended
     if (connection->read->ready) {
         ngx_post_event(connection->read, &ngx_posted_events);  // what is there may be the client's farewell
     } else if (ngx_handle_read_event(connection->read, 0) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        end_request(request);
+        return refuse(request, ErrorCode::internal_error);
     }
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
@@ -138,7 +149,8 @@ ngx_int_t suspend(Request& request) {
     // a fake connection: nginx's debug log reads ->fd of an event's data
     auto* holder = static_cast<ngx_connection_t*>(ngx_pcalloc(r->pool, sizeof(ngx_connection_t)));
     if (holder == nullptr) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        end_request(request);
+        return refuse(request, ErrorCode::internal_error);
     }
     holder->data = &request;
     holder->fd = connection->fd;
@@ -147,7 +159,6 @@ ngx_int_t suspend(Request& request) {
     request.queue_timer.log = connection->log;
     ngx_add_timer(&request.queue_timer, loc_conf(r).queue_timeout);
     register_parked(request.ticket, &request);
-    request.stage = Stage::queued;
     return NGX_AGAIN;
 }
 
@@ -249,11 +260,15 @@ void end_request(Request& request) {
         core::ZoneLock lock(zone());
         core::cancel(lock, request.ticket, core::Why::client_gone, now_us(), wakes);
     } else {
+        register_parked(request.ticket, nullptr);
         if (!request.ended_by_engine) {
-            // either the gateway itself could not go on, or the client left
+            // the gateway itself could not go on, or the client left, or nginx answered from its cache
+            const ngx_connection_t& client = *request.r->connection;
+            const bool answered = request.r->header_sent && !client.error && !client.timedout;
             request.outcome = request.refusal.code != ErrorCode::none
                                   ? error_info(request.refusal.code).outcome
-                                  : core::Outcome::cancelled_running;
+                              : answered ? core::Outcome::completed
+                                         : core::Outcome::cancelled_running;
         }
         core::RequestSummary summary;
         {

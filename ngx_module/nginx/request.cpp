@@ -24,6 +24,8 @@ void on_cleanup(void* data) {
     auto& request = *static_cast<Request*>(data);
     forget_news(request);
     end_request(request);
+    // an internal redirect may have cleared it, and the log phase finds no cleanup any more
+    ngx_http_set_ctx(request.r, &request, ngx_http_llm_dispatch_module);
 }
 
 Request* find_after_redirect(ngx_http_request_t* r) {
@@ -80,6 +82,7 @@ ngx_int_t read_body(Request& request) {
     }
     const ngx_int_t status = ngx_http_read_client_request_body(r, on_body);
     if (status >= NGX_HTTP_SPECIAL_RESPONSE || status == NGX_ERROR) {
+        request.stage = Stage::reading;  // and stays there: error_page must not send on what came of it
         return status;
     }
     // The call took a reference for its callback, which must not outlive this phase: with it a body that
@@ -137,6 +140,58 @@ ngx_int_t prepare(Request& request) {
         return refuse(request, ErrorCode::model_required);
     }
     return NGX_OK;
+}
+
+// error_page sends the request on: it is submitted once more, and nothing of the first time may remain.
+void begin_anew(Request& request) {
+    request.refusal = {};
+    if (request.stage == Stage::fresh) {
+        return;
+    }
+    end_request(request);
+    request.stage = Stage::fresh;
+    request.target = {};
+    request.head_seen = request.cut_off = false;
+    request.finished_upstream = nullptr;
+    request.ended_by_engine = false;
+    request.scan = nullptr;
+    request.usage = {};
+    request.untold_status = 0;
+    request.untold_release = false;
+    request.dispatched_us = request.first_token_us = 0;
+    request.attempts = 0;
+    if (request.client_body != nullptr) {
+        // the places of the control keys are those of the client's own body
+        request.r->request_body->bufs = request.client_body;
+        request.r->headers_in.content_length_n = request.client_body_length;
+        request.client_body = nullptr;
+    }
+}
+
+// error_page sends the request to a location that does not dispatch: the engine's key is not for whoever
+// answers there.
+ngx_int_t leave_dispatching(ngx_http_request_t* r) {
+    Request* request = r->internal ? get_request(r) : nullptr;
+    if (request == nullptr || request->target.key.len == 0) {
+        return NGX_DECLINED;
+    }
+    request->target.key.len = 0;
+    return set_engine_headers(*request) ? NGX_DECLINED : NGX_ERROR;
+}
+
+// error_page after a body that could not be read: there is nothing to send on, and `error_page 413 = …` has
+// nginx forget the status.
+ErrorCode body_error(ngx_http_request_t* r) {
+    const auto* core =
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    const ngx_http_request_body_t* body = r->request_body;
+    const off_t most = core->client_max_body_size;
+    if (body == nullptr || most == 0) {
+        return ErrorCode::bad_request;
+    }
+    const off_t announced =
+        body->chunked != nullptr ? r->headers_in.content_length_n + body->chunked->size : off_t{0};
+    return announced > most || body->received > most ? ErrorCode::body_too_large : ErrorCode::bad_request;
 }
 
 ngx_int_t start(Request& request) {
@@ -217,8 +272,11 @@ ngx_int_t access_handler(ngx_http_request_t* r) {
 }
 
 ngx_int_t precontent_handler(ngx_http_request_t* r) {
-    if (r != r->main || loc_conf(r).dispatch == 0) {
+    if (r != r->main) {
         return NGX_DECLINED;
+    }
+    if (loc_conf(r).dispatch == 0) {
+        return leave_dispatching(r);
     }
     Request* request = make_request(r);
     if (request == nullptr) {
@@ -226,15 +284,24 @@ ngx_int_t precontent_handler(ngx_http_request_t* r) {
     }
     switch (request->stage) {
         case Stage::running:
+            if (request->finished_upstream == nullptr) {
+                return NGX_DECLINED;  // resumed, or redirected within nginx: it keeps what it has
+            }
+            break;  // its engine has failed
         case Stage::bypass:
-            return NGX_DECLINED;  // resumed, or redirected within nginx: it keeps what it has
+            if (request->target.address != nullptr) {
+                return NGX_DECLINED;
+            }
+            break;  // a listing of models that found nothing
         case Stage::queued:
-        case Stage::reading:
             return NGX_DONE;
+        case Stage::reading:
+            return refuse(*request, body_error(r));
         default:
-            request->refusal = {};
-            return start(*request);
+            break;
     }
+    begin_anew(*request);
+    return start(*request);
 }
 
 ngx_int_t refuse(Request& request, const Refusal& refusal) {
@@ -276,16 +343,19 @@ bool final_outcome(const Request& request, core::Outcome& outcome) {
     const auto status = static_cast<ngx_int_t>(request.r->headers_out.status);
     if (request.outcome_counted) {
         outcome = request.outcome;
+    } else if (request.stage == Stage::bypass && request.target.address == nullptr) {
+        return false;  // a listing of models, found or not
     } else if (request.refusal.code != ErrorCode::none) {
         outcome = error_info(request.refusal.code).outcome;
-    } else if (request.stage == Stage::bypass) {
-        return false;
+    } else if (request.stage == Stage::bypass ||
+               (request.stage == Stage::fresh && loc_conf(request.r).dispatch == 0)) {
+        return false;  // the latter: only a variable was asked for, where nothing is dispatched
     } else if (request.stage == Stage::reading || request.r->connection->error) {
         outcome = core::Outcome::cancelled_queued;
     } else if (status >= NGX_HTTP_BAD_REQUEST) {
         outcome = error_info(code_of_status(status)).outcome;
     } else {
-        return false;  // only a variable was asked for, in a location that does not dispatch
+        return false;  // answered by nginx itself, such as a redirect
     }
     return true;
 }
