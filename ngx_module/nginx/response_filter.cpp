@@ -185,8 +185,9 @@ ngx_int_t install_response_filters(ngx_conf_t*) {
 bool answer_is_cut_off(const Request& request) {
     const ngx_http_upstream_t* u = request.r->upstream;
     // a length of -1 at the end: neither Content-Length nor chunks said where the answer ends
+    const off_t length = u->buffering && u->pipe != nullptr ? u->pipe->length : u->length;
     const bool close_delimited =
-        !u->buffering && u->length == -1 && u->headers_in.content_length_n == -1 && !u->headers_in.chunked;
+        length == -1 && u->headers_in.content_length_n == -1 && !u->headers_in.chunked;
     return close_delimited && request.scan != nullptr && request.scan->readable &&
            request.scan->event_stream && !request.scan->scan.done();
 }

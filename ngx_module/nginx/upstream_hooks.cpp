@@ -1,5 +1,7 @@
 #include "ngx_module/nginx/upstream_hooks.hpp"
 
+#include <algorithm>
+
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
@@ -8,14 +10,26 @@
 namespace llm::nginx {
 namespace {
 
+// Other attempts that location and client still allow: the user's proxy_next_upstream* bound ours.
+uint32_t retries_left(const Request& request) {
+    const ngx_http_upstream_t& u = *request.r->upstream;
+    const ngx_msec_t timeout = u.conf->next_upstream_timeout;
+    if ((u.conf->next_upstream & NGX_HTTP_UPSTREAM_FT_OFF) != 0 ||
+        (timeout != 0 && ngx_current_msec - u.peer.start_time >= timeout)) {
+        return 0;
+    }
+    const auto retries = static_cast<ngx_uint_t>(loc_conf(request.r).retries);
+    const ngx_uint_t tries = u.conf->next_upstream_tries;
+    return static_cast<uint32_t>(tries != 0 ? std::min(retries, tries - 1) : retries);
+}
+
 core::RetryAnswer ask_for_retry(Request& request, core::Failure cause) {
     core::WakeSet wakes;
     core::RetryAnswer answer;
     {
         core::ZoneLock lock(zone());
         tell_news(lock, request, wakes);
-        answer = core::retry(lock, request.ticket, cause, static_cast<uint32_t>(loc_conf(request.r).retries),
-                             now_us(), random32(), wakes);
+        answer = core::retry(lock, request.ticket, cause, retries_left(request), now_us(), random32(), wakes);
         read_target(lock, answer.engine);
     }
     wake(wakes);
@@ -161,7 +175,11 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
             request.cut_off = true;
         }
         request.ended_by_engine = true;
-        request.outcome = outcome_of(request, status);
+        // proxy_intercept_errors: the engine has answered, the client gets error_page's words for it
+        const bool intercepted = request.head_seen && request.scan == nullptr &&
+                                 status >= NGX_HTTP_BAD_REQUEST &&
+                                 static_cast<ngx_uint_t>(status) == r->upstream->headers_in.status_n;
+        request.outcome = intercepted ? core::Outcome::completed : outcome_of(request, status);
         if (status > 0 && request.head_seen) {
             send_error_event(request, status == NGX_HTTP_GATEWAY_TIME_OUT ? ErrorCode::engine_timeout
                                                                           : ErrorCode::engine_error);
@@ -186,7 +204,9 @@ void wrap_upstream(Request& request) {
     u->reinit_request = reinit_request;
     u->process_header = process_header;
     u->finalize_request = finalize_request;
-    u->input_filter_init = input_filter_init;
+    if (u->input_filter_ctx == request.r) {  // not so with grpc_pass, whose filters get something else
+        u->input_filter_init = input_filter_init;
+    }
 }
 
 bool move_to_next_engine(Request& request, core::Failure cause) {
