@@ -1,0 +1,159 @@
+"""Defects that were found by reading: each test is the scenario in which one of them showed."""
+
+import json
+
+from support.client import chat_body
+from support.errors import assert_error
+from support.fake_engine import error
+from support.poll import until
+from support.users import user
+
+
+def write_plain_conf(gate, http=""):
+    """A configuration in which the module is loaded, but nobody uses it; no module at all without `http`."""
+    load = f"load_module {gate._values['module']};" if http else ""
+    gate.conf.write_text(f"""{gate.blocks['main']} {load}
+daemon off; worker_processes 4; pid {gate.directory}/nginx.pid; error_log {gate.directory}/error.log info;
+events {{ worker_connections 64; }}
+http {{ access_log off; client_body_temp_path {gate.directory}/body; {http}
+    server {{ listen 127.0.0.1:{gate.port}; location / {{ return 200 plain; }} }} }}
+""")
+
+
+def test_reload_that_loads_the_module(fake_engine, gateway):
+    """The cycle before has no place for the module's configuration in its arrays."""
+    gate = gateway([fake_engine()], start=False)
+    real, gate.write_conf = gate.write_conf, lambda: write_plain_conf(gate)
+    gate.start()
+    assert gate.client.get("/").body == b"plain"
+    gate.write_conf = real
+    gate.reload()
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+
+
+def test_a_module_that_nobody_uses_costs_nothing(gateway):
+    gate = gateway(start=False)
+    gate.metered = False
+    gate.write_conf = lambda: write_plain_conf(gate, http="map $uri $x { default y; }")
+    gate.start()
+    assert gate.client.get("/").body == b"plain"
+    assert "llm_zone" not in gate.error_log()
+
+
+def test_error_page_of_an_unknown_model_listing(fake_engine, gateway):
+    """The fallback had no engine to connect to: the worker crashed."""
+    gate = gateway([fake_engine()], location="error_page 404 = @other;",
+                   locations="location @other { llm_dispatch on; proxy_pass http://llm_engines; }")
+    workers = gate.workers()
+    assert gate.client.get("/v1/models/unknown", token="alice").status == 404
+    assert gate.workers() == workers
+    assert gate.metrics().outcomes() == {}, "a model listing was counted"
+
+
+def test_administrator_ends_a_running_request(fake_engine, gateway):
+    """The request was not found among those that wait."""
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine])
+    pending = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    ticket = gate.status()["requests"][0]["id"]
+    reply = gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")])
+    assert reply.status == 200
+    gate.wait_held(0)
+    gate.wait_outcomes({"cancelled_running": 1})
+    pending.close()
+
+
+def test_failed_engine_then_a_fallback_model(fake_engine, gateway):
+    """The fallback went to the failed engine again, and a body rewritten once was rewritten at the wrong places."""
+    big, small = fake_engine(["big-model"], script=lambda exchange: exchange.reset()), fake_engine(["s"])
+    gate = gateway([big, small], location="llm_model big-model; error_page 502 = @small;",
+                   locations="location @small { llm_dispatch on; llm_model s; proxy_pass http://llm_engines; }")
+    reply = gate.client.ask(chat_body("auto"), token="alice")
+    assert reply.status == 200, reply.body
+    assert json.loads(big.requests[0].body)["model"] == "big-model"
+    assert small.requests[0].body == chat_body("s")
+    gate.wait_held(0)
+
+
+def test_the_engines_key_stays_with_the_engine(fake_engine, gateway):
+    engine, other = fake_engine(["m"], script=lambda exchange: exchange.reset()), fake_engine()
+    gate = gateway(http=f"llm_engine {engine.url} model=m key=secret;", location="error_page 502 = @other;",
+                   locations=f"location @other {{ proxy_pass {other.url}; }}")
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    assert engine.requests[0].header("authorization") == "Bearer secret"
+    assert other.requests[0].header("authorization") is None
+
+
+def test_a_body_too_large_with_a_fallback(fake_engine, gateway):
+    """It waited for the rest of the body for ever."""
+    gate = gateway([fake_engine()], location="client_max_body_size 1k; error_page 413 = @other;",
+                   locations="location @other { client_max_body_size 1k; llm_dispatch on; proxy_pass http://llm_engines; }")
+    reply = gate.client.ask(token="alice", chunks=[chat_body(content="x" * 900), b"x" * 900], timeout=5)
+    assert_error(reply, 413, "body_too_large")
+
+
+def test_a_spliced_body_in_a_file_is_repeated_whole(fake_engine, gateway):
+    """nginx rewinds files to where the piece before ended, which brought back what was replaced."""
+    bad, good = fake_engine(["routed"], script=error(503)), fake_engine(["routed"])
+    gate = gateway([bad, good], location="llm_model routed; client_body_buffer_size 8k;")
+    content = "x" * 100_000
+    until(lambda: gate.client.ask(chat_body("a-longer-name", content), token="alice").status == 200 and bad.requests,
+          "the failing engine was tried")
+    for request in bad.requests + good.requests:
+        assert request.body == chat_body("routed", content)
+
+
+def test_every_attempt_has_its_name_in_the_log(fake_engine, gateway, tmp_path):
+    bad, good = fake_engine(script=error(503)), fake_engine()
+    gate = gateway([bad, good], http=f"log_format attempts '$upstream_addr'; access_log {tmp_path}/attempts attempts;")
+    until(lambda: gate.client.ask(chat_body(), token="alice").status == 200 and bad.requests, "the failing engine was tried")
+    expected = ", ".join(engine.url.removeprefix("http://") for engine in (bad, good))
+    until(lambda: expected in (tmp_path / "attempts").read_text().splitlines(),
+          lambda: f"{expected} in:\n{(tmp_path / 'attempts').read_text()}")
+
+
+def test_refusals_are_counted_behind_an_error_page(fake_engine, gateway):
+    """A redirect clears nginx's reference to the request, and the log phase did not find it."""
+    gate = gateway([fake_engine()], location="error_page 401 = @door;", locations="location @door { return 200 door; }")
+    assert gate.client.ask(chat_body()).body == b"door"
+    gate.wait_outcomes({"rejected_invalid_api_key": 1})
+
+
+def test_variables_elsewhere_count_nothing(fake_engine, gateway):
+    gate = gateway([fake_engine()], locations="location /missing { return 404; }")
+    assert gate.client.get("/missing", token="alice").status == 404
+    gate.access_log(1)
+    assert gate.metrics().outcomes() == {}
+
+
+def test_intercepted_answers_are_completed(fake_engine, gateway):
+    gate = gateway([fake_engine(script=error(404))], location="proxy_intercept_errors on; error_page 404 = @page;",
+                   locations="location @page { return 200 page; }")
+    assert gate.client.ask(chat_body(), token="alice").body == b"page"
+    gate.wait_outcomes({"completed": 1})
+
+
+def test_a_cut_stream_with_buffering(fake_engine, gateway):
+    """A close-delimited stream without [DONE] looked complete where the user had buffering on."""
+    def cut(exchange):
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: {\"choices\":[]}\n\n")
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=cut)], location="proxy_buffering on;")
+    pending = gate.client.send(chat_body(stream=True), token="alice")
+    try:
+        reply = pending.reply()
+        assert not reply.complete
+    except Exception:
+        pass
+    gate.wait_outcomes({"engine_error": 1})
+
+
+def test_user_forbids_further_attempts(fake_engine, gateway):
+    bad, good = fake_engine(script=error(503)), fake_engine(script=error(503))
+    gate = gateway([bad, good], location="proxy_next_upstream_tries 1;")
+    assert gate.client.ask(chat_body(), token="alice").status == 503
+    assert len(bad.requests) + len(good.requests) == 1
+    assert gate.access_log(1)[0]["attempts"] == "1"
