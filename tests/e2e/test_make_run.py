@@ -1,6 +1,7 @@
 """`make run`, as a newcomer uses it."""
 
 import os
+import pathlib
 import re
 import shlex
 import signal
@@ -14,12 +15,16 @@ from support.ports import free_port
 from support.process import accepts
 
 
+# In the environment of everything that a test starts, so that what is left of it can be told from another `make run`.
+MARK = "LLM_TEST_MAKE_RUN"
+
+
 def start(tmp_path, *arguments):
     """(process, function that returns its output so far)"""
     path = tmp_path / "output"
     with open(path, "wb") as output:
         process = subprocess.Popen(["make", "run", *arguments], cwd=ROOT, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)
+                                   start_new_session=True, env={**os.environ, MARK: str(tmp_path)})
     return process, path.read_text
 
 
@@ -61,16 +66,21 @@ def test_the_printed_line_works_and_everything_stops(tmp_path, clients, number):
         process.wait(30)
     until(lambda: not accepts(port), "the port is free again")
     until(lambda: group_is_empty(process.pid), "nothing of the process group is left")
-    pids = [entry for entry in os.listdir("/proc") if entry.isdigit() and _runs_from(entry, str(ROOT / ".run"))]
-    assert not pids, pids
+    # nginx writes its title over its environment, but the title names its directory
+    left = {**_having("environ", f"{MARK}={tmp_path}"), **_having("cmdline", str(ROOT / ".run" / str(port)))}
+    assert not left, left
 
 
-def _runs_from(pid, directory):
-    try:
-        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as line:
-            return directory in line.read()
-    except OSError:
-        return False
+def _having(what, text):
+    """{pid: command line} of the processes whose /proc/<pid>/<what> contains the text."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and text in (entry / what).read_text(errors="replace"):
+                found[entry.name] = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
+        except OSError:
+            continue  # it ended while we looked, or is not ours
+    return found
 
 
 @pytest.mark.parametrize("arguments,sentence", [
