@@ -53,8 +53,7 @@ struct ZonePlan {
 // O(1). Never fails: look at `ok`; an error text is "zone too small: at least <min_bytes> bytes".
 ZonePlan plan_zone(size_t bytes);
 
-// Carves `bytes` at `memory` (any content; 64-byte aligned). Returns false when the plan is not ok. O(bytes);
-// the token table is left as it is.
+// Carves `bytes` at `memory` (any content; 64-byte aligned). Returns false when the plan is not ok. O(bytes).
 bool format_zone(void* memory, size_t bytes);
 
 // The zone's mutex, supplied by the caller: nginx passes its shpool mutex (the only one that the master
