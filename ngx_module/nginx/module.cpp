@@ -199,13 +199,13 @@ ngx_module_t ngx_http_llm_dispatch_module = {
     &llm::nginx::module_context,
     llm::nginx::kCommands,
     NGX_HTTP_MODULE,
-    nullptr,                   // init master
-    nullptr,                   // init module
-    llm::nginx::start_worker,  // init process
-    nullptr,                   // init thread
-    nullptr,                   // exit thread
-    llm::nginx::stop_worker,   // exit process
-    nullptr,                   // exit master
+    nullptr,                     // init master
+    llm::nginx::close_old_zone,  // init module
+    llm::nginx::start_worker,    // init process
+    nullptr,                     // init thread
+    nullptr,                     // exit thread
+    llm::nginx::stop_worker,     // exit process
+    nullptr,                     // exit master
     NGX_MODULE_V1_PADDING,
 };
 

@@ -112,7 +112,25 @@ void warn_of_new_zone(ngx_conf_t* cf, const MainConf& conf) {
     }
 }
 
+const SharedRoot* root_of(const MainConf* conf) {
+    const bool has_zone = conf != nullptr && conf->zone != nullptr && conf->zone->data != nullptr;
+    return has_zone ? static_cast<const ZoneContext*>(conf->zone->data)->root : nullptr;
+}
+
 }  // namespace
+
+ngx_int_t close_old_zone(ngx_cycle_t* cycle) {
+    if (ngx_process != NGX_PROCESS_MASTER || ngx_is_init_cycle(ngx_cycle)) {
+        return NGX_OK;
+    }
+    const SharedRoot* old = root_of(main_conf(const_cast<ngx_cycle_t*>(ngx_cycle)));
+    if (old != nullptr && old != root_of(main_conf(cycle))) {
+        for (const int fd : old->wake_fd) {
+            close(fd);
+        }
+    }
+    return NGX_OK;
+}
 
 std::string check_zone_size(size_t bytes) {
     const core::ZonePlan plan = core::plan_zone(core_bytes(bytes));

@@ -38,4 +38,8 @@ std::string check_zone_size(size_t bytes);
 // Declares the zone of the configuration.
 ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf);
 
+// Once a reload has succeeded: closes the master's eventfds of a zone that the new cycle has no use for. The
+// old workers have their own.
+ngx_int_t close_old_zone(ngx_cycle_t* cycle);
+
 }  // namespace llm::nginx

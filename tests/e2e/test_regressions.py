@@ -1,6 +1,7 @@
 """Defects that were found by reading: each test is the scenario in which one of them showed."""
 
 import json
+import os
 
 from support.client import chat_body
 from support.errors import assert_error
@@ -157,3 +158,16 @@ def test_user_forbids_further_attempts(fake_engine, gateway):
     assert gate.client.ask(chat_body(), token="alice").status == 503
     assert len(bad.requests) + len(good.requests) == 1
     assert gate.access_log(1)[0]["attempts"] == "1"
+
+
+def test_a_changed_zone_leaves_no_descriptors_behind(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+
+    def reload_with(zone):
+        gate._values["zone"] = zone
+        gate.reload()
+        until(lambda: not gate.old_workers(), "the old workers end")
+        return len(os.listdir(f"/proc/{gate.pid}/fd"))
+
+    before = reload_with("9m")
+    assert abs(reload_with("10m") - before) < 32, "the wake-up descriptors of the old zone are still open"
