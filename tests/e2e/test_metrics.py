@@ -44,6 +44,7 @@ def test_histograms_add_up(fake_engine, gateway):
     gate = gateway([fake_engine()])
     for _ in range(3):
         gate.client.ask(token="alice")
+    gate.wait_outcomes({"completed": 3})
     metrics = gate.metrics()
     assert metrics.total("llm_request_duration_seconds_count", model="m") == 3
     assert metrics.total("llm_request_duration_seconds_bucket", model="m", le="+Inf") == 3
@@ -55,6 +56,7 @@ def test_tokens_are_counted(fake_engine, gateway):
     gate = gateway([fake_engine()], [user("alice", name="Alice")])
     for _ in range(5):
         gate.client.ask(token="alice")
+    gate.wait_outcomes({"completed": 5})
     metrics = gate.metrics()
     assert metrics.total("llm_tokens_total", model="m", type="prompt") == 35
     assert metrics.total("llm_tokens_total", model="m", type="completion") == 20
@@ -82,6 +84,7 @@ def test_counters_survive_a_reload(fake_engine, gateway):
 def test_labels_are_escaped(fake_engine, gateway):
     gate = gateway([fake_engine()], [user("alice", name='Quote " back \\ slash')])
     gate.client.ask(token="alice")
+    gate.wait_outcomes({"completed": 1})
     assert gate.metrics().values("llm_client_tokens_total", client='Quote \\" back \\\\ slash')
 
 
