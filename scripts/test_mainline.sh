@@ -40,5 +40,5 @@ cmake --build "$build" --target ngx_http_llm_dispatch_module >>"$build.log" 2>&1
 ln -sf ../release/llm-engine "$build/llm-engine"
 
 echo "== End-to-end tests"
-NGINX="$PWD/$tree/objs/nginx" BUILD_DIR="$build" .venv/bin/pytest tests/e2e -q -n "$(($(nproc) * 2))" --dist worksteal \
+NGINX_BINARY="$PWD/$tree/objs/nginx" BUILD_DIR="$build" .venv/bin/pytest tests/e2e -q -n "$(($(nproc) * 2))" --dist worksteal \
     --deselect tests/e2e/test_make_run.py "$@"

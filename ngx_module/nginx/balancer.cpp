@@ -43,7 +43,7 @@ ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
     }
     *name = request.target.host;
 #if (NGX_HTTP_SSL)
-    if (request.target.tls && u->conf->ssl == nullptr) {
+    if (request.target.tls && (u->conf->ssl == nullptr || u->conf->ssl->ctx == nullptr)) {
         ngx_log_error(NGX_LOG_ERR, peer->log, 0,
                       "engine \"%V\" speaks https: proxy_pass must be https:// as well", &request.target.id);
         return NGX_BUSY;

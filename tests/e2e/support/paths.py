@@ -3,7 +3,9 @@
 import glob
 import os
 import pathlib
+import re
 import shutil
+import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BUILD = pathlib.Path(os.environ.get("BUILD_DIR", ROOT / "build" / "release")).resolve()
@@ -15,9 +17,12 @@ CONF = ROOT / "conf"
 
 
 def program(name):
-    """A tool that may live in a directory which a user's PATH lacks. NGINX in the environment chooses another nginx."""
-    if name == "nginx" and os.environ.get("NGINX"):
-        return os.environ["NGINX"]
+    """
+    A tool that may live in a directory which a user's PATH lacks. NGINX_BINARY in the environment chooses another nginx
+    (not NGINX: in that variable nginx looks for sockets that it inherits).
+    """
+    if name == "nginx" and os.environ.get("NGINX_BINARY"):
+        return os.environ["NGINX_BINARY"]
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     assert path, f"{name} is not installed; scripts/deps.sh build test installs what the tests need"
     return path
@@ -28,3 +33,9 @@ def postgres_binaries():
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[-2]))
     assert found, "PostgreSQL is not installed; scripts/deps.sh test installs it"
     return pathlib.Path(found[-1])
+
+
+def nginx_version():
+    """(1, 22, 1) of the nginx that is tested."""
+    said = subprocess.run([program("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(int(part) for part in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said).groups())
