@@ -3,12 +3,15 @@
 #include <algorithm>
 
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/head_lines.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
 namespace {
+
+constexpr ngx_uint_t kEarlyHints = 103;  // nginx reads the head of the answer proper behind it
 
 // Other attempts that location and client still allow: the user's proxy_next_upstream* bound ours.
 uint32_t retries_left(const Request& request) {
@@ -84,12 +87,40 @@ void keep_wrapped(Request& request) {
     }
 }
 
-// Calls proxy's own callback. What is no HTTP it would take for an answer in HTTP/0.9; no engine speaks that.
+// Proxy's own callback, which sees the status line alone first: so that the usual header lines behind it can be
+// taken the short way.
+ngx_int_t call_parser(Request& request) {
+    ngx_http_request_t* r = request.r;
+    ngx_http_upstream_t& u = *r->upstream;
+    u_char* const line_end = r->state == 0 ? status_line_end(u.buffer) : nullptr;
+    if (line_end != nullptr) {
+        const auto parse_status = request.process_header;
+        u_char* const last = u.buffer.last;
+        u.buffer.last = line_end;
+        ngx_int_t result = request.process_header(r);
+        u.buffer.last = last;
+        keep_wrapped(request);
+        if (result != NGX_AGAIN) {
+            return result;
+        }
+        // another callback: the status line was good
+        if (request.process_header != parse_status && r->state == 0 && u.headers_in.status_n != kEarlyHints) {
+            result = take_header_lines(r, u);
+            if (result != NGX_OK) {
+                return result;
+            }
+        }
+    }
+    const ngx_int_t result = request.process_header(r);
+    keep_wrapped(request);
+    return result;
+}
+
+// What is no HTTP nginx would take for an answer in HTTP/0.9; no engine speaks that.
 ngx_int_t parse_head(Request& request) {
     ngx_http_request_t* r = request.r;
     const ngx_uint_t client_version = r->http_version;
-    const ngx_int_t result = request.process_header(r);
-    keep_wrapped(request);
+    const ngx_int_t result = call_parser(request);
     if (result == NGX_OK && r->upstream->headers_in.status_n == 0) {
         r->http_version = client_version;
         return NGX_HTTP_UPSTREAM_INVALID_HEADER;
