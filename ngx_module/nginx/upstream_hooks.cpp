@@ -196,11 +196,21 @@ core::Outcome outcome_of(const Request& request, ngx_int_t status) {
                                                     : core::Outcome::cancelled_running;
 }
 
+// nginx says NGX_ERROR when the client's connection breaks, and when the framing of the engine's body does: a
+// chunk that is none. Only the latter leaves the client's connection whole.
+bool framing_is_broken(const Request& request, ngx_int_t status) {
+    const ngx_connection_t& client = *request.r->connection;
+    return status == NGX_ERROR && request.head_seen && !client.error && !client.timedout;
+}
+
 // The upstream is over: 0 complete, a status for a failure, NGX_ERROR or 499 when it was the client's doing.
 void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
     Request& request = *get_request(r);
     request.finished_upstream = r->upstream;
     if (request.stage == Stage::running) {
+        if (framing_is_broken(request, status)) {
+            status = NGX_HTTP_BAD_GATEWAY;
+        }
         if (status == 0 && request.head_seen && answer_is_cut_off(request)) {
             status = NGX_HTTP_BAD_GATEWAY;  // closed without [DONE]: looks complete, is not
             request.cut_off = true;
