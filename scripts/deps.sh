@@ -13,7 +13,7 @@ build=(g++ cmake ninja-build pkg-config make
     libhiredis-dev nlohmann-json3-dev libpq-dev libssl-dev libpcre2-dev libicu-dev zlib1g-dev
     ca-certificates curl python3)
 postgres=(postgresql)
-test=(libgtest-dev libgmock-dev python3-venv postgresql)
+test=(libgtest-dev libgmock-dev python3-venv postgresql faketime iproute2 iptables)
 fuzz=(clang)
 bench=(wrk valgrind)
 

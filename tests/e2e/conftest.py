@@ -3,6 +3,7 @@
 import pytest
 
 from support.fake_engine import FakeEngine
+from support.middlebox import Network, Relay
 from support.nginx import Nginx
 from support.postgres import Postgres
 from support.redis_server import RedisServer
@@ -34,6 +35,28 @@ def redis_server(tmp_path):
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def relay():
+    """Factory of relays in front of servers."""
+    relays = []
+
+    def make(target):
+        relays.append(Relay(target))
+        return relays[-1]
+
+    yield make
+    for one in relays:
+        one.stop()
+
+
+@pytest.fixture
+def network():
+    """A network namespace whose traffic can be lost; skips where the kernel grants none."""
+    made = Network()
+    yield made
+    made.remove()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import re
 import signal
 import subprocess
 
+from . import invariants
 from .client import Client
 from .metrics import Metrics
 from .paths import BUILD, MODULE, TEMPLATES, program
 from .poll import until
 from .ports import free_port
-from .process import Process, children_of
+from .process import Adopted, Process, children_of
 
 _PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}")
 
@@ -21,9 +22,14 @@ def fill(template, values):
     return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
 
 
+def sanitized():
+    """Whether the build under test carries AddressSanitizer."""
+    return "asan" in BUILD.name
+
+
 def sanitizer_environment(directory):
     """A module built with AddressSanitizer needs its runtime loaded first; detect_odr_violation=0: ngx_modules is in both."""
-    if "asan" not in BUILD.name:
+    if not sanitized():
         return {}
     runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
     return {"LD_PRELOAD": runtime,
@@ -34,9 +40,10 @@ class Nginx:
     """
     http, server, location: directives for those blocks (location: the dispatching one); locations: whole further blocks;
     main: top-level directives; proxy: the scheme of proxy_pass. A test changes them and reloads.
+    daemon: as in production; nginx exchanges its binary only then. env: further environment; limits: {resource.RLIMIT_…: number}.
     """
 
-    def __init__(self, directory, *, template="gateway.conf", workers=4, zone="8m", **blocks):
+    def __init__(self, directory, *, template="gateway.conf", workers=4, zone="8m", daemon=False, env=None, limits=None, **blocks):
         self.directory = directory
         directory.mkdir(parents=True)
         self.port = free_port()
@@ -47,8 +54,10 @@ class Nginx:
             # workers of a root master would run as nobody, who cannot reach pytest's directories
             self.blocks["main"] = "user root;\n" + self.blocks["main"]
         self._values = {"module": MODULE, "directory": directory, "workers": workers, "zone": zone, "port": self.port,
-                        "log_level": os.environ.get("E2E_LOG_LEVEL", "info")}
+                        "daemon": "on" if daemon else "off", "log_level": os.environ.get("E2E_LOG_LEVEL", "info")}
         self._workers = workers
+        self._env = {**sanitizer_environment(directory), **(env or {})}
+        self._limits = limits or {}
         self._allowed = []
         self.metered = True  # whether llm_metrics can be asked at the end
         self._process = None
@@ -69,16 +78,22 @@ class Nginx:
         """nginx -t: (exit status, what it printed)."""
         self.write_conf()
         done = subprocess.run([*self._argv(), "-t"], capture_output=True, text=True, check=False,
-                              env={**os.environ, **sanitizer_environment(self.directory)})
+                              env={**os.environ, **self._env})
         return done.returncode, done.stderr
 
     def start(self):
         assert MODULE.exists(), f"{MODULE} is not built; make build does"
         self.write_conf()
-        self._process = Process(self._argv(), self.directory / "output.log", env=sanitizer_environment(self.directory))
-        self._process.wait_port(self.port)
+        self._process = Process(self._argv(), self.directory / "output.log", env=self._env, limits=self._limits)
+        self._process.wait_port(self.port) if self._values["daemon"] == "off" else self._find_daemon()
         until(lambda: len(self.workers()) == self._workers, "all workers run")
         return self
+
+    def _find_daemon(self):
+        pid_file = self.directory / "nginx.pid"
+        assert self._process.wait() == 0, self.error_log()[-3000:]
+        until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the master writes its pid")
+        self._process = Adopted(int(pid_file.read_text()), self.directory / "output.log")
 
     def reload(self, seconds=15):
         """Writes the configuration, reloads, and returns when new workers serve and the old ones know that they must go."""
@@ -87,6 +102,25 @@ class Nginx:
         self._process.send_signal(signal.SIGHUP)
         until(lambda: len(self.workers()) == self._workers and not old & set(self.workers()),
               lambda: f"the reload took effect:\n{self.error_log()[-3000:]}", seconds)
+
+    def upgrade(self, seconds=20):
+        """Exchanges the binary as an operator does: USR2, WINCH, QUIT. Returns when the old master has ended."""
+        pid_file = self.directory / "nginx.pid"
+        old = self._process
+        old.send_signal(signal.SIGUSR2)
+
+        def successor():
+            text = pid_file.read_text() if pid_file.exists() else ""
+            return int(text) if text.strip() and int(text) != old.pid else None
+
+        pid = until(successor, lambda: f"a new master:\n{self.error_log()[-3000:]}", seconds)
+        until(lambda: sum(title == "nginx: worker process" for title in children_of(pid).values()) == self._workers,
+              "the new master's workers run", seconds)
+        old.send_signal(signal.SIGWINCH)
+        until(lambda: not self.workers(), "the old master's workers know that they must go", seconds)
+        self._process = Adopted(pid, self.directory / "output.log")
+        status = old.stop(signal.SIGQUIT, seconds)
+        assert status == 0, f"the old master ended with {status}"
 
     def send_signal(self, number):
         self._process.send_signal(number)
@@ -114,6 +148,16 @@ class Nginx:
             except OSError:
                 continue
         raise AssertionError("no worker has the connection")
+
+    def connections_of(self, pid):
+        """The client's ports of the connections that this worker has accepted."""
+        inodes = set()
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                inodes.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+            except OSError:
+                continue  # closed while we looked
+        return {remote for local, remote, inode in _tcp_sockets() if local == self.port and f"socket:[{inode}]" in inodes}
 
     # ---------------------------------------------------------------------------------------------- views
 
@@ -189,14 +233,13 @@ class Nginx:
                     pass
 
     def finish(self):
-        """Stops nginx and asserts what must hold after every test: reliability.md I1 and I5, and that nothing stays behind."""
+        """Stops nginx and asserts what must hold after every test: invariants I1 and I5, and that nothing stays behind."""
         if self._process is None:
             return
         try:
             assert self._process.alive(), f"nginx ended by itself:\n{self.error_log()[-3000:]}"
             if self.metered:
-                self.wait_queued(0, 5)
-                self.wait_held(0, 5)
+                invariants.idle(self)
             children = list(children_of(self.pid))
             assert self._process.stop(signal.SIGQUIT) == 0
             left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
@@ -214,13 +257,17 @@ class Nginx:
         assert not reports, reports[0].read_text()
 
 
-def _server_inode(client_port, server_port):
-    """The inode of the server's end of a connection on 127.0.0.1."""
+def _tcp_sockets():
+    """(local port, remote port, inode) of every IPv4 socket."""
     with open("/proc/net/tcp", encoding="ascii") as table:
         next(table)
         for line in table:
             fields = line.split()
             local, remote = (int(address.split(":")[1], 16) for address in fields[1:3])
-            if local == server_port and remote == client_port and fields[9] != "0":
-                return int(fields[9])
-    return None
+            yield local, remote, int(fields[9])
+
+
+def _server_inode(client_port, server_port):
+    """The inode of the server's end of a connection on 127.0.0.1."""
+    return next((inode for local, remote, inode in _tcp_sockets()
+                 if local == server_port and remote == client_port and inode), None)

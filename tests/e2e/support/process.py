@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pwd
+import resource
 import signal
 import socket
 import subprocess
@@ -51,12 +52,20 @@ def children_of(pid):
 
 
 class Process:
-    def __init__(self, argv, log, *, env=None, cwd=None, identity=None):
+    """`limits`: {resource.RLIMIT_…: number}, soft and hard."""
+
+    def __init__(self, argv, log, *, env=None, cwd=None, identity=None, limits=None):
         self.log = log
+
+        def prepare():
+            _die_with_parent()
+            for which, number in (limits or {}).items():
+                resource.setrlimit(which, (number, number))
+
         with open(log, "ab") as output:
             self._process = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=output,
                                              stderr=output, env={**os.environ, **(env or {})}, cwd=cwd,
-                                             preexec_fn=_die_with_parent, **(identity or {}))
+                                             preexec_fn=prepare, **(identity or {}))
 
     @property
     def pid(self):
@@ -64,6 +73,10 @@ class Process:
 
     def alive(self):
         return self._process.poll() is None
+
+    def wait(self, seconds=15):
+        """Waits for its end; returns the exit status."""
+        return self._process.wait(seconds)
 
     def output(self):
         return self.log.read_text(errors="replace")
@@ -93,3 +106,36 @@ class Process:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+class Adopted:
+    """A process that another one has started, such as the master that follows a binary upgrade: known by its pid only."""
+
+    def __init__(self, pid, log):
+        self.pid = pid
+        self.log = log
+
+    def alive(self):
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as stat:
+                return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def stop(self, number=signal.SIGTERM, seconds=15):
+        """As Process.stop(); the exit status of somebody else's child is not ours to see, so it is 0."""
+        if self.alive():
+            self.send_signal(number)
+            until(lambda: not self.alive(), f"pid {self.pid} stops after {signal.Signals(number).name}", seconds)
+        return 0
+
+    def kill(self):
+        if self.alive():
+            self.send_signal(signal.SIGKILL)
+            until(lambda: not self.alive(), "the process is gone")

@@ -11,16 +11,20 @@ from .process import Process
 
 
 class RedisServer:
-    def __init__(self, directory):
+    """`network`: a support.middlebox.Network to live in, instead of 127.0.0.1."""
+
+    def __init__(self, directory, network=None):
         self._directory = directory
         directory.mkdir(parents=True)
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = redis.Redis(port=self.port, socket_timeout=5)
+        self._host = network.address if network else "127.0.0.1"
+        self._prefix = network.argv() if network else []
+        self.url = f"redis://{self._host}:{self.port}/0"
+        self.client = redis.Redis(host=self._host, port=self.port, socket_timeout=5)
         self._process = None
 
     def start(self):
-        self._process = Process([program("redis-server"), "--bind", "127.0.0.1", "--port", self.port, "--save", "",
+        self._process = Process([*self._prefix, program("redis-server"), "--bind", self._host, "--protected-mode", "no", "--port", self.port, "--save", "",
                                  "--appendonly", "no", "--dir", self._directory], self._directory / "redis.log")
         until(self._answers, "Redis answers")
 
@@ -35,6 +39,9 @@ class RedisServer:
         if self._process:
             self.client.connection_pool.disconnect()
             self._process.stop(signal.SIGTERM)
+
+    def send_signal(self, number):
+        self._process.send_signal(number)
 
     def kill(self):
         self.client.connection_pool.disconnect()
