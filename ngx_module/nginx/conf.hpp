@@ -82,6 +82,9 @@ enum Handler : ngx_uint_t { kNoHandler, kHealth, kMetrics, kStatus, kStatusAdmin
 enum EnginePriority : ngx_uint_t { kEnginePriorityOff, kEnginePriorityVllm };
 enum Compat : ngx_uint_t { kCompatOff, kCompatAristote };
 
+// Whether a location's proxying is ours alone (ordinary_proxy.hpp); found out at its first request.
+enum ProxyKind : ngx_uint_t { kProxyUnknown, kProxyOrdinary, kProxyOwn };
+
 struct LocConf {
     ProxyLevel proxy_level;
     ngx_flag_t dispatch;
@@ -93,7 +96,8 @@ struct LocConf {
     ngx_msec_t queue_keepalive;  // 0 = off
     ngx_uint_t compat;
     ngx_flag_t observe;
-    ngx_uint_t handler;  // Handler; not inherited
+    ngx_uint_t handler;     // Handler; not inherited
+    ngx_uint_t proxy_kind;  // ProxyKind; not inherited
 };
 
 inline MainConf& main_conf(ngx_http_request_t* r) {

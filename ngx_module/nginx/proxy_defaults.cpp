@@ -10,32 +10,21 @@ extern ngx_module_t ngx_http_proxy_module;
 namespace llm::nginx {
 namespace {
 
-// The field that a directive of proxy's fills; nullptr when this nginx has no such directive.
-template <class Field>
-Field* field_of(void* conf, std::string_view directive) {
-    for (const ngx_command_t* command = ngx_http_proxy_module.commands; command->name.len != 0; ++command) {
-        if (view(command->name) == directive) {
-            return reinterpret_cast<Field*>(static_cast<char*>(conf) + command->offset);
-        }
-    }
-    return nullptr;
-}
-
 template <class Field>
 void set_if_unset(const ProxyLevel& level, std::string_view directive, Field unset, Field value) {
     for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
-        const Field* field = field_of<Field>(at->proxy_conf, directive);
+        const Field* field = proxy_field<Field>(at->proxy_conf, directive);
         if (field == nullptr || *field != unset) {
             return;
         }
     }
-    *field_of<Field>(level.proxy_conf, directive) = value;
+    *proxy_field<Field>(level.proxy_conf, directive) = value;
 }
 
 // The nearest list of proxy_set_header that applies at this level, nullptr when there is none.
 const ngx_array_t* inherited_headers(const ProxyLevel& level) {
     for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
-        auto** field = field_of<ngx_array_t*>(at->proxy_conf, "proxy_set_header");
+        auto** field = proxy_field<ngx_array_t*>(at->proxy_conf, "proxy_set_header");
         if (field != nullptr && *field != static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR)) {
             return *field;
         }
@@ -70,7 +59,7 @@ bool add_header(ngx_array_t& headers, std::string_view name, std::string_view va
 // A proxy_set_header of the user's own replaces all inherited ones; ours must not get lost by that, so the
 // list of this level becomes a copy with ours added where the user has none of that name.
 char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
-    auto** field = field_of<ngx_array_t*>(level.proxy_conf, "proxy_set_header");
+    auto** field = proxy_field<ngx_array_t*>(level.proxy_conf, "proxy_set_header");
     ngx_array_t* headers = ngx_array_create(cf->pool, 4, sizeof(ngx_keyval_t));
     if (field == nullptr || headers == nullptr) {
         return static_cast<char*>(NGX_CONF_ERROR);
@@ -83,7 +72,8 @@ char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
         }
         ngx_memcpy(copy, inherited->elts, inherited->nelts * sizeof(ngx_keyval_t));
     }
-    if (!add_header(*headers, "Host", "$llm_engine_host") || !add_header(*headers, "Connection", "")) {
+    if (!add_header(*headers, kHostHeader, kEngineHostVariable) ||
+        !add_header(*headers, kConnectionHeader, "")) {
         return static_cast<char*>(NGX_CONF_ERROR);
     }
     *field = headers;
@@ -91,6 +81,15 @@ char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
 }
 
 }  // namespace
+
+size_t proxy_offset(std::string_view directive) {
+    for (const ngx_command_t* command = ngx_http_proxy_module.commands; command->name.len != 0; ++command) {
+        if (view(command->name) == directive) {
+            return command->offset;
+        }
+    }
+    return 0;
+}
 
 void* current_proxy_conf(ngx_conf_t* cf) {
     return ngx_http_conf_get_module_loc_conf(cf, ngx_http_proxy_module);

@@ -13,6 +13,22 @@ struct ProxyLevel {
     void* proxy_conf;          // ngx_http_proxy_module's configuration of this level, not yet merged
 };
 
+// What every dispatching location sends unless the user sets it otherwise.
+constexpr std::string_view kHostHeader = "Host";
+constexpr std::string_view kEngineHostVariable = "$llm_engine_host";
+constexpr std::string_view kConnectionHeader = "Connection";
+
+// Where a directive of proxy's stores its value in that module's private configuration (its command table
+// says); 0 for a directive that this nginx does not have. No directive that is asked for here stores at 0.
+size_t proxy_offset(std::string_view directive);
+
+// The field itself; nullptr when this nginx has no such directive.
+template <class Field>
+Field* proxy_field(void* proxy_conf, std::string_view directive) {
+    const size_t offset = proxy_offset(directive);
+    return offset == 0 ? nullptr : reinterpret_cast<Field*>(static_cast<char*>(proxy_conf) + offset);
+}
+
 // The proxy configuration of the level that `cf` stands at.
 void* current_proxy_conf(ngx_conf_t* cf);
 

@@ -9,6 +9,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
+#include "ngx_module/nginx/ordinary_proxy.hpp"
 #include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -217,6 +218,30 @@ ngx_int_t start(Request& request) {
     return ready == NGX_OK ? submit_request(request) : ready;
 }
 
+// The phases have come to us, for the first time or once more.
+ngx_int_t go_on(Request& request) {
+    switch (request.stage) {
+        case Stage::running:
+            if (request.finished_upstream == nullptr) {
+                return NGX_DECLINED;  // resumed, or redirected within nginx: it keeps what it has
+            }
+            break;  // its engine has failed
+        case Stage::bypass:
+            if (request.target.address != nullptr) {
+                return NGX_DECLINED;
+            }
+            break;  // a listing of models that found nothing
+        case Stage::queued:
+            return NGX_DONE;
+        case Stage::reading:
+            return refuse(request, body_error(request.r));
+        default:
+            break;
+    }
+    begin_anew(request);
+    return start(request);
+}
+
 }  // namespace
 
 Request* get_request(ngx_http_request_t* r) {
@@ -282,26 +307,11 @@ ngx_int_t precontent_handler(ngx_http_request_t* r) {
     if (request == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    switch (request->stage) {
-        case Stage::running:
-            if (request->finished_upstream == nullptr) {
-                return NGX_DECLINED;  // resumed, or redirected within nginx: it keeps what it has
-            }
-            break;  // its engine has failed
-        case Stage::bypass:
-            if (request->target.address != nullptr) {
-                return NGX_DECLINED;
-            }
-            break;  // a listing of models that found nothing
-        case Stage::queued:
-            return NGX_DONE;
-        case Stage::reading:
-            return refuse(*request, body_error(r));
-        default:
-            break;
+    const ngx_int_t result = go_on(*request);
+    if (result == NGX_DECLINED && request->stage == Stage::running) {
+        shorten_proxy(*request);
     }
-    begin_anew(*request);
-    return start(*request);
+    return result;
 }
 
 ngx_int_t refuse(Request& request, const Refusal& refusal) {

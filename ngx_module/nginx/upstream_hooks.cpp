@@ -5,6 +5,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/head_lines.hpp"
 #include "ngx_module/nginx/news.hpp"
+#include "ngx_module/nginx/ordinary_proxy.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -119,6 +120,12 @@ ngx_int_t call_parser(Request& request) {
 // What is no HTTP nginx would take for an answer in HTTP/0.9; no engine speaks that.
 ngx_int_t parse_head(Request& request) {
     ngx_http_request_t* r = request.r;
+    if (request.ordinary_head == request.process_header && r->state == 0) {
+        const ngx_int_t result = read_ordinary_head(request);
+        if (result != NGX_DECLINED) {
+            return result;
+        }
+    }
     const ngx_uint_t client_version = r->http_version;
     const ngx_int_t result = call_parser(request);
     if (result == NGX_OK && r->upstream->headers_in.status_n == 0) {

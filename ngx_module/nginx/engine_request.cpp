@@ -1,0 +1,124 @@
+#include "ngx_module/nginx/engine_request.hpp"
+
+#include <charconv>
+#include <cstring>
+
+#include "ngx_module/nginx/request.hpp"
+
+namespace llm::nginx {
+namespace {
+
+// Headers that belong to one connection, or that are written here: never copied from the client (the list of
+// ngx_http_proxy_headers[]).
+bool is_written_here(std::string_view name) {
+    switch (name.size()) {
+        case 2:
+            return name == "te";
+        case 4:
+            return name == "host";
+        case 6:
+            return name == "expect";
+        case 7:
+            return name == "upgrade";
+        case 10:
+            return name == "connection" || name == "keep-alive";
+        case 14:
+            return name == "content-length";
+#if (nginx_version >= 1029007)
+        case 16:
+            return name == "proxy-connection";
+#endif
+        case 17:
+            return name == "transfer-encoding";
+        default:
+            return false;
+    }
+}
+
+template <class Visit>
+void for_each_passed_header(ngx_http_request_t* r, Visit visit) {
+    for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        const auto* header = static_cast<const ngx_table_elt_t*>(part->elts);
+        for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+            if (!is_written_here({reinterpret_cast<const char*>(header[i].lowcase_key), header[i].key.len})) {
+                visit(header[i]);
+            }
+        }
+    }
+}
+
+u_char* put(u_char* at, std::string_view text) {
+    std::memcpy(at, text.data(), text.size());
+    return at + text.size();
+}
+
+constexpr std::string_view kLineEnd = "\r\n";
+
+// The chain of a request: its head, then buffers of our own over the body's bytes (nginx moves their
+// positions while it sends, and a retry starts from the body's).
+ngx_int_t chain_up(ngx_http_request_t* r, ngx_buf_t* head) {
+    ngx_http_upstream_t* u = r->upstream;
+    ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
+    if (link == nullptr) {
+        return NGX_ERROR;
+    }
+    const ngx_chain_t* body = u->request_bufs;
+    link->buf = head;
+    u->request_bufs = link;
+    ngx_buf_t* last = head;
+    for (; body != nullptr; body = body->next) {
+        last = static_cast<ngx_buf_t*>(ngx_palloc(r->pool, sizeof(ngx_buf_t)));
+        link->next = ngx_alloc_chain_link(r->pool);
+        if (last == nullptr || link->next == nullptr) {
+            return NGX_ERROR;
+        }
+        *last = *body->buf;
+        link = link->next;
+        link->buf = last;
+    }
+    link->next = nullptr;
+    last->flush = 1;
+    return NGX_OK;
+}
+
+}  // namespace
+
+ngx_int_t create_engine_request(ngx_http_request_t* r) {
+    constexpr std::string_view kVersionAndHost = " HTTP/1.1\r\nHost: ";
+    constexpr std::string_view kContentLength = "\r\nContent-Length: ";
+    Request& request = *get_request(r);
+    ngx_http_upstream_t* u = r->upstream;
+    const std::string_view host = view(request.target.host);
+    if (u->cacheable || u->method.len != 0 || r->request_body_no_buffering ||
+        r->headers_in.content_length_n < 0 || host.empty()) {
+        request.ordinary_head = nullptr;
+        return request.create_request(r);
+    }
+    size_t bytes = r->method_name.len + 1 + r->unparsed_uri.len + kVersionAndHost.size() + host.size() +
+                   kContentLength.size() + NGX_OFF_T_LEN + 2 * kLineEnd.size();
+    for_each_passed_header(r, [&](const ngx_table_elt_t& header) {
+        bytes += header.key.len + 2 + header.value.len + kLineEnd.size();
+    });
+    ngx_buf_t* buffer = ngx_create_temp_buf(r->pool, bytes);
+    if (buffer == nullptr) {
+        return NGX_ERROR;
+    }
+    u_char* at = put(buffer->last, view(r->method_name));
+    *at++ = ' ';
+    u->uri = {r->unparsed_uri.len, at};
+    at = put(at, view(r->unparsed_uri));
+    at = put(put(put(at, kVersionAndHost), host), kContentLength);
+    auto* const digits = reinterpret_cast<char*>(at);
+    at += std::to_chars(digits, digits + NGX_OFF_T_LEN, r->headers_in.content_length_n).ptr - digits;
+    at = put(at, kLineEnd);
+    for_each_passed_header(r, [&](const ngx_table_elt_t& header) {
+        at = put(at, view(header.key));
+        *at++ = ':';
+        *at++ = ' ';
+        at = put(put(at, view(header.value)), kLineEnd);
+    });
+    buffer->last = put(at, kLineEnd);
+    return chain_up(r, buffer);
+}
+
+}  // namespace llm::nginx
