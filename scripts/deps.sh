@@ -10,7 +10,7 @@ set -euo pipefail
 # the nginx that apt installs; headers from elsewhere differ in structure layout under an equal signature.
 build=(g++ cmake ninja-build pkg-config make
     nginx nginx-dev redis-server
-    libhiredis-dev nlohmann-json3-dev libpq-dev libssl-dev libpcre2-dev libicu-dev zlib1g-dev
+    libhiredis-dev nlohmann-json3-dev libpq-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libicu-dev zlib1g-dev
     ca-certificates curl python3)
 postgres=(postgresql)
 test=(libgtest-dev libgmock-dev python3-venv postgresql faketime iproute2 iptables)

@@ -1,0 +1,26 @@
+// The options that describe a client, checked by the gateway's own rules.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tools/llmctl/arguments.hpp"
+#include "tools/llmctl/token_store.hpp"
+
+namespace llm::ctl {
+
+// --name … --disabled.
+const std::vector<Option>& client_options();
+
+// The option of a column ("--max-running"); empty for those that have none.
+std::string_view option_of(Column column);
+
+// What the line says of a client; an empty value clears a column. Throws a usage failure for a value that is
+// not allowed.
+Changes changes_from(const Arguments& arguments);
+
+// Why the gateway would skip a row of these values, empty = it would not. `position` names it in the reason.
+std::string why_bad(const ClientValues& values, size_t position);
+
+}  // namespace llm::ctl
