@@ -80,22 +80,27 @@ void JsonScan::feed(std::string_view chunk) {
     const char* const end = p + chunk.size();
     // whole_tokens() reads ahead. What lies too near the end for that is scanned in a copy with room behind
     // it.
-    char last[2 * kAhead] = {};
+    char last[2 * kAhead];
     size_t copied = chunk.size();
     if (chunk.size() > kAhead) {
         p = scan(p, end, end - kAhead);
+        if (p == end || failed()) {
+            base_ += chunk.size();
+            chunk_ = nullptr;
+            return;
+        }
         copied = kAhead;
         std::memcpy(last, end - kAhead, kAhead);
+        std::memset(last + kAhead, 0, kAhead);
     } else {
+        std::memset(last, 0, sizeof(last));
         std::memcpy(last, p, copied);
     }
-    if (!failed()) {
-        base_ += chunk.size() - copied;
-        chunk_ = last;
-        const char* const last_end = last + copied;
-        scan(last_end - (end - p), last_end, last_end);
-        base_ += copied;
-    }
+    base_ += chunk.size() - copied;
+    chunk_ = last;
+    const char* const last_end = last + copied;
+    scan(last_end - (end - p), last_end, last_end);
+    base_ += copied;
     chunk_ = nullptr;
 }
 

@@ -95,7 +95,6 @@ class JsonScan {
     // Each takes bytes from [p, end) and returns where to go on.
     const char* scan(const char* p, const char* end, const char* limit);
     const char* whole_tokens(const char* p, const char* end, const char* limit);
-    const char* whole_key(const char* p);
     const char* whole_text(const char* p, const char* end);
     const char* whole_number(const char* p);
     bool count(const char* p, const char* end);
@@ -116,6 +115,8 @@ class JsonScan {
         state_ = State::after;
     }
     void begin_container(const char* p, bool object);
+    void enter(bool object);
+    void push(bool object);
     void end_container(const char* p, bool object);
     void count_prompt();
     void end_literal(const char* p);

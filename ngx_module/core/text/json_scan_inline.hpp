@@ -35,6 +35,18 @@ inline void JsonScan::begin_container(const char* p, bool object) {
         count_prompt();
     }
     key_ = Key::none;
+    push(object);
+}
+
+// A container begins that is no value of a control key, and not too deep.
+inline void JsonScan::enter(bool object) {
+    if (depth_ == 2) {
+        count_prompt();
+    }
+    push(object);
+}
+
+inline void JsonScan::push(bool object) {
     const uint64_t bit = 1ull << (depth_ & 63);
     uint64_t& word = object_bits_[depth_ >> 6];
     word = object ? word | bit : word & ~bit;

@@ -8,6 +8,7 @@
 #include "ngx_module/core/text/json_scan.hpp"
 #include "ngx_module/core/text/json_scan_inline.hpp"
 #include "ngx_module/core/text/string_skip.hpp"
+#include "ngx_module/core/text/words.hpp"
 
 namespace llm::core {
 namespace {
@@ -88,46 +89,58 @@ std::string_view JsonScan::error_key() const {
 
 // A key ends at `p`, decoded: `name`. Sets what its value will mean.
 void JsonScan::name_key(const char* p, std::string_view name) {
-    const auto is = [&](Key key) { return name == kKeyNames[static_cast<size_t>(key)]; };
-    const auto either = [&](Key a, Key b) { return is(a) ? a : is(b) ? b : Key::none; };
+    const char* const text = name.data();
+    Key key = Key::none;
     if (depth_ != 1) {
-        key_ = is(Key::include_usage) ? Key::include_usage : Key::none;
+        if (name.size() == 13 && is8(text, "include_") && is8(text + 5, "de_usage")) {
+            key = Key::include_usage;
+        }
     } else {
+        // whole words are compared: first and last bytes may overlap
         switch (name.size()) {
             case 1:
-                key_ = either(Key::n, Key::n);
+                key = *text == 'n' ? Key::n : key;
                 break;
             case 5:
-                key_ = either(Key::model, Key::input);
+                key = is4(text, "mode") && text[4] == 'l'   ? Key::model
+                      : is4(text, "inpu") && text[4] == 't' ? Key::input
+                                                            : key;
                 break;
             case 6:
-                key_ = either(Key::stream, Key::prompt);
+                key = is4(text, "stre") && is2(text + 4, "am")   ? Key::stream
+                      : is4(text, "prom") && is2(text + 4, "pt") ? Key::prompt
+                                                                 : key;
                 break;
             case 8:
-                key_ = either(Key::priority, Key::priority);
+                key = is8(text, "priority") ? Key::priority : key;
                 break;
             case 9:
-                key_ = either(Key::token_ids, Key::token_ids);
+                key = is8(text, "token_id") && text[8] == 's' ? Key::token_ids : key;
                 break;
             case 10:
-                key_ = either(Key::max_tokens, Key::max_tokens);
+                key = is8(text, "max_toke") && is2(text + 8, "ns") ? Key::max_tokens : key;
                 break;
             case 12:
-                key_ = either(Key::routing_mode, Key::routing_mode);
+                key = is8(text, "routing-") && is4(text + 8, "mode") ? Key::routing_mode : key;
                 break;
             case 14:
-                key_ = either(Key::stream_options, Key::stream_options);
+                key = is8(text, "stream_o") && is8(text + 6, "_options") ? Key::stream_options : key;
                 break;
             case 17:
-                key_ = either(Key::max_output_tokens, Key::max_output_tokens);
+                key = is8(text, "max_outp") && is8(text + 8, "ut_token") && text[16] == 's'
+                          ? Key::max_output_tokens
+                          : key;
                 break;
             case 21:
-                key_ = either(Key::max_completion_tokens, Key::max_completion_tokens);
+                key = is8(text, "max_comp") && is8(text + 8, "letion_t") && is8(text + 13, "n_tokens")
+                          ? Key::max_completion_tokens
+                          : key;
                 break;
             default:
                 return;
         }
     }
+    key_ = key;
     if (key_ == Key::none || key_ >= Key::prompt) {
         return;
     }
@@ -141,107 +154,120 @@ void JsonScan::name_key(const char* p, std::string_view name) {
 // From token to token. Every p < limit has kAhead bytes behind it that may be read, enough for a short
 // member; strings may reach to `end`. Returns where the careful code must go on, with state_ set for it:
 // possibly `p` itself. White space is looked for where a token was not found, as mostly there is one blank or
-// none.
+// none. What may come next is a place in this function rather than a value of state_.
 const char* JsonScan::whole_tokens(const char* p, const char* end, const char* limit) {
-    State state = state_;  // kept in a register: each token depends on the one before
-    while (p < limit) {
-        if (state == State::key || state == State::object_first) {
-            if (*p != '"') {
-                p = skip_space(p, limit);
-                if (p >= limit || *p != '"') {
-                    break;
-                }
-            }
-            const char* const value = whole_key(p);
-            if (value == nullptr) {
-                break;
-            }
+    switch (state_) {
+        case State::object_first:
+        case State::key:
+            goto key;
+        case State::array_first:
+        case State::value:
+            goto value;
+        case State::after:
+            goto after;
+        default:
+            return p;  // the beginning, the end, or a colon apart from its key
+    }
+
+key:  // state_ says which of the two
+    if (p >= limit) {
+        return p;
+    }
+    if (*p != '"') {
+        p = skip_space(p, limit);
+        if (p >= limit || *p != '"') {
+            return p;
+        }
+    }
+    {
+        const int size = short_text(p + 1);
+        const char* const colon = p + 1 + size + 1;
+        if (size < 0 || *colon != ':') {
+            return p;
+        }
+        if (depth_ == 1 || (in_stream_options_ && depth_ == 2)) {
+            (depth_ == 1 ? keys_.object_empty : keys_.stream_options_empty) = false;
+            name_key(colon, {p + 1, static_cast<size_t>(size)});
             if (failed()) {
-                return value;
-            }
-            p = value;
-            state = State::value;
-        }
-        if (state == State::value || state == State::array_first) {
-            if (static_cast<uint8_t>(*p) <= ' ') {
-                p = skip_space(p, limit);
-                if (p >= limit) {
-                    break;
-                }
-            }
-            const char c = *p;
-            if (c == '"') {
-                state_ = State::after;
-                const char* const after = whole_text(p, end);
-                if (after == nullptr) {
-                    break;
-                }
-                p = after;
-                state = state_;
-                if (state != State::after) {
-                    return p;  // in the string yet, or failed
-                }
-                if (p >= limit) {
-                    break;
-                }
-            } else if (c == '{' || c == '[') {
-                if (key_ != Key::none || depth_ == kMaxDepth) {
-                    break;
-                }
-                begin_container(p, c == '{');
-                state = state_;
-                ++p;
-                continue;
-            } else {
-                const char* const after = whole_number(p);
-                if (after == nullptr) {
-                    break;
-                }
-                if (failed()) {
-                    return after;
-                }
-                p = after;
-                state = State::after;
+                return colon;
             }
         }
-        if (state != State::after) {
-            break;  // the beginning, the end, or a colon apart from its key
+        p = colon + (colon[1] == ' ' ? 2 : 1);
+        state_ = State::value;
+    }
+
+value:  // state_ says whether it is an array's first
+    if (static_cast<uint8_t>(*p) <= ' ') {
+        p = skip_space(p, limit);
+        if (p >= limit) {
+            return p;
         }
+    }
+    if (*p == '"') {
+        const State before = state_;
+        state_ = State::after;
+        const char* const behind = whole_text(p, end);
+        if (behind == nullptr) {
+            state_ = before;
+            return p;
+        }
+        p = behind;
+        if (state_ != State::after) {
+            return p;  // in the string yet, or failed
+        }
+    } else if (*p == '{' || *p == '[') {
+        if (key_ != Key::none || depth_ == kMaxDepth) {
+            return p;
+        }
+        enter(*p == '{');
+        ++p;
+        if (in_object_) {
+            goto key;
+        }
+        if (p >= limit) {
+            return p;
+        }
+        goto value;
+    } else {
+        const char* const behind = whole_number(p);
+        if (behind == nullptr) {
+            return p;
+        }
+        p = behind;
+        if (failed()) {
+            return p;
+        }
+        state_ = State::after;
+    }
+
+after:
+    while (p < limit) {
         const char c = *p;
         if (c == ',') {
-            state = in_object_ ? State::key : State::value;
             p += p[1] == ' ' ? 2 : 1;
-        } else if (c == '}' || c == ']') {
+            if (in_object_) {
+                state_ = State::key;
+                goto key;
+            }
+            state_ = State::value;
+            if (p >= limit) {
+                return p;
+            }
+            goto value;
+        }
+        if (c == '}' || c == ']') {
             end_container(p, c == '}');
             ++p;
             if (state_ != State::after) {
                 return p;  // done, or failed
             }
-        } else if (!is_space(c)) {
-            break;
-        } else {
+        } else if (is_space(c)) {
             ++p;
+        } else {
+            return p;
         }
     }
-    state_ = state;
     return p;
-}
-
-// The key that begins with the quote at `p`, with its colon. nullptr when it is not of the common kind.
-inline const char* JsonScan::whole_key(const char* p) {
-    const int size = short_text(p + 1);
-    if (size < 0) {
-        return nullptr;
-    }
-    const char* const after = p + 1 + size + 1;
-    if (*after != ':') {
-        return nullptr;
-    }
-    if (depth_ == 1 || (in_stream_options_ && depth_ == 2)) {
-        (depth_ == 1 ? keys_.object_empty : keys_.stream_options_empty) = false;
-        name_key(after, {p + 1, static_cast<size_t>(size)});
-    }
-    return after[1] == ' ' ? after + 2 : after + 1;
 }
 
 // The string value that begins with the quote at `p`. nullptr when it is not of the common kind.

@@ -107,6 +107,7 @@ class UsageScan {
     void end_event(Piece& piece);
     void document_bytes(const char* p, const char* end);
     const char* skip_blocks(const char* p, const char* end);
+    const char* whole_usage(const char* p, const char* end);
     const char* json_bytes(const char* p, const char* end, size_t room = 0);
     void json_line_end();
     const char* outside_bytes(const char* p, const char* end, size_t room);
@@ -114,6 +115,7 @@ class UsageScan {
     void begin_string();
     const char* string_bytes(const char* p, const char* end);
     Key classify(std::string_view name) const;
+    Key count_key(std::string_view name, bool innermost) const;
     const char* value_byte(const char* p);
     void close_bracket();
     void end_number();

@@ -35,6 +35,17 @@ LLM_BLOCKS inline uint64_t where(const Block& block, char c) {
     return uint64_t{high} << 32 | low;
 }
 
+LLM_BLOCKS inline uint64_t where(const Block& block, char a, char b) {
+    const __m256i one = _mm256_set1_epi8(a);
+    const __m256i other = _mm256_set1_epi8(b);
+    const __m256i low =
+        _mm256_or_si256(_mm256_cmpeq_epi8(block.low, one), _mm256_cmpeq_epi8(block.low, other));
+    const __m256i high =
+        _mm256_or_si256(_mm256_cmpeq_epi8(block.high, one), _mm256_cmpeq_epi8(block.high, other));
+    return uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(high))} << 32 |
+           static_cast<uint32_t>(_mm256_movemask_epi8(low));
+}
+
 // Bit i set: the number of set bits up to and with i is odd.
 LLM_BLOCKS inline uint64_t parity(uint64_t bits) {
     const __m128i product =
@@ -82,8 +93,15 @@ LLM_BLOCKS const char* UsageScan::skip_blocks(const char* p, const char* end) {
             safe_depth = depth_;
         }
         const Block block = load_block(p);
-        const uint64_t backslashes = where(block, '\\');
-        const uint64_t escaped = (backslashes | escape) != 0 ? escaped_bytes(backslashes, escape) : 0;
+        const __m256i backslash = _mm256_set1_epi8('\\');
+        const __m256i any_backslash = _mm256_or_si256(_mm256_cmpeq_epi8(block.low, backslash),
+                                                      _mm256_cmpeq_epi8(block.high, backslash));
+        uint64_t backslashes = 0;
+        uint64_t escaped = 0;
+        if (escape != 0 || !_mm256_testz_si256(any_backslash, any_backslash)) {
+            backslashes = where(block, '\\');
+            escaped = escaped_bytes(backslashes, escape);
+        }
         const uint64_t quotes = where(block, '"') & ~escaped;
         const uint64_t text =
             parity(quotes) ^ in_string;  // from each opening quote to before the closing one
@@ -96,7 +114,7 @@ LLM_BLOCKS const char* UsageScan::skip_blocks(const char* p, const char* end) {
             break;  // the end of the document is near, or this is no JSON
         }
         // strings that begin with the first letter of `usage` or `error`, or at the block's very end
-        const uint64_t letters = where(block, 'u') | where(block, 'e');
+        const uint64_t letters = where(block, 'u', 'e');
         for (uint64_t names = quotes & text & (letters >> 1 | 1ull << 63); names != 0; names &= names - 1) {
             const int at = std::countr_zero(names);
             const uint64_t before = (1ull << at) - 1;

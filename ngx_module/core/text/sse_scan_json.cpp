@@ -5,6 +5,7 @@
 
 #include "ngx_module/core/text/sse_scan.hpp"
 #include "ngx_module/core/text/string_skip.hpp"
+#include "ngx_module/core/text/words.hpp"
 
 namespace llm::core {
 namespace {
@@ -71,7 +72,10 @@ const char* find_structural(const char* p, const char* end) {
 
 // Bytes of an answer that is one document.
 void UsageScan::document_bytes(const char* p, const char* end) {
-    if (depth_ == 0 && token_ == Token::outside && p < end && *p == '{') {
+    if (p == end) {
+        return;
+    }
+    if (depth_ == 0 && token_ == Token::outside && *p == '{') {
         depth_ = 1;
         ++p;
     }
@@ -89,10 +93,93 @@ void UsageScan::document_bytes(const char* p, const char* end) {
         p = copy;
         end = copy + left;
         room = kRoom;
+        if (depth_ == 1 && token_ == Token::outside && !in_usage_ && left > 8 && is8(p, "\"usage\":")) {
+            p = whole_usage(p, end);
+            if (*p == '}') {
+                close_bracket();
+                ++p;
+            }
+        }
     }
     while (p < end) {
         p = json_bytes(p, end, room);
     }
+}
+
+// The member `usage` that begins at `p`, when it is of the usual form: integers and objects of integers, no
+// more white space than a blank. Behind it, or `p` with nothing done. 48 bytes behind the end may be read.
+const char* UsageScan::whole_usage(const char* p, const char* end) {
+#if defined(__x86_64__)
+    const char* const begin = p;
+    p += sizeof("\"usage\":") - 1;
+    p += *p == ' ' ? 1 : 0;
+    if (*p++ != '{') {
+        return begin;
+    }
+    ReportedUsage found = usage_.value_or(ReportedUsage{});
+    bool counted = false;
+    uint32_t depth = 1;
+    while (p < end) {
+        p += *p == ' ' ? 1 : 0;
+        if (*p != '"') {
+            return begin;
+        }
+        ++p;
+        const uint32_t stop = text_end_mask16(p);
+        int size = std::countr_zero(stop | 1u << 16);
+        if (stop == 0) {
+            size += std::countr_zero(text_end_mask16(p + 16) | 1u << 16);
+        }
+        if (p[size] != '"' || p[size + 1] != ':') {
+            return begin;
+        }
+        const Key key = count_key({p, static_cast<size_t>(size)}, depth == 1);
+        p += size + 2;
+        p += *p == ' ' ? 1 : 0;
+        if (*p == '{') {
+            ++depth;
+            ++p;
+            if (*p != '}') {
+                continue;
+            }
+        } else if (is_digit(*p)) {
+            uint64_t number = static_cast<uint64_t>(*p - '0');
+            const char* const most = p + 15;
+            for (++p; is_digit(*p) && p < most; ++p) {
+                number = number * 10 + static_cast<uint64_t>(*p - '0');
+            }
+            if (key != Key::none) {
+                counted = true;
+                (key == Key::prompt_tokens       ? found.prompt_tokens
+                 : key == Key::completion_tokens ? found.completion_tokens
+                                                 : found.cached_tokens) = number;
+            }
+        } else if (is4(p, "null")) {
+            p += 4;
+        } else {
+            return begin;
+        }
+        while (*p == '}') {
+            ++p;
+            if (--depth == 0) {
+                if (p > end) {
+                    return begin;
+                }
+                event_usage_ = true;
+                if (counted) {
+                    usage_ = found;
+                }
+                return p;
+            }
+        }
+        if (*p++ != ',') {
+            return begin;
+        }
+    }
+    return begin;
+#else
+    return p;
+#endif
 }
 
 const char* UsageScan::json_bytes(const char* p, const char* end, size_t room) {
@@ -254,21 +341,38 @@ const char* UsageScan::string_bytes(const char* p, const char* end) {
     return stop + 1;
 }
 
+// What a key means in a usage object; `innermost` = not in an object within it. Whole words are compared: first
+// and last bytes overlap.
+inline UsageScan::Key UsageScan::count_key(std::string_view name, bool innermost) const {
+    const char* const p = name.data();
+    switch (name.size()) {
+        case 12:
+            return innermost && is8(p, "input_to") && is8(p + 4, "t_tokens")
+                       ? Key::prompt_tokens
+                       : Key::none;
+        case 13:
+            if (is8(p + 5, "d_tokens")) {
+                return is8(p, "cached_t") ? Key::cached_tokens : Key::none;
+            }
+            if (!innermost || !is8(p + 5, "t_tokens")) {
+                return Key::none;
+            }
+            return is8(p, "prompt_t")   ? Key::prompt_tokens
+                   : is8(p, "output_t") ? Key::completion_tokens
+                                                  : Key::none;
+        case 17:
+            return innermost && is8(p, "completi") && is8(p + 8, "on_token") && p[16] == 's'
+                       ? Key::completion_tokens
+                       : Key::none;
+        default:
+            return Key::none;
+    }
+}
+
 // What a key means at this place.
 UsageScan::Key UsageScan::classify(std::string_view name) const {
     if (in_usage_) {
-        if (name == "cached_tokens") {
-            return Key::cached_tokens;
-        }
-        if (depth_ == usage_depth_) {
-            if (name == "prompt_tokens" || name == "input_tokens") {
-                return Key::prompt_tokens;
-            }
-            if (name == "completion_tokens" || name == "output_tokens") {
-                return Key::completion_tokens;
-            }
-        }
-        return Key::none;
+        return count_key(name, depth_ == usage_depth_);
     }
     const bool is_stream = framing_ == Framing::sse;
     switch (name.size()) {
