@@ -27,8 +27,9 @@ set_property(TARGET ngx_http_llm_dispatch_module APPEND PROPERTY
 target_link_options(ngx_http_llm_dispatch_module PRIVATE -Wl,-z,undefs)
 target_link_options(ngx_http_llm_dispatch_module PRIVATE $<TARGET_PROPERTY:llm_hot,INTERFACE_COMPILE_OPTIONS>)
 # the dashboard is part of the module
-set(dashboard "${CMAKE_CURRENT_SOURCE_DIR}/web/dashboard.html")
-set_property(SOURCE web/dashboard.cpp PROPERTY COMPILE_DEFINITIONS "LLM_DASHBOARD_HTML=\"${dashboard}\"")
-set_property(SOURCE web/dashboard.cpp PROPERTY OBJECT_DEPENDS "${dashboard}")
+set(dashboard "${CMAKE_CURRENT_SOURCE_DIR}/web/dashboard")
+set_property(SOURCE web/dashboard.cpp PROPERTY COMPILE_DEFINITIONS "LLM_DASHBOARD=\"${dashboard}\"")
+set_property(SOURCE web/dashboard.cpp PROPERTY OBJECT_DEPENDS
+  "${dashboard}.html;${dashboard}.css;${dashboard}.js")
 # nginx's loader looks these names up
 set_property(SOURCE nginx/modules.c PROPERTY COMPILE_OPTIONS -fvisibility=default)

@@ -39,6 +39,7 @@
 #include "ngx_module/core/clients.hpp"
 #include "ngx_module/core/counters.hpp"
 #include "ngx_module/core/engines.hpp"
+#include "ngx_module/core/history.hpp"
 #include "ngx_module/core/snapshot.hpp"
 #include "ngx_module/core/types.hpp"
 #include "ngx_module/core/zone.hpp"

@@ -11,6 +11,7 @@
 
 #include "ngx_module/core/counters.hpp"
 #include "ngx_module/core/engines.hpp"
+#include "ngx_module/core/history.hpp"
 #include "ngx_module/core/snapshot.hpp"
 #include "ngx_module/core/types.hpp"
 #include "ngx_module/core/zone.hpp"
@@ -465,6 +466,12 @@ struct alignas(64) ZoneHeader {
     ZoneCounters counters;
     Histogram dispatch;
     ClientSeries series[kClientSeries + 1];
+
+    // history.hpp: a ring of samples, and what the counters said when the last one was taken
+    int64_t history_us;  // 0 = counting has not begun
+    uint64_t history_count;
+    HistoryTotals history_totals;
+    HistorySample history[kHistorySamples];
 };
 
 // Nothing here may need a constructor: the zone is mapped by processes that did not make it.
@@ -472,6 +479,7 @@ template <class T>
 constexpr bool kShareable = std::is_standard_layout_v<T>&& std::is_trivially_copyable_v<T>;
 static_assert(kShareable<Process> && kShareable<Request> && kShareable<Account> && kShareable<Standing>);
 static_assert(kShareable<Flow> && kShareable<Level> && kShareable<Pool> && kShareable<Domain>);
+static_assert(kShareable<HistoryTotals> && kShareable<HistorySample>);
 static_assert(kShareable<Model> && kShareable<Engine> && kShareable<Row> && kShareable<ZoneHeader>);
 
 }  // namespace llm::core

@@ -293,9 +293,11 @@ bool model_view(const ZoneLock& lock, uint32_t model, int64_t now_us, ModelView&
     out.waiting = m.waiting;
     out.running = m.held;
     out.created_us = static_cast<uint64_t>(m.created_us);
-    double room = 0;
+    double room = 0;        // of usable engines
+    double known_room = 0;  // of all that are registered
     for_engines_of(c, model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
+        known_room += e.limit;
         if (engine_usable(e)) {
             out.usable++;
             room += e.limit;
@@ -314,8 +316,9 @@ bool model_view(const ZoneLock& lock, uint32_t model, int64_t now_us, ModelView&
             }
         }
     }
-    // Enough engines of the present mean size for what runs and waits.
-    const double mean = out.usable != 0 ? room / out.usable : 1;
+    // Enough engines of the present mean size for what runs and waits; while none is usable, of the size that
+    // those have which will be again.
+    const double mean = out.usable != 0 ? room / out.usable : m.engines != 0 ? known_room / m.engines : 1;
     const double wanted = std::ceil((m.held + m.waiting) / (mean >= 1 ? mean : 1));
     out.desired_engines = static_cast<uint32_t>(wanted);
     return true;

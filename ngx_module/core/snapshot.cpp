@@ -68,6 +68,7 @@ void copy_engine(const Tables& t, uint32_t index, EngineSnapshot& out) {
     out.tokens_per_second_per_user = e.announced != 0 ? e.tokens_per_second_per_user : out.speed;
     out.kv_usage = e.kv_usage;
     out.report_us = e.report_us;
+    out.report_ttl_us = e.ttl_us;
     out.served = e.served;
     out.failures = e.failures;
 }

@@ -66,7 +66,8 @@ struct EngineSnapshot {
     double tokens_per_second = 0;
     double tokens_per_second_per_user = 0;
     double kv_usage = 0;
-    int64_t report_us = 0;  // time of the last newer report; 0 = never
+    int64_t report_us = 0;      // time of the last newer report; 0 = never
+    int64_t report_ttl_us = 0;  // life of a report, as it says
     uint64_t served = 0;    // leases that ended with a complete answer
     uint64_t failures = 0;
 };

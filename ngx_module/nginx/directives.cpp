@@ -227,6 +227,10 @@ char* set_status(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
             return refuse(cf, words(cf)[1], "allowed: readonly, admin");
         }
     }
+    // "/llm" of `location /llm/` is sent on to "/llm/", as nginx does before a proxied location
+    auto* core =
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    core->auto_redirect = view(core->name).ends_with('/') ? 1 : 0;
     return set_handler(cf, conf, handler, web::status_handler);
 }
 

@@ -128,6 +128,15 @@ void log_sweep(const core::SweepResult& result) {
     }
 }
 
+// Any worker's, once per interval: reading the counters of all models is left out of the lock.
+void record_history(core::Zone& zone, int64_t now) {
+    if (core::history_due(zone, now)) {
+        const core::HistoryTotals totals = core::history_totals(zone);
+        core::ZoneLock lock(zone);
+        core::record_history(lock, totals, now, wall_s());
+    }
+}
+
 void on_heartbeat(ngx_event_t* event) {
     Worker& self = worker();
     core::WakeSet wakes;
@@ -142,6 +151,7 @@ void on_heartbeat(ngx_event_t* event) {
     }
     wake(wakes);
     log_sweep(swept);
+    record_history(self.zone, now);
     reap_dead(false);
     if (self.slot != core::kNone) {
         drain();

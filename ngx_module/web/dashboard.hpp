@@ -1,10 +1,16 @@
-// The dashboard: one static page, embedded at build time from dashboard.html.
+// The dashboard: one self-contained page, embedded at build time from dashboard.html, .css and .js.
 #pragma once
 
-#include <string_view>
+#include <string>
 
 namespace llm::nginx::web {
 
-std::string_view dashboard_page();
+struct Dashboard {
+    std::string html;
+    std::string policy;  // Content-Security-Policy: nothing runs but this page's own script, nothing is loaded
+};
+
+// Put together at the first call of a process.
+const Dashboard& dashboard();
 
 }  // namespace llm::nginx::web

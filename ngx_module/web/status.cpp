@@ -162,6 +162,25 @@ bool may_change(ngx_http_request_t* r, ngx_int_t& answer) {
     return true;
 }
 
+ngx_int_t send_dashboard(ngx_http_request_t* r) {
+    const Dashboard& page = dashboard();
+    if (!add_response_header(r, "Content-Security-Policy", to_ngx(page.policy)) ||
+        !add_response_header(r, "Referrer-Policy", to_ngx("no-referrer"))) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    return send(r, NGX_HTTP_OK, "text/html; charset=utf-8", page.html);
+}
+
+// "/llm" of `location /llm`: what the page asks for is relative to "/llm/".
+ngx_int_t redirect_to_directory(ngx_http_request_t* r) {
+    const std::string_view uri = view(r->uri);
+    const ngx_str_t target = copy_to_pool(r->pool, std::string(uri.substr(uri.rfind('/') + 1)) + "/");
+    if (target.data == nullptr || !add_response_header(r, "Location", target)) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    return send(r, NGX_HTTP_MOVED_PERMANENTLY, "text/plain", {});
+}
+
 ngx_int_t handle_engine(ngx_http_request_t* r, std::string_view path) {
     // the id may hold slashes: the action is what stands behind the last one
     const size_t slash = path.rfind('/');
@@ -209,11 +228,15 @@ ngx_int_t status_handler(ngx_http_request_t* r) {
     if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
         return send_method_not_allowed(r, "GET, HEAD");
     }
-    if (!add_response_header(r, "Cache-Control", to_ngx("no-store"))) {
+    if (!add_response_header(r, "Cache-Control", to_ngx("no-store")) ||
+        !add_response_header(r, "X-Content-Type-Options", to_ngx("nosniff"))) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    return path.empty() ? send(r, NGX_HTTP_OK, "text/html; charset=utf-8", dashboard_page())
-                        : send_copy(r, NGX_HTTP_OK, kJson, status_json(main_conf(r)));
+    if (!path.empty()) {
+        return send_copy(r, NGX_HTTP_OK, kJson,
+                         status_json(main_conf(r), loc_conf(r).handler == kStatusAdmin));
+    }
+    return view(r->uri).ends_with('/') ? send_dashboard(r) : redirect_to_directory(r);
 }
 
 }  // namespace llm::nginx::web

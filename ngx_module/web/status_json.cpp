@@ -1,5 +1,6 @@
 #include "ngx_module/web/status_json.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "ngx_module/core/dispatcher.hpp"
@@ -13,7 +14,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr size_t kShownRequests = 200;
+constexpr size_t kShownRequests = 200;  // waiting ones, and as many running ones
 
 int64_t age_ms(int64_t now, int64_t since) {
     return since == 0 ? 0 : (now - since) / 1000;
@@ -75,9 +76,15 @@ ordered_json models(int64_t now) {
     return out;
 }
 
-ordered_json engines(int64_t now) {
+// An engine is called stale when the admission law no longer counts on its reports: ten times the interval in
+// which it promises one.
+bool is_stale(const core::EngineSnapshot& engine, int64_t now) {
+    return engine.has_report && now - engine.report_us > engine.report_ttl_us / 6 * 10;
+}
+
+ordered_json engines(const std::vector<core::EngineSnapshot>& all, int64_t now) {
     ordered_json out = ordered_json::array();
-    for (const core::EngineSnapshot& engine : all_engines()) {
+    for (const core::EngineSnapshot& engine : all) {
         ordered_json names = ordered_json::array();
         for (uint32_t i = 0; i < engine.model_count; ++i) {
             names.push_back(model_name_or_null(engine.models[i]));
@@ -110,6 +117,7 @@ ordered_json engines(int64_t now) {
                             {"failures", engine.failures}};
         row["report_age_ms"] =
             engine.has_report ? ordered_json(age_ms(now, engine.report_us)) : ordered_json();
+        row["report_stale"] = is_stale(engine, now);
         out.push_back(std::move(row));
     }
     return out;
@@ -125,6 +133,8 @@ ordered_json clients() {
                        {"band", account.band},
                        {"running", account.running},
                        {"waiting", account.waiting},
+                       {"threshold", account.threshold == core::kUnlimited ? ordered_json()
+                                                                           : ordered_json(account.threshold)},
                        {"max_running", account.max_running},
                        {"tokens_per_minute", account.tokens_per_minute},
                        {"tokens_last_minute", account.tokens_last_minute},
@@ -134,7 +144,17 @@ ordered_json clients() {
     return out;
 }
 
-ordered_json requests(int64_t now) {
+// The id of the engine that a request runs on; null when it waits.
+ordered_json engine_id_or_null(const std::vector<core::EngineSnapshot>& all, uint32_t engine) {
+    for (const core::EngineSnapshot& candidate : all) {
+        if (candidate.engine == engine) {
+            return candidate.id;
+        }
+    }
+    return {};
+}
+
+ordered_json requests(const std::vector<core::EngineSnapshot>& engines, int64_t now) {
     ordered_json out = ordered_json::array();
     for (const core::RequestSnapshot& request : live_requests(kShownRequests)) {
         const int64_t until = request.dispatched_us != 0 ? request.dispatched_us : now;
@@ -142,6 +162,7 @@ ordered_json requests(int64_t now) {
                        {"state", state_name(request.state)},
                        {"client", request.client},
                        {"model", model_name_or_null(request.model)},
+                       {"engine", engine_id_or_null(engines, request.engine)},
                        {"priority", request.priority},
                        {"class", request.level},
                        {"seats", request.seats},
@@ -170,20 +191,51 @@ ordered_json sources_state(const MainConf& conf) {
             {"redis", {{"configured", conf.options->redis.enabled()}, {"up", core::redis_up(zone())}}}};
 }
 
+// One array per quantity, so that names are not repeated 180 times.
+ordered_json history_json() {
+    const std::vector<core::HistorySample> samples = history();
+    const auto column = [&](auto value) {
+        ordered_json out = ordered_json::array();
+        for (const core::HistorySample& sample : samples) {
+            out.push_back(value(sample));
+        }
+        return out;
+    };
+    const auto ms = [](float seconds) { return std::lround(double{seconds} * 1e3); };
+    return {{"time", column([](const auto& s) { return s.wall_s; })},
+            {"interval_ms", column([](const auto& s) { return s.interval_ms; })},
+            {"queued", column([](const auto& s) { return s.queued; })},
+            {"running", column([](const auto& s) { return s.running; })},
+            {"completed", column([](const auto& s) { return s.completed; })},
+            {"rejected", column([](const auto& s) { return s.rejected; })},
+            {"failed", column([](const auto& s) { return s.failed; })},
+            {"cancelled", column([](const auto& s) { return s.cancelled; })},
+            {"prompt_tokens", column([](const auto& s) { return s.prompt_tokens; })},
+            {"completion_tokens", column([](const auto& s) { return s.completion_tokens; })},
+            {"dispatched", column([](const auto& s) { return s.dispatched; })},
+            {"wait_p50_ms", column([&](const auto& s) { return ms(s.wait_p50_s); })},
+            {"wait_p95_ms", column([&](const auto& s) { return ms(s.wait_p95_s); })},
+            {"first_token_p50_ms", column([&](const auto& s) { return ms(s.first_token_p50_s); })}};
+}
+
 }  // namespace
 
-std::string status_json(const MainConf& conf) {
+std::string status_json(const MainConf& conf, bool admin) {
     const int64_t now = now_us();
+    const std::vector<core::EngineSnapshot> all = all_engines();
     const core::ZonePlan& plan = zone().plan();
     ordered_json out;
     out["version"] = LLM_VERSION;
     out["time"] = wall_s();
+    out["admin"] = admin;
+    out["scheduler"] = static_cast<core::Scheduler>(conf.scheduler) == core::Scheduler::strict ? "strict" : "weighted";
     out["totals"] = totals();
     out["models"] = models(now);
-    out["engines"] = engines(now);
+    out["engines"] = engines(all, now);
     out["clients"] = clients();
-    out["requests"] = requests(now);
+    out["requests"] = requests(all, now);
     out["sources"] = sources_state(conf);
+    out["history"] = history_json();
     out["zone"] = {{"clients", plan.clients}, {"requests", plan.requests}, {"engines", plan.engines}};
     // names come from outside: what is no UTF-8 is shown as U+FFFD
     return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace);

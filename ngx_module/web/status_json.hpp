@@ -11,6 +11,7 @@ struct MainConf;
 
 namespace llm::nginx::web {
 
-std::string status_json(const MainConf& conf);
+// `admin`: whether whoever asks may change things there.
+std::string status_json(const MainConf& conf, bool admin);
 
 }  // namespace llm::nginx::web

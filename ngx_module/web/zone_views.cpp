@@ -1,5 +1,7 @@
 #include "ngx_module/web/zone_views.hpp"
 
+#include <algorithm>
+
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx::web {
@@ -7,14 +9,13 @@ namespace {
 
 constexpr uint32_t kBatch = 32;
 
-// Walks one table with `take(lock, cursor, out, capacity)` until the cursor has reached `end` or `limit` is
-// met.
+// Walks one table with `take(lock, cursor, out, capacity)` until the cursor has reached `end`.
 template <class Snapshot, class Take>
-std::vector<Snapshot> walk(uint32_t end, size_t limit, Take take) {
+std::vector<Snapshot> walk(uint32_t end, Take take) {
     std::vector<Snapshot> all;
     std::vector<Snapshot> batch(kBatch);
     uint32_t cursor = 0;
-    while (cursor < end && all.size() < limit) {
+    while (cursor < end) {
         uint32_t count;
         {
             core::ZoneLock lock(zone());
@@ -22,13 +23,22 @@ std::vector<Snapshot> walk(uint32_t end, size_t limit, Take take) {
         }
         all.insert(all.end(), batch.begin(), batch.begin() + count);
     }
-    if (all.size() > limit) {
-        all.resize(limit);
-    }
     return all;
 }
 
-constexpr size_t kNoLimit = SIZE_MAX;
+bool runs(const core::RequestSnapshot& request) {
+    return request.state == core::RequestState::running || request.state == core::RequestState::ended;
+}
+
+bool shown_before(const core::RequestSnapshot& a, const core::RequestSnapshot& b) {
+    if (runs(a) != runs(b)) {
+        return runs(b);
+    }
+    if (!runs(a) && a.level != b.level) {
+        return a.level > b.level;
+    }
+    return a.arrived_us < b.arrived_us;
+}
 
 }  // namespace
 
@@ -43,19 +53,42 @@ std::vector<core::ModelView> all_models() {
 }
 
 std::vector<core::EngineSnapshot> all_engines() {
-    return walk<core::EngineSnapshot>(zone().plan().engines, kNoLimit, core::snapshot_engines);
+    return walk<core::EngineSnapshot>(zone().plan().engines, core::snapshot_engines);
 }
 
 std::vector<core::AccountSnapshot> all_accounts() {
     return walk<core::AccountSnapshot>(
-        zone().plan().accounts, kNoLimit,
+        zone().plan().accounts,
         [](const core::ZoneLock& lock, uint32_t& cursor, core::AccountSnapshot* out, uint32_t capacity) {
             return core::snapshot_accounts(lock, cursor, out, capacity, now_us());
         });
 }
 
 std::vector<core::RequestSnapshot> live_requests(size_t limit) {
-    return walk<core::RequestSnapshot>(zone().plan().requests, limit, core::snapshot_requests);
+    std::vector<core::RequestSnapshot> all =
+        walk<core::RequestSnapshot>(zone().plan().requests, core::snapshot_requests);
+    std::sort(all.begin(), all.end(), shown_before);
+    const auto running = std::find_if(all.begin(), all.end(), runs);
+    const auto waiting = static_cast<size_t>(running - all.begin());
+    if (all.size() - waiting > limit) {
+        all.resize(waiting + limit);
+    }
+    if (waiting > limit) {
+        all.erase(all.begin() + static_cast<std::ptrdiff_t>(limit),
+                  all.begin() + static_cast<std::ptrdiff_t>(waiting));
+    }
+    return all;
+}
+
+std::vector<core::HistorySample> history() {
+    std::vector<core::HistorySample> samples(core::kHistorySamples);
+    uint32_t count;
+    {
+        core::ZoneLock lock(zone());
+        count = core::read_history(lock, samples.data(), core::kHistorySamples);
+    }
+    samples.resize(count);
+    return samples;
 }
 
 }  // namespace llm::nginx::web

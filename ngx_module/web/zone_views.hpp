@@ -14,7 +14,11 @@ std::vector<core::ModelView> all_models();
 std::vector<core::EngineSnapshot> all_engines();
 std::vector<core::AccountSnapshot> all_accounts();
 
-// Up to `limit` requests, the walk's order being that of the table.
+// Waiting requests (granted ones too), highest class first, oldest first within it; then running ones, oldest
+// first. Up to `limit` of each kind; the lock is taken O(requests / 32) times.
 std::vector<core::RequestSnapshot> live_requests(size_t limit);
+
+// The last fifteen minutes, oldest first.
+std::vector<core::HistorySample> history();
 
 }  // namespace llm::nginx::web

@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.browser import Browser
 from support.fake_engine import FakeEngine
 from support.middlebox import Network, Relay
 from support.nginx import Nginx
@@ -133,3 +134,17 @@ def gateway(tmp_path, nginx):
         return made
 
     return make
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium; a page that throws, logs or asks for anything outside 127.0.0.1 fails the test."""
+    made = Browser(tmp_path / "browser")
+    made.expected = []  # substrings of console lines that the test provokes
+    yield made
+    made.stop()
+    assert not made.exceptions, made.exceptions
+    unexpected = [line for line in made.console if not any(text in line for text in made.expected)]
+    assert not unexpected, unexpected
+    outside = [url for url in made.requests if not url.startswith(("http://127.0.0.1:", "data:", "about:"))]
+    assert not outside, outside

@@ -1,0 +1,247 @@
+"""The dashboard in a real browser: what it shows is what status.json says, and its buttons do what they say."""
+
+import json
+
+import pytest
+
+from support.client import chat_body
+from support.users import user
+
+HTML = "<img src=x onerror=alert(1)><b>bold</b>"
+
+# What the page shows, read back from its elements.
+SHOWN = """(() => {
+  const fields = e => Object.fromEntries([...e.querySelectorAll("[data-field]")].map(f => [f.dataset.field, f.textContent]));
+  const all = (selector, key) => Object.fromEntries([...document.querySelectorAll(selector)].map(e => [e.dataset[key], fields(e)]));
+  return { tiles: all("[data-tile]", "tile"), models: all("[data-model]", "model"), engines: all("[data-engine]", "engine"),
+           clients: all("tr[data-client]", "client"), waiting: all("#models tr[data-request]", "request"),
+           running: all("#running tr[data-request]", "request") };
+})()"""
+
+
+def selector(name, value, rest=""):
+    return f"[data-{name}={json.dumps(value)}]{rest}"
+
+
+def busy(gate, engine, waiting):
+    """One request runs, the others wait in this order; returns all."""
+    engine.hold()
+    pending = [gate.client.send(chat_body(engine.models[0], content="first"), token=waiting[0])]
+    engine.wait_requests(1)
+    for number, token in enumerate(waiting, 1):
+        pending.append(gate.client.send(chat_body(engine.models[0], content=f"w{number}"), token=token))
+        gate.wait_queued(number)
+    return pending
+
+
+def open_dashboard(browser, gate, path="/llm/"):
+    browser.look(width=1280)
+    browser.open(f"http://127.0.0.1:{gate.port}{path}")
+    browser.wait("document.body.dataset.state === 'good'", "the page is live")
+
+
+def test_shows_what_the_status_says(fake_engine, gateway, browser):
+    engine = fake_engine(max_running=1)
+    idle = fake_engine(models=("other",), max_running=7)
+    gate = gateway([engine, idle], [user("alice", name="Alice", priority=3, organization="cs"), user("bob", name="Bob", priority=9)])
+    pending = busy(gate, engine, ["alice", "bob", "alice"])
+    open_dashboard(browser, gate)
+    browser.wait("document.querySelectorAll('#models tr[data-request]').length === 3")
+    status = gate.status()
+    shown = browser.run(SHOWN)
+
+    assert shown["tiles"]["queued"]["value"] == str(status["totals"]["queued"]) == "3"
+    assert shown["tiles"]["held"]["value"] == str(status["totals"]["held"]) == "1"
+    assert shown["tiles"]["engines"]["value"] == "2 of 2"
+    for model in status["models"]:
+        row = shown["models"][model["name"]]
+        assert (row["queued"], row["running"], row["desired"]) == tuple(str(model[key]) for key in ("queued", "running", "desired_engines"))
+        assert row["state"] == f"{model['engines_usable']} of {model['engines']} engine"
+    for one in status["engines"]:
+        row = shown["engines"][one["id"]]
+        assert (row["held"], row["limit"], row["state"]) == (str(one["held"]), str(int(one["limit"])), "ready")
+        assert row["models"] == ", ".join(one["models"]) and row["served"] == str(one["served"])
+        assert row["age"] == "never" and one["report_age_ms"] is None
+    for client in status["clients"]:
+        row = shown["clients"][client["name"]]
+        assert row["client"].startswith(client["name"]) and row["priority"] == str(client["priority"])
+        assert row["waiting"] == f"{client['waiting']} / {client['threshold']}" and row["running"] == str(client["running"])
+        assert row["prompt"] == str(client["prompt_tokens"])
+    requests = {request["id"]: request for request in status["requests"]}
+    waiting = {name: request for name, request in requests.items() if request["state"] == "queued"}
+    assert shown["waiting"].keys() == waiting.keys() and len(waiting) == 3
+    for name, row in shown["waiting"].items():
+        assert (row["client"], row["priority"]) == (waiting[name]["client"], str(waiting[name]["priority"]))
+    assert [(row["client"], row["model"], row["engine"]) for row in shown["running"].values()] == [("Alice", "m", engine.name)]
+    assert browser.run("document.title") == "(3) LLM dispatch"
+    assert not browser.run("!!document.querySelector('#problems li')")
+
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 4
+    browser.wait("document.querySelector('[data-tile=queued] .value').textContent === '0'", "the page follows")
+    browser.wait("document.querySelector('[data-client=Alice] [data-field=completion]').textContent === '12'")
+
+
+def test_names_are_text(fake_engine, gateway, browser):
+    engine = fake_engine(models=(HTML,), name=HTML, max_running=1)
+    gate = gateway(users=[user("alice", name=HTML)], http=f"llm_engine {engine.url} 'model={HTML}' 'id={HTML}' max_running=1;")
+    pending = busy(gate, engine, ["alice"])
+    open_dashboard(browser, gate)
+    browser.wait("document.querySelectorAll('#models tr[data-request]').length === 1")
+    shown = browser.run(SHOWN)
+    assert shown["models"][HTML]["name"] == HTML and shown["engines"][HTML]["id"] == HTML
+    assert shown["clients"][HTML]["client"] == HTML
+    assert [row["client"] for row in shown["waiting"].values()] == [HTML]
+    browser.click(selector("engine", HTML, " button"))
+    browser.wait("document.querySelector('dialog').open")
+    assert browser.text("#confirm-title") == f"Drain {HTML}?"
+    assert browser.run("document.querySelectorAll('img, b[onerror], main b:not([data-field]), dialog b').length") == 0
+    # as an administrator who confirms: the name travels through the URL unharmed
+    browser.click("#confirm-yes")
+    browser.wait("!document.querySelector('dialog').open")
+    assert gate.status()["engines"][0]["drained"]
+    engine.open_gate()
+    assert pending[0].reply().status == 200
+    gate.client.ask(method="DELETE", target=f"/llm/requests/{gate.status()['requests'][0]['id']}", headers=[("x-llm-admin", "1")])
+    assert pending[1].reply().status == 503
+
+
+def test_a_drain_by_button_takes_effect(fake_engine, gateway, browser):
+    engines = [fake_engine(), fake_engine()]
+    gate = gateway(engines)
+    open_dashboard(browser, gate)
+    first = engines[0].name
+    browser.click(selector("engine", first, " button[data-action=drain]"))
+    browser.wait("document.querySelector('dialog').open")
+    browser.click("#confirm-no")
+    browser.wait("!document.querySelector('dialog').open")
+    assert not any(engine["drained"] for engine in gate.status()["engines"]), "nothing happens without the second yes"
+
+    browser.click(selector("engine", first, " button[data-action=drain]"))
+    browser.click("#confirm-yes")
+    browser.wait(f"document.querySelector({json.dumps(selector('engine', first, ' .state'))}).textContent === 'drained'")
+    for _ in range(6):
+        assert gate.client.ask(token="alice").status == 200
+    assert not engines[0].requests and len(engines[1].requests) == 6
+
+    browser.click(selector("engine", first, " button[data-action=drain]"))
+    assert browser.wait("document.querySelector('dialog').open && document.querySelector('#confirm-yes').textContent") == "Undrain"
+    browser.click("#confirm-yes")
+    browser.wait(f"document.querySelector({json.dumps(selector('engine', first, ' .state'))}).textContent === 'ready'")
+    assert not any(engine["drained"] for engine in gate.status()["engines"])
+
+
+def test_cancel_and_priority_of_a_waiting_request(fake_engine, gateway, browser):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", priority=5), user("bob", priority=5)], http="llm_scheduler strict;")
+    pending = busy(gate, engine, ["alice", "bob", "alice"])
+    bob, = [request["id"] for request in gate.status()["requests"] if request["client"] == "bob"]
+    last = max((request for request in gate.status()["requests"] if request["state"] == "queued"), key=lambda request: -request["age_ms"])["id"]
+    open_dashboard(browser, gate)
+    browser.click(selector("request", bob, " [data-action=cancel]"))
+    browser.click("#confirm-yes")
+    reply = pending[2].reply()
+    assert reply.status == 503 and reply.json()["error"]["code"] == "aborted"
+    browser.wait(f"!document.querySelector({json.dumps(selector('request', bob))})", "the request has left the page")
+
+    browser.click(selector("request", last, " [data-action=priority]"))
+    browser.wait("document.activeElement.id === 'confirm-value' && document.activeElement.value === '5'")
+    browser.type("77")
+    browser.click("#confirm-yes")
+    browser.wait(f"document.querySelector({json.dumps(selector('request', last, ' [data-field=priority]'))}).textContent === '77'")
+    engine.open_gate()
+    assert [pending[number].reply().status for number in (0, 1, 3)] == [200] * 3
+    assert engine.contents() == ["first", "w3", "w1"]
+
+
+def test_a_change_that_fails_is_told(fake_engine, gateway, browser):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine])
+    pending = busy(gate, engine, ["alice"])
+    open_dashboard(browser, gate)
+    browser.click("#models [data-action=cancel]")
+    browser.wait("document.querySelector('dialog').open")
+    pending[1].close()
+    gate.wait_queued(0)
+    browser.expected.append("404")
+    browser.click("#confirm-yes")
+    browser.wait("document.querySelector('#confirm-problem').textContent.includes('no such')")
+    engine.open_gate()
+    assert pending[0].reply().status == 200
+
+
+def test_read_only_shows_no_buttons(fake_engine, gateway, browser):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], locations="location /look { llm_status; }")
+    pending = busy(gate, engine, ["alice"])
+    open_dashboard(browser, gate, "/look")  # without the slash: it is added
+    assert browser.run("location.pathname") == "/look/"
+    assert gate.client.get("/llm").status == 301
+    browser.wait("document.querySelectorAll('#models tr[data-request]').length === 1")
+    assert browser.run("[...document.querySelectorAll('main button')].filter(b => b.offsetParent).length") == 0
+    assert gate.client.ask(b"", method="DELETE", target="/look/requests/0-0", headers=[("x-llm-admin", "1")]).status == 403
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 2
+
+
+def test_problems_and_a_lost_gateway(redis_server, fake_engine, gateway, browser):
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    engine = fake_engine()
+    reporter = engine.announce(redis_server.url, state="failed")
+    gate.wait_model("m", "alice")
+    open_dashboard(browser, gate)
+    browser.wait("document.querySelector('#problems').textContent.includes('No engine can serve m')")
+    assert f"Engine {engine.name}: failed." in browser.text("#problems")
+    reporter.report(state="ready")
+    browser.wait("!document.querySelector('#problems li')", "the problem is over")
+    redis_server.kill()
+    browser.wait("document.querySelector('#problems').textContent.includes('Redis cannot be reached')")
+    browser.wait(f"document.querySelector({json.dumps(selector('engine', engine.name, ' .state'))}).textContent === 'silent'")
+    # nothing new comes any more: what is shown is shown as old
+    browser.expected.append("503")
+    gate.blocks["server"] = "location = /llm/status.json { return 503; }"
+    gate.reload()
+    browser.wait("document.body.dataset.state === 'bad' && document.querySelector('#page').className === 'lost'")
+    assert browser.text("#live").startswith("answered 503 for")
+    gate.blocks["server"] = ""
+    gate.reload()
+    browser.wait("document.body.dataset.state === 'good' && document.querySelector('#page').className === ''")
+
+
+def test_policy_and_history(fake_engine, gateway, browser):
+    gate = gateway([fake_engine()])
+    page = gate.client.get("/llm/")
+    policy = page.header("content-security-policy")
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "connect-src 'self'" in policy
+    assert page.header("cache-control") == "no-store" and page.header("x-content-type-options") == "nosniff"
+    for _ in range(4):
+        assert gate.client.ask(token="alice").status == 200
+    assert gate.client.ask(token="nobody").status == 401
+    open_dashboard(browser, gate)
+    browser.wait("last.history.completed.reduce((a, b) => a + b, 0) === 4", "the gateway has taken a sample", 30)
+    history = gate.status()["history"]
+    assert len({len(column) for column in history.values()}) == 1
+    assert sum(history["rejected"]) == 1 and sum(history["completion_tokens"]) == 16 and sum(history["dispatched"]) == 4
+    assert all(4000 <= ms <= 30000 for ms in history["interval_ms"])
+    browser.wait("document.querySelectorAll('.chart svg path').length >= 8", "the charts are drawn")
+    assert browser.run("[...document.querySelectorAll('.chart svg path')].some(p => p.getAttribute('d').includes('NaN'))") is False
+    # what a sample says is under the pointer
+    assert browser.text("[data-field='requests-completed']") not in (None, "–")
+    # a script that is not the page's own does not run
+    browser.expected.append("Content Security Policy")
+    assert browser.run("(() => { const s = document.createElement('script'); s.textContent = 'window.foreign = 1';"
+                       " document.body.append(s); return window.foreign === undefined; })()")
+
+
+@pytest.mark.parametrize("width", [375, 768, 1280])
+def test_nothing_sticks_out(fake_engine, gateway, browser, width):
+    """Long names, a queue, a phone: the page never scrolls sideways."""
+    engine = fake_engine(models=("an-organisation/a-model-with-a-very-long-name-that-nobody-would-type-by-hand-0123456789",), max_running=1)
+    gate = gateway([engine], [user("alice", name="x" * 60, organization="y" * 60)])
+    pending = busy(gate, engine, ["alice"] * 3)
+    open_dashboard(browser, gate)
+    browser.look(width=width)
+    browser.wait("document.querySelectorAll('#models tr[data-request]').length === 3")
+    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 4
