@@ -13,7 +13,9 @@ build=(g++ cmake ninja-build pkg-config make
     libhiredis-dev nlohmann-json3-dev libpq-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libicu-dev zlib1g-dev
     ca-certificates curl python3)
 postgres=(postgresql)
-test=(libgtest-dev libgmock-dev python3-venv postgresql faketime iproute2 iptables)
+test=(libgtest-dev libgmock-dev python3-venv postgresql faketime iproute2 iptables chromium fonts-liberation prometheus)
+# Ubuntu has Chromium as a snap only, which does not run everywhere: there the browser tests are skipped unless it is installed.
+! grep -qsx 'ID=ubuntu' /etc/os-release || test=("${test[@]/chromium/}")
 fuzz=(clang)
 bench=(wrk valgrind)
 
@@ -46,7 +48,7 @@ fi
 
 missing=()
 for package in "${wanted[@]}"; do
-    installed "$package" || missing+=("$package")
+    [ -z "$package" ] || installed "$package" || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -86,7 +88,7 @@ fi
 
 # Packages that were not there before become no services at the next boot either.
 if [ -n "$own_policy" ] && [ -d /run/systemd/system ]; then
-    for service in nginx redis-server postgresql; do
+    for service in nginx redis-server postgresql prometheus; do
         case " ${missing[*]} " in
         *" $service "*) "${root[@]}" systemctl disable --quiet "$service" >>"$log" 2>&1 || true ;;
         esac

@@ -100,8 +100,8 @@ void record_history(const ZoneLock& lock, const HistoryTotals& totals, int64_t n
             quantile_between(kFirstTokenBounds, totals.first_token, before.first_token, .5);
         h.history[h.history_count % kHistorySamples] = sample;
         h.history_count++;
+        h.history_totals = totals;
     }
-    h.history_totals = totals;
     last.store(now_us, std::memory_order_relaxed);
 }
 

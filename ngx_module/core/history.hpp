@@ -52,8 +52,8 @@ bool history_due(const Zone& zone, int64_t now_us);
 // Without the lock; O(models).
 HistoryTotals history_totals(const Zone& zone);
 
-// Stores one sample, unless somebody else has done so since history_due(). The very first call only remembers
-// where counting starts. O(1).
+// Stores one sample, unless somebody else has done so since history_due(). The very first call only starts the
+// first interval, which has all that happened since the zone was made. O(1).
 void record_history(const ZoneLock& lock, const HistoryTotals& totals, int64_t now_us, int64_t wall_s);
 
 // Copies the newest samples, oldest first; returns how many. O(capacity).

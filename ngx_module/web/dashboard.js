@@ -60,16 +60,17 @@ function keyed(parent, items, keyOf, create, update) {
 
 // ---- words
 
+const short = value => value.toFixed(1).replace(/\.0$/, "");
 function number(value) {
   const size = Math.abs(value);
-  if (size >= 9.995e8) { return (value / 1e9).toFixed(1) + " G"; }
-  if (size >= 9.995e5) { return (value / 1e6).toFixed(1) + " M"; }
-  if (size >= 1e4) { return (value / 1e3).toFixed(1) + " k"; }
+  if (size >= 9.995e8) { return short(value / 1e9) + " G"; }
+  if (size >= 9.995e5) { return short(value / 1e6) + " M"; }
+  if (size >= 1e4) { return short(value / 1e3) + " k"; }
   return Number.isInteger(value) ? String(value) : value.toFixed(size >= 100 ? 0 : size >= 1 ? 1 : 2);
 }
 function duration(ms) {
   if (ms < 1000) { return Math.round(ms) + " ms"; }
-  if (ms < 59950) { return (ms / 1000).toFixed(1) + " s"; }
+  if (ms < 59950) { return short(ms / 1000) + " s"; }
   const minutes = Math.floor(Math.round(ms / 1000) / 60);
   return minutes < 60 ? `${minutes} min ${Math.round(ms / 1000) % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
@@ -149,7 +150,7 @@ const CHARTS = [
   { id: "tokens", title: "Tokens per second", show: number, series: [
     { name: "generated", hue: "h3", of: h => perSecond(h, "completion_tokens") },
     { name: "prompt", hue: "h4", of: h => perSecond(h, "prompt_tokens") }] },
-  { id: "depth", title: "Requests", show: number, least: 4, series: [
+  { id: "depth", title: "Requests at once", show: number, least: 10, series: [
     { name: "running", hue: "h3", of: h => h.running },
     { name: "waiting", hue: "h1", of: h => h.queued }] },
 ];
@@ -219,6 +220,9 @@ function drawChart(chart) {
     const minutes = (last.time - h.time[at]) / 60;
     parts.push(svg("text", { x: x(h.time[at]) + (minutes < 3 ? -5 : 5), y: top + 8, "text-anchor": minutes < 3 ? "end" : "start" },
       new Date(h.time[at] * 1000).toLocaleTimeString()));
+  }
+  if (!h.time.length) {
+    parts.push(svg("text", { x: (left + width - right) / 2, y: (top + height - bottom) / 2 - 6, "text-anchor": "middle" }, "The first sample comes after five seconds"));
   }
   chart.values.forEach((value, n) => setText(value, at < 0 ? "–" : chart.show(lines[n][at])));
   chart.svg.setAttribute("aria-label", chart.title + ": " + chart.series.map((series, n) => `${series.name} ${chart.values[n].textContent}`).join(", "));
@@ -308,6 +312,12 @@ function updateWaiting(row, request) {
   set(row, "priority", request.priority + (request.held_back ? " · held back" : ""));
   set(row, "wait", duration(request.wait_ms));
 }
+// [[key, how many], …], most first.
+function countBy(list, keyOf) {
+  const counts = new Map();
+  for (const item of list) { counts.set(keyOf(item), (counts.get(keyOf(item)) || 0) + 1); }
+  return [...counts].sort((a, b) => b[1] - a[1]);
+}
 function showModels(s) {
   const waiting = s.requests.filter(request => request.state === "queued" || request.state === "granted");
   keyed($("models"), s.models, model => model.name, () => {
@@ -318,7 +328,7 @@ function showModels(s) {
       make("p", "facts", make("span", "", field("queued", "", "b"), " waiting"), make("span", "", field("running", "", "b"), " running"),
         make("span", "", "longest ", field("oldest", "", "b")), make("span", "", "leaves ", field("drain", "", "b"), " /s"),
         make("span", "", "engines wanted ", field("desired", "", "b"))),
-      make("table", "queue", head, make("tbody")), field("nobody", "empty", "p"), make("button", "more"));
+      make("ul", "chips"), make("table", "queue", head, make("tbody")), field("nobody", "empty", "p"), make("button", "more"));
     return card;
   }, (card, model) => {
     card.dataset.model = model.name;
@@ -331,6 +341,8 @@ function showModels(s) {
     set(card, "state", `${model.engines_usable} of ${plural(model.engines, "engine")}`);
     setClass(card.querySelector(".state"), `state ${model.engines_usable === model.engines && model.engines ? "good" : model.engines_usable ? "warn" : "bad"}`);
     const own = waiting.filter(request => request.model === model.name);
+    keyed(card.querySelector(".chips"), countBy(own, request => request.client || "anonymous"), ([name]) => name,
+      () => make("li", "", field("who"), " ", field("count", "", "b")), (chip, [name, count]) => { set(chip, "who", name); set(chip, "count", count); });
     const rows = cut(own, card.querySelector(".more"), "that are listed");
     card.querySelector("table").hidden = rows.length === 0;
     keyed(card.querySelector("tbody"), rows, request => request.id, makeWaiting, updateWaiting);
@@ -438,7 +450,8 @@ function showClients(s) {
     set(row, "client", (client.name || "anonymous") + (client.organisation ? ` · ${client.organisation}` : ""));
     set(row, "priority", client.priority + (client.weight !== client.priority && client.weight ? ` (weight ${number(client.weight)})` : ""));
     set(row, "running", client.running + (client.max_running ? ` / ${client.max_running}` : ""));
-    set(row, "waiting", client.waiting + (client.threshold !== null ? ` / ${client.threshold}` : ""));
+    set(row, "waiting", client.waiting);
+    row.title = client.threshold === null ? "" : `May have ${client.threshold} waiting`;
     set(row, "minute", number(client.tokens_last_minute) + (client.tokens_per_minute ? ` / ${number(client.tokens_per_minute)}` : ""));
     set(row, "share", takes(client) ? `${percent(share)} of ${percent(due)} due` : "–");
     setMeter(row, "share", share, "", takes(client) ? due : undefined);

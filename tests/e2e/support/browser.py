@@ -16,7 +16,7 @@ from .process import _die_with_parent
 
 _FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio",
           "--disable-extensions", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-          "--disable-features=Translate,OptimizationHints,MediaRouter", "--hide-scrollbars", "--force-color-profile=srgb",
+          "--disable-features=Translate,OptimizationHints,MediaRouter", "--hide-scrollbars", "--force-color-profile=srgb", "--disable-lcd-text",
           "--remote-debugging-pipe"]
 
 
@@ -30,8 +30,12 @@ def _high(descriptor):
 class Browser:
     """One page. What it asked for, logged or threw is kept in `requests`, `console` and `exceptions`."""
 
+    @staticmethod
+    def program():
+        return shutil.which("chromium") or shutil.which("google-chrome")
+
     def __init__(self, directory):
-        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        program = self.program()
         assert program, "chromium is not installed; scripts/deps.sh test installs it"
         directory.mkdir(parents=True)
         self._log = directory / "chromium.log"

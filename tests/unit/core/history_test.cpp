@@ -26,8 +26,7 @@ TEST(History, CountsWhatHappenedBetweenTwoSamples) {
     TestZone t;
     count_outcome(t.zone, kNone, Outcome::rejected_invalid_api_key);
     beat(t);
-    EXPECT_TRUE(samples(t).empty()) << "what was before the first look is not within any interval";
-    count_outcome(t.zone, kNone, Outcome::rejected_invalid_api_key);
+    EXPECT_TRUE(samples(t).empty());
     count_outcome(t.zone, kNone, Outcome::rejected_model_required);
     count_outcome(t.zone, kNone, Outcome::timeout);
     count_outcome(t.zone, kNone, Outcome::cancelled_queued);
