@@ -293,7 +293,7 @@ void refresh_account(Core& c, uint32_t account, int64_t wall_s) {
     }
     a.revoked = 1;
     while (a.waiting != 0) {
-        if (!end_one_waiting(c, account, Mail::revoked, Outcome::rejected_invalid_api_key)) {
+        if (!end_one_waiting(c, account, Mail::revoked)) {
             return;
         }
     }

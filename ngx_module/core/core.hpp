@@ -109,7 +109,7 @@ void unlink_grant(Core& c, Request& r);
 // when `suspend`. No dispatch run.
 void return_grant(Core& c, Request& r, bool suspend);
 // Ends a waiting request on somebody else's behalf; its owner hears of it by mail.
-void end_waiting(Core& c, Request& r, Mail mail, Outcome outcome);
+void end_waiting(Core& c, Request& r, Mail mail);
 // Takes the request out of every list, frees its slot and its account's claim.
 void free_request(Core& c, Request& r);
 
@@ -136,7 +136,7 @@ bool lookup_row_locked(Core& c, const TokenHash& hash, ClientView& out);
 // Brings an account's rights up to date with the table; ends its queued requests when it is no longer valid.
 void refresh_account(Core& c, uint32_t account, int64_t wall_s);
 // Ends one queued or parked request of the account. False when it has none.
-bool end_one_waiting(Core& c, uint32_t account, Mail mail, Outcome outcome);
+bool end_one_waiting(Core& c, uint32_t account, Mail mail);
 bool view_is_valid(const ClientView& view, int64_t wall_s);
 
 // ---- accounts.cpp

@@ -40,8 +40,9 @@ struct HistogramView {
 // Time to first token and duration count from the request's arrival; a non-stream has no first token.
 enum class ModelHistogram : uint8_t { time_to_first_token, inter_token, duration };
 
-// `model` = kNone reads or counts the series model="".
-void count_outcome(Zone& zone, uint32_t model, Outcome outcome);  // only requests that never reached submit()
+// `model` = kNone reads or counts the series model="". count_outcome() is for requests that ended without
+// finish(), cancel() or the death of their process, which count by themselves: refusals, above all.
+void count_outcome(Zone& zone, uint32_t model, Outcome outcome);
 uint64_t read_outcome(const Zone& zone, uint32_t model, Outcome outcome);
 HistogramView read_wait_histogram(const Zone& zone, uint32_t model, uint32_t priority);
 HistogramView read_model_histogram(const Zone& zone, uint32_t model, ModelHistogram which);

@@ -117,7 +117,7 @@ struct Verdict {
     uint32_t engine = kNone;              // granted
     uint32_t model = kNone;               // index of the model, when known
     uint32_t position = 0;                // queued: 1 = next
-    Outcome reason = Outcome::completed;  // rejected: a rejected_… value, already counted in the metrics
+    Outcome reason = Outcome::completed;  // rejected: a rejected_… value; the caller counts it
     Outcome would = Outcome::completed;   // observe: what would have been said (completed = nothing)
     bool would_queue = false;             // observe: it would have waited
     int32_t priority = 0;                 // effective
@@ -150,7 +150,7 @@ bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSe
 struct Timeout {
     bool ended = false;  // false: stale, or no longer waiting (a grant won the race: carry on)
     bool stale = false;  // there is no such request
-    Outcome reason = Outcome::rejected_queue_timeout;  // or rejected_no_engine; counted
+    Outcome reason = Outcome::rejected_queue_timeout;  // or rejected_no_engine; the caller counts it
     uint32_t retry_after_ms = 0;
     bool should_retry = true;
     uint32_t limit_requests = 0;
@@ -226,6 +226,11 @@ struct RequestSummary {
 RequestSummary finish(const ZoneLock& lock, Ticket ticket, Outcome outcome, const Usage& usage,
                       int64_t now_us, WakeSet& wakes);
 
+// As finish(), of a request that nginx sends to another location after its answer or failure: counts no outcome
+// and no duration, because the location that answers in the end does.
+void abandon(const ZoneLock& lock, Ticket ticket, Outcome outcome, const Usage& usage, int64_t now_us,
+             WakeSet& wakes);
+
 // Gives the lease back early, when the engine has sent everything but the client still reads (nginx-craft 8).
 // The request stays RUNNING for finish(), which then releases nothing more. Idempotent.
 void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes);
@@ -238,8 +243,8 @@ uint32_t queue_position(const ZoneLock& lock, Ticket ticket);
 
 enum class EventKind : uint8_t {
     granted,  // take_up() it within kGrantLifeUs
-    revoked,  // its client is no longer valid: answer 401. The ticket is already freed
-    aborted,  // an administrator ended it: answer 503 (queued: already freed; running: call finish())
+    revoked,  // its client is no longer valid: answer 401 and count it. The ticket is already freed
+    aborted,  // an administrator ended it: answer 503 (queued: already freed, count it; running: call finish())
 };
 struct Event {
     EventKind kind = EventKind::granted;

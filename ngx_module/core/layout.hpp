@@ -104,9 +104,8 @@ struct alignas(64) Request {
     uint8_t mailed;  // derived: is linked in a mailbox
     uint8_t probe;   // the one request let through to a half-open breaker
     uint8_t anonymous;
-    uint8_t low;      // its client lowered its priority
-    uint8_t counted;  // its outcome was counted already (ENDED)
-    uint8_t reserved_bytes[30];
+    uint8_t low;  // its client lowered its priority
+    uint8_t reserved_bytes[31];
 };
 static_assert(sizeof(Request) == 256);
 

@@ -72,6 +72,48 @@ void measure_whole(Core& c, const Request& r) {
     }
 }
 
+// Ends a RUNNING request. `counts` false: another one will be counted in its place.
+RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, bool counts) {
+    Request* found = find_request(c, ticket);
+    if (found == nullptr || state_of(*found) != RequestState::running) {
+        return {};
+    }
+    Request& r = *found;
+    const uint32_t account = r.account;
+    const bool failed = outcome == Outcome::engine_error || outcome == Outcome::timeout;
+    if (failed && r.head_us == 0 && r.completion_tokens == 0) {
+        if (outcome == Outcome::timeout && r.lease != 0) {
+            engine_failed(c, c.engines[r.engine], mix32(static_cast<uint64_t>(c.now) ^ r.seq));
+        }
+        refund(c, r);
+        r.prompt_tokens = 0;
+    } else if (outcome == Outcome::cancelled_running) {
+        settle_cancelled(c, r);
+    } else {
+        true_up(c, r, usage);
+    }
+    if (outcome == Outcome::completed && r.engine != kNone && c.engines[r.engine].used != 0) {
+        c.engines[r.engine].served++;
+        c.engines[r.engine].success_us = c.now;
+    }
+    if (r.lease != 0) {
+        measure_whole(c, r);
+    }
+    if (counts) {
+        ModelCounters& m = counters_of(c, r.model);
+        bump(m.outcomes[static_cast<size_t>(outcome)]);
+        observe(m.duration, kDurationBounds, std::size(kDurationBounds), c.now - r.arrived_us);
+    }
+    RequestSummary summary = summarise(c, r);
+    summary.usage = usage;
+    summary.usage.prompt_tokens = r.prompt_tokens;
+    summary.usage.completion_tokens = r.completion_tokens;
+    const uint32_t engine = drop_lease(c, r);
+    free_request(c, r);
+    after_release(c, account, engine);
+    return summary;
+}
+
 }  // namespace
 
 RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, int64_t now_us,
@@ -187,42 +229,13 @@ void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet&
 RequestSummary finish(const ZoneLock& lock, Ticket ticket, Outcome outcome, const Usage& usage,
                       int64_t now_us, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
-    Request* found = find_request(c, ticket);
-    if (found == nullptr || state_of(*found) != RequestState::running) {
-        return {};
-    }
-    Request& r = *found;
-    const uint32_t account = r.account;
-    const bool failed = outcome == Outcome::engine_error || outcome == Outcome::timeout;
-    if (failed && r.head_us == 0 && r.completion_tokens == 0) {
-        if (outcome == Outcome::timeout && r.lease != 0) {
-            engine_failed(c, c.engines[r.engine], mix32(static_cast<uint64_t>(now_us) ^ r.seq));
-        }
-        refund(c, r);
-        r.prompt_tokens = 0;
-    } else if (outcome == Outcome::cancelled_running) {
-        settle_cancelled(c, r);
-    } else {
-        true_up(c, r, usage);
-    }
-    if (outcome == Outcome::completed && r.engine != kNone && c.engines[r.engine].used != 0) {
-        c.engines[r.engine].served++;
-        c.engines[r.engine].success_us = now_us;
-    }
-    if (r.lease != 0) {
-        measure_whole(c, r);
-    }
-    ModelCounters& m = counters_of(c, r.model);
-    bump(m.outcomes[static_cast<size_t>(outcome)]);
-    observe(m.duration, kDurationBounds, std::size(kDurationBounds), now_us - r.arrived_us);
-    RequestSummary summary = summarise(c, r);
-    summary.usage = usage;
-    summary.usage.prompt_tokens = r.prompt_tokens;
-    summary.usage.completion_tokens = r.completion_tokens;
-    const uint32_t engine = drop_lease(c, r);
-    free_request(c, r);
-    after_release(c, account, engine);
-    return summary;
+    return end(c, ticket, outcome, usage, true);
+}
+
+void abandon(const ZoneLock& lock, Ticket ticket, Outcome outcome, const Usage& usage, int64_t now_us,
+             WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    end(c, ticket, outcome, usage, false);
 }
 
 }  // namespace llm::core

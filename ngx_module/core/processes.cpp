@@ -29,12 +29,9 @@ uint32_t drop_everything(Core& c, Process& p) {
             }
             engine = drop_lease(c, r);
         }
-        if (r.counted == 0) {
-            const bool ran = state == RequestState::running;
-            bump(counters_of(c, r.model)
-                     .outcomes[static_cast<size_t>(ran ? Outcome::cancelled_running
-                                                       : Outcome::cancelled_queued)]);
-        }
+        const Outcome outcome =
+            state == RequestState::running ? Outcome::cancelled_running : Outcome::cancelled_queued;
+        bump(counters_of(c, r.model).outcomes[static_cast<size_t>(outcome)]);
         free_request(c, r);
         after_release(c, account, engine);
     }

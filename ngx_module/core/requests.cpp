@@ -66,28 +66,24 @@ void return_grant(Core& c, Request& r, bool suspend) {
     }
 }
 
-void end_waiting(Core& c, Request& r, Mail mail, Outcome outcome) {
+void end_waiting(Core& c, Request& r, Mail mail) {
     if (state_of(r) == RequestState::granted) {
         take_mail(c, r);
         unlink_grant(c, r);
         refund(c, r);
         const uint32_t engine = drop_lease(c, r);
-        r.counted = 1;
         set_state(r, RequestState::ended);
-        bump(counters_of(c, r.model).outcomes[static_cast<size_t>(outcome)]);
         put_mail(c, r, mail);
         after_release(c, r.account, engine);
         return;
     }
     dequeue(c, r);
     r.parked = 0;
-    r.counted = 1;
     r.mail = mail;
     LLM_LABEL();
     set_state(r, RequestState::ended);
     LLM_LABEL();
     leave_waiting(c, r);
-    bump(counters_of(c, r.model).outcomes[static_cast<size_t>(outcome)]);
     put_mail(c, r, mail);
 }
 
@@ -163,7 +159,7 @@ bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSe
         settle_cancelled(c, r);
         engine = drop_lease(c, r);
     }
-    if (why != Why::refused && r.counted == 0) {
+    if (why != Why::refused) {
         const Outcome outcome =
             state == RequestState::running ? Outcome::cancelled_running : Outcome::cancelled_queued;
         bump(counters_of(c, r.model).outcomes[static_cast<size_t>(outcome)]);
@@ -190,7 +186,6 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     answer.retry_after_ms = hint.retry_after_ms;
     answer.should_retry = hint.should_retry;
     answer.reset_ms = hint.reset_ms;
-    bump(counters_of(c, r->model).outcomes[static_cast<size_t>(answer.reason)]);
     const uint32_t model = r->model;
     const uint32_t account = r->account;
     free_request(c, *r);

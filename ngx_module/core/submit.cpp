@@ -23,7 +23,6 @@ void reject(Core& c, Arrival& a, Outcome reason) {
     Verdict& v = a.verdict;
     v.decision = Decision::rejected;
     v.reason = reason;
-    bump(counters_of(c, v.model).outcomes[static_cast<size_t>(reason)]);
     if (a.pool == kNone) {
         v.retry_after_ms = 1000 + a.args.random % 1000;
         v.reset_ms = v.retry_after_ms;

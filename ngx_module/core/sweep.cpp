@@ -87,18 +87,18 @@ void requeue_everything(Core& c) {
 
 }  // namespace
 
-bool end_one_waiting(Core& c, uint32_t account, Mail mail, Outcome outcome) {
+bool end_one_waiting(Core& c, uint32_t account, Mail mail) {
     Account& a = c.accounts[account];
     for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
         if (c.standings[s].flows_head != kNone) {
-            end_waiting(c, c.requests[c.flows[c.standings[s].flows_head].head], mail, outcome);
+            end_waiting(c, c.requests[c.flows[c.standings[s].flows_head].head], mail);
             return true;
         }
     }
     for (uint32_t i = 0; i < c.header.request_end; ++i) {  // parked ones are in no flow; rare
         Request& r = c.requests[i];
         if (state_of(r) == RequestState::queued && r.account == account) {
-            end_waiting(c, r, mail, outcome);
+            end_waiting(c, r, mail);
             return true;
         }
     }
@@ -170,7 +170,7 @@ bool abort_request(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet&
     switch (state_of(*r)) {
         case RequestState::queued:
         case RequestState::granted:
-            end_waiting(c, *r, Mail::aborted, Outcome::cancelled_queued);
+            end_waiting(c, *r, Mail::aborted);
             return true;
         case RequestState::running:
             put_mail(c, *r, Mail::aborted);

@@ -75,8 +75,14 @@ enum class Outcome : uint8_t {
     rejected_queue_timeout,
     rejected_no_engine,
     rejected_auth_unavailable,
-    rejected_forbidden,    // allow/deny, auth_*: raised by nginx in a dispatching location
-    rejected_bad_request,  // nginx's own 400, 408, 411 …
+    // raised by nginx in a dispatching location
+    rejected_access_denied,       // 403 of allow/deny, auth_request …
+    rejected_bad_request,         // 400
+    rejected_request_timeout,     // 408
+    rejected_not_found,           // 404
+    rejected_method_not_allowed,  // 405
+    rejected_internal_error,      // 500
+    rejected_error,               // any other status
     timeout,               // engine_timeout
     engine_error,
     cancelled_queued,

@@ -88,7 +88,8 @@ const core::ClientView* client_of(Request& request) {
         seen.owner = request.serial;
         return &seen.client;
     }
-    return look_up(request, now_us()) == AuthState::ok ? &seen.client : nullptr;
+    request.auth = look_up(request, now_us());
+    return request.auth == AuthState::ok ? &seen.client : nullptr;
 }
 
 bool another_module_vouches(const Request& request) {

@@ -111,6 +111,11 @@ inline LocConf& loc_conf(ngx_http_request_t* r) {
 // The configuration of a cycle, nullptr when it has no http{}.
 MainConf* main_conf(ngx_cycle_t* cycle);
 
+// The configuration that runs; what is being read is not it yet.
+inline MainConf* running_conf() {
+    return main_conf(const_cast<ngx_cycle_t*>(ngx_cycle));
+}
+
 // Defined in directives.cpp.
 extern ngx_command_t kCommands[];
 

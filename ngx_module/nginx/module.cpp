@@ -200,7 +200,7 @@ ngx_module_t ngx_http_llm_dispatch_module = {
     llm::nginx::kCommands,
     NGX_HTTP_MODULE,
     nullptr,                     // init master
-    llm::nginx::close_old_zone,  // init module
+    llm::nginx::adopt_zone,      // init module
     llm::nginx::start_worker,    // init process
     nullptr,                     // init thread
     nullptr,                     // exit thread

@@ -7,6 +7,8 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
+#include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/upstream_hooks.hpp"
 #include "ngx_module/nginx/usage_log.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -97,11 +99,19 @@ void refuse_suspended(Request& request, ErrorCode code) {
     refuse_suspended(request, refusal_of(code));
 }
 
-// Breaks off a request that an engine is answering.
+// An administrator ends a request that an engine is answering. Nothing of it may be touched afterwards.
 void end_running(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_connection_t* connection = r->connection;
     ngx_http_set_log_request(connection->log, r);
+    request.ended_by_engine = true;
+    request.outcome = core::Outcome::cancelled_running;
+    if (!r->header_sent) {
+        stop_upstream(r);
+        return refuse_suspended(request, ErrorCode::aborted);
+    }
+    send_error_event(request, ErrorCode::aborted);
+    stop_upstream(r);
     ngx_http_finalize_request(r, NGX_ERROR);
     ngx_http_run_posted_requests(connection);
 }
@@ -125,8 +135,6 @@ void on_queue_timer(ngx_event_t* event) {
         request.ticket = {};
         return refuse_suspended(request, ErrorCode::internal_error);
     }
-    request.outcome = timeout.reason;
-    request.outcome_counted = true;
     request.ticket = {};
     refuse_suspended(request, make_refusal(timeout.reason, timeout));
 }
@@ -140,7 +148,7 @@ ngx_int_t suspend(Request& request) {
     if (connection->read->ready) {
         ngx_post_event(connection->read, &ngx_posted_events);  // what is there may be the client's farewell
     } else if (ngx_handle_read_event(connection->read, 0) != NGX_OK) {
-        end_request(request);
+        abandon_request(request);
         return refuse(request, ErrorCode::internal_error);
     }
     r->read_event_handler = ngx_http_test_reading;
@@ -149,7 +157,7 @@ ngx_int_t suspend(Request& request) {
     // a fake connection: nginx's debug log reads ->fd of an event's data
     auto* holder = static_cast<ngx_connection_t*>(ngx_pcalloc(r->pool, sizeof(ngx_connection_t)));
     if (holder == nullptr) {
-        end_request(request);
+        abandon_request(request);
         return refuse(request, ErrorCode::internal_error);
     }
     holder->data = &request;
@@ -184,12 +192,27 @@ void on_grant(Request& request) {
     }
 }
 
+// Makes sure of the outcome of a request that holds a lease and is about to end.
+void leave_running(Request& request) {
+    register_parked(request.ticket, nullptr);
+    request.untold_release = false;  // the end releases
+    if (request.ended_by_engine) {
+        return;
+    }
+    // the gateway itself could not go on, or the client left, or nginx answered from its cache
+    const ngx_connection_t& client = *request.r->connection;
+    const bool answered = request.r->header_sent && !client.error && !client.timedout;
+    request.outcome = request.refusal.code != ErrorCode::none ? error_info(request.refusal.code).outcome
+                      : answered                              ? core::Outcome::completed
+                                                              : core::Outcome::cancelled_running;
+}
+
 }  // namespace
 
 ngx_int_t submit_request(Request& request) {
     const core::ClientView* client = client_of(request);
     if (client == nullptr) {
-        return refuse(request, ErrorCode::invalid_api_key);  // gone since the access phase
+        return refuse(request, auth_error(request));  // gone since the access phase
     }
     const core::RequestArgs args = make_args(request, *client);
     core::WakeSet wakes;
@@ -205,12 +228,9 @@ ngx_int_t submit_request(Request& request) {
     request.priority = verdict.priority;
     request.engine_class = verdict.engine_class;
     if (verdict.decision == core::Decision::rejected) {
-        request.outcome = verdict.reason;
-        request.outcome_counted = true;
         return refuse(request, make_refusal(verdict.reason, verdict));
     }
     request.ticket = verdict.ticket;
-    request.outcome_counted = false;
     request.lease_released = false;
     if (args.observe && (verdict.would_queue || verdict.would != core::Outcome::completed)) {
         const ngx_str_t what = to_ngx(verdict.would_queue ? "queued" : core::outcome_name(verdict.would));
@@ -228,8 +248,6 @@ ngx_int_t submit_request(Request& request) {
 void handle_event(Request& request, const core::Event& event) {
     if (request.stage != Stage::queued) {
         if (event.kind == core::EventKind::aborted && request.stage == Stage::running) {
-            request.ended_by_engine = true;
-            request.outcome = core::Outcome::cancelled_running;
             end_running(request);
         }
         return;
@@ -260,20 +278,10 @@ void end_request(Request& request) {
         core::ZoneLock lock(zone());
         core::cancel(lock, request.ticket, core::Why::client_gone, now_us(), wakes);
     } else {
-        register_parked(request.ticket, nullptr);
-        if (!request.ended_by_engine) {
-            // the gateway itself could not go on, or the client left, or nginx answered from its cache
-            const ngx_connection_t& client = *request.r->connection;
-            const bool answered = request.r->header_sent && !client.error && !client.timedout;
-            request.outcome = request.refusal.code != ErrorCode::none
-                                  ? error_info(request.refusal.code).outcome
-                              : answered ? core::Outcome::completed
-                                         : core::Outcome::cancelled_running;
-        }
         core::RequestSummary summary;
+        leave_running(request);
         {
             core::ZoneLock lock(zone());
-            request.untold_release = false;  // finish() releases
             tell_news(lock, request, wakes);
             summary = core::finish(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
         }
@@ -281,6 +289,26 @@ void end_request(Request& request) {
     }
     wake(wakes);
     request.outcome_counted = true;
+    request.ticket = {};
+    request.stage = Stage::ended;
+}
+
+void abandon_request(Request& request) {
+    if (!request.ticket.valid()) {
+        return;
+    }
+    core::WakeSet wakes;
+    if (request.stage == Stage::queued) {
+        leave_queue(request);
+        core::ZoneLock lock(zone());
+        core::cancel(lock, request.ticket, core::Why::refused, now_us(), wakes);
+    } else {
+        leave_running(request);
+        core::ZoneLock lock(zone());
+        tell_news(lock, request, wakes);
+        core::abandon(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
+    }
+    wake(wakes);
     request.ticket = {};
     request.stage = Stage::ended;
 }

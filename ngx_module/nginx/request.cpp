@@ -3,6 +3,7 @@
 
 #include <new>
 
+#include "ngx_module/nginx/abnormal_end.hpp"
 #include "ngx_module/nginx/auth.hpp"
 #include "ngx_module/nginx/body.hpp"
 #include "ngx_module/nginx/compat.hpp"
@@ -25,6 +26,9 @@ void on_cleanup(void* data) {
     auto& request = *static_cast<Request*>(data);
     forget_news(request);
     end_request(request);
+    if (request.broken_off) {
+        make_close_abnormal(request.r);
+    }
     // an internal redirect may have cleared it, and the log phase finds no cleanup any more
     ngx_http_set_ctx(request.r, &request, ngx_http_llm_dispatch_module);
 }
@@ -75,12 +79,45 @@ void on_body(ngx_http_request_t* r) {
     ngx_http_core_run_phases(r);
 }
 
+// A 408 that nginx is told of in the usual way makes it close the connection without a word.
+void send_timeout_answer(ngx_http_request_t* r) {
+    ngx_http_finalize_request(r, ngx_http_special_response_handler(r, NGX_HTTP_REQUEST_TIME_OUT));
+}
+
+void on_body_timeout(Request& request) {
+    ngx_http_request_t* r = request.r;
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, NGX_ETIMEDOUT, "client timed out");
+    request.body_timed_out = true;
+    r->connection->read->timedout = 0;
+    r->keepalive = 0;
+    r->lingering_close = 0;  // nothing comes from there
+#if (NGX_HTTP_V2)
+    if (r->stream != nullptr) {
+        r->stream->skip_data = 1;
+    }
+#endif
+    send_timeout_answer(r);
+}
+
+// Something has happened while the body is on its way.
+void read_on(ngx_http_request_t* r) {
+    Request& request = *get_request(r);
+    if (r->connection->read->timedout) {
+        on_body_timeout(request);
+    } else {
+        request.read_body(r);
+    }
+}
+
 // Reads the body. NGX_OK: it is there. NGX_DONE: wait, the phases will run again. Else a status.
 ngx_int_t read_body(Request& request) {
     ngx_http_request_t* r = request.r;
     if (r->request_body != nullptr) {
         return NGX_OK;
     }
+    const auto* core =
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    request.body_limit = core->client_max_body_size;
     const ngx_int_t status = ngx_http_read_client_request_body(r, on_body);
     if (status >= NGX_HTTP_SPECIAL_RESPONSE || status == NGX_ERROR) {
         request.stage = Stage::reading;  // and stays there: error_page must not send on what came of it
@@ -91,6 +128,8 @@ ngx_int_t read_body(Request& request) {
     r->main->count--;
     if (status == NGX_AGAIN) {
         request.stage = Stage::reading;
+        request.read_body = r->read_event_handler;
+        r->read_event_handler = read_on;
         return NGX_DONE;
     }
     return NGX_OK;
@@ -149,7 +188,8 @@ void begin_anew(Request& request) {
     if (request.stage == Stage::fresh) {
         return;
     }
-    end_request(request);
+    abandon_request(request);
+    request.outcome_counted = false;
     request.stage = Stage::fresh;
     request.target = {};
     request.head_seen = request.cut_off = false;
@@ -182,17 +222,28 @@ ngx_int_t leave_dispatching(ngx_http_request_t* r) {
 
 // error_page after a body that could not be read: there is nothing to send on, and `error_page 413 = …` has
 // nginx forget the status.
-ErrorCode body_error(ngx_http_request_t* r) {
-    const auto* core =
-        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+ErrorCode body_error(const Request& request) {
+    const ngx_http_request_t* r = request.r;
     const ngx_http_request_body_t* body = r->request_body;
-    const off_t most = core->client_max_body_size;
+    const off_t most = request.body_limit;  // not that of the location it was sent to
+    if (request.body_timed_out) {
+        return ErrorCode::request_timeout;
+    }
     if (body == nullptr || most == 0) {
         return ErrorCode::bad_request;
     }
     const off_t announced =
         body->chunked != nullptr ? r->headers_in.content_length_n + body->chunked->size : off_t{0};
     return announced > most || body->received > most ? ErrorCode::body_too_large : ErrorCode::bad_request;
+}
+
+ngx_int_t refuse_unread(Request& request) {
+    const ngx_int_t status = refuse(request, body_error(request));
+    if (status != NGX_HTTP_REQUEST_TIME_OUT) {
+        return status;
+    }
+    send_timeout_answer(request.r);
+    return NGX_DONE;
 }
 
 ngx_int_t start(Request& request) {
@@ -234,7 +285,7 @@ ngx_int_t go_on(Request& request) {
         case Stage::queued:
             return NGX_DONE;
         case Stage::reading:
-            return refuse(request, body_error(request.r));
+            return refuse_unread(request);
         default:
             break;
     }
@@ -337,6 +388,7 @@ Refusal refusal_of(ErrorCode code) {
     refusal.code = code;
     if (error_info(code).status == NGX_HTTP_SERVICE_UNAVAILABLE) {
         refusal.retry_after_ms = 1000 + random32() % 4000;  // spread, so that not all come back at once
+        refusal.should_retry = code != ErrorCode::aborted;  // or clients undo what an administrator did
     }
     return refusal;
 }

@@ -84,6 +84,9 @@ struct Request {
     core::Span model_span, priority_span, stream_options_span, include_usage_span;
     uint64_t object_end;
     bool object_empty, stream_options_empty;
+    ngx_http_event_handler_pt read_body;  // nginx's own handler while the body is on its way
+    off_t body_limit;                     // client_max_body_size where the body is read; 0 = none
+    bool body_timed_out;
     ngx_chain_t* client_body;  // as it came, once it was rewritten for an engine
     off_t client_body_length;
 
@@ -109,6 +112,7 @@ struct Request {
     bool retry_ready;                        // process_header has already moved the lease
     bool target_changed;                     // the request that nginx built is for another engine
     bool cut_off;                            // the answer must not look complete to the client
+    bool broken_off;                         // its end must be seen where only the close marks the end
     ngx_http_upstream_t* wrapped_upstream;   // whose callbacks are ours
     ngx_http_upstream_t* finished_upstream;  // its answer is over: later answers are nginx's own
     ngx_int_t (*process_header)(ngx_http_request_t* r);
@@ -126,7 +130,7 @@ struct Request {
     // the end
     Refusal refusal;
     core::Outcome outcome;
-    bool outcome_counted;  // the core has counted it
+    bool outcome_counted;  // once, when the request is over
     bool ended_by_engine;  // `outcome` says how the engine's answer ended
     core::Usage usage;
     ngx_str_t request_id;  // x-request-id
@@ -166,6 +170,9 @@ void handle_event(Request& request, const core::Event& event);
 
 // Ends the request in the core: cancels, or finishes with `request.outcome`. Idempotent.
 void end_request(Request& request);
+
+// Ends it without counting it: nginx sends it to another location, whose outcome counts. Idempotent.
+void abandon_request(Request& request);
 
 // Reads what is needed to connect to `engine`, on which a lease is held, into a place of this worker's, with
 // the lock held. For the set_target() that follows.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ngx_module/nginx/abnormal_end.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/head_lines.hpp"
 #include "ngx_module/nginx/news.hpp"
@@ -117,17 +118,54 @@ ngx_int_t call_parser(Request& request) {
     return result;
 }
 
-// What is no HTTP nginx would take for an answer in HTTP/0.9; no engine speaks that.
-ngx_int_t parse_head(Request& request) {
-    ngx_http_request_t* r = request.r;
+ngx_int_t parse_one_head(Request& request) {
+    const ngx_http_request_t* r = request.r;
     if (request.ordinary_head == request.process_header && r->state == 0) {
         const ngx_int_t result = read_ordinary_head(request);
         if (result != NGX_DECLINED) {
             return result;
         }
     }
+    return call_parser(request);
+}
+
+// 100, 103 and the like announce the answer, they are none. A switch of protocols is one.
+bool is_interim(const ngx_http_upstream_t& u) {
+    const ngx_uint_t status = u.headers_in.status_n;
+    return status >= NGX_HTTP_CONTINUE && status < NGX_HTTP_OK && status != NGX_HTTP_SWITCHING_PROTOCOLS;
+}
+
+// Makes proxy read another head, as nginx does it before another attempt, but for the bytes that are there.
+bool expect_another_head(Request& request) {
+    ngx_http_request_t* r = request.r;
+    ngx_http_upstream_t& u = *r->upstream;
+    ngx_memzero(&u.headers_in, sizeof(u.headers_in));
+    u.headers_in.content_length_n = -1;
+    u.headers_in.last_modified_time = -1;
+    if (ngx_list_init(&u.headers_in.headers, r->pool, 8, sizeof(ngx_table_elt_t)) != NGX_OK ||
+        ngx_list_init(&u.headers_in.trailers, r->pool, 2, sizeof(ngx_table_elt_t)) != NGX_OK ||
+        request.reinit_request(r) != NGX_OK) {
+        return false;
+    }
+    u.keepalive = 0;
+    keep_wrapped(request);
+    return true;
+}
+
+// What is no HTTP nginx would take for an answer in HTTP/0.9; no engine speaks that.
+ngx_int_t parse_head(Request& request) {
+    ngx_http_request_t* r = request.r;
     const ngx_uint_t client_version = r->http_version;
-    const ngx_int_t result = call_parser(request);
+    ngx_int_t result;
+    for (;;) {
+        result = parse_one_head(request);
+        if (result != NGX_OK || !is_interim(*r->upstream)) {
+            break;
+        }
+        if (!expect_another_head(request)) {
+            return NGX_ERROR;
+        }
+    }
     if (result == NGX_OK && r->upstream->headers_in.status_n == 0) {
         r->http_version = client_version;
         return NGX_HTTP_UPSTREAM_INVALID_HEADER;
@@ -233,6 +271,12 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
                                                                           : ErrorCode::engine_error);
         }
         collect_usage(request);
+        if (status != 0 && status != NGX_DECLINED && request.head_seen && r->header_sent) {
+            request.broken_off = true;
+            if (only_close_ends(r)) {
+                r->connection->error = 1;  // no lingering, which begins with an orderly end
+            }
+        }
     }
     request.finalize_request(r, status);
 }
@@ -254,6 +298,14 @@ void wrap_upstream(Request& request) {
     u->finalize_request = finalize_request;
     if (u->input_filter_ctx == request.r) {  // not so with grpc_pass, whose filters get something else
         u->input_filter_init = input_filter_init;
+    }
+}
+
+void stop_upstream(ngx_http_request_t* r) {
+    ngx_http_upstream_t* u = r->upstream;
+    if (u != nullptr && u->cleanup != nullptr && *u->cleanup != nullptr) {
+        r->main->count++;  // nginx ends this with giving a reference back
+        (*u->cleanup)(r);
     }
 }
 

@@ -211,7 +211,7 @@ void start_timers(Worker& self, ngx_log_t* log) {
 }
 
 std::string_view engine_key(std::string_view engine_id) {
-    const MainConf* conf = main_conf(const_cast<ngx_cycle_t*>(ngx_cycle));
+    const MainConf* conf = running_conf();
     return conf == nullptr ? std::string_view{} : announced_engine_key(*conf, engine_id);
 }
 

@@ -36,15 +36,26 @@ void unlock_zone(void* mutex) {
     ngx_shmtx_unlock(static_cast<ngx_shmtx_t*>(mutex));
 }
 
-bool make_wake_fds(SharedRoot& root, ngx_log_t* log) {
-    for (int& fd : root.wake_fd) {
-        fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        if (fd < 0) {
+bool make_wake_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
+    context.new_fds.fill(-1);
+    context.has_new_fds = true;
+    for (uint32_t i = 0; i < kWakeFds; ++i) {
+        context.new_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (context.new_fds[i] < 0) {
             ngx_log_error(NGX_LOG_EMERG, log, ngx_errno, "llm_zone: eventfd() failed");
             return false;
         }
+        root.wake_fd[i] = context.new_fds[i];
     }
     return true;
+}
+
+// A cycle ends. The zone's memory may be gone before; of a cycle that ran, the descriptors live on in the next.
+void close_new_fds(void* data) {
+    const auto& context = *static_cast<const ZoneContext*>(data);
+    for (uint32_t i = 0; context.has_new_fds && i < kWakeFds && context.new_fds[i] >= 0; ++i) {
+        close(context.new_fds[i]);
+    }
 }
 
 // For operators: in the log at start, on the terminal with nginx -t.
@@ -79,7 +90,7 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
                           &shm_zone->shm.name, shm_zone->shm.size);
             return NGX_ERROR;
         }
-        if (!make_wake_fds(*root, log)) {
+        if (!make_wake_fds(*context, *root, log)) {
             return NGX_ERROR;
         }
         root->core_bytes = bytes;
@@ -102,7 +113,7 @@ void warn_of_new_zone(ngx_conf_t* cf, const MainConf& conf) {
     if (ngx_cycle == nullptr || ngx_is_init_cycle(ngx_cycle) || ngx_test_config) {
         return;
     }
-    const MainConf* old = main_conf(const_cast<ngx_cycle_t*>(ngx_cycle));
+    const MainConf* old = running_conf();
     if (old == nullptr || old->zone == nullptr) {
         return;
     }
@@ -112,19 +123,26 @@ void warn_of_new_zone(ngx_conf_t* cf, const MainConf& conf) {
     }
 }
 
-const SharedRoot* root_of(const MainConf* conf) {
-    const bool has_zone = conf != nullptr && conf->zone != nullptr && conf->zone->data != nullptr;
-    return has_zone ? static_cast<const ZoneContext*>(conf->zone->data)->root : nullptr;
+ZoneContext* context_of(const MainConf* conf) {
+    return conf != nullptr && conf->zone != nullptr ? static_cast<ZoneContext*>(conf->zone->data) : nullptr;
+}
+
+const SharedRoot* root_of(const ZoneContext* context) {
+    return context != nullptr ? context->root : nullptr;
 }
 
 }  // namespace
 
-ngx_int_t close_old_zone(ngx_cycle_t* cycle) {
+ngx_int_t adopt_zone(ngx_cycle_t* cycle) {
+    ZoneContext* context = context_of(main_conf(cycle));
+    if (context != nullptr) {
+        context->has_new_fds = false;
+    }
     if (ngx_process != NGX_PROCESS_MASTER || ngx_is_init_cycle(ngx_cycle)) {
         return NGX_OK;
     }
-    const SharedRoot* old = root_of(main_conf(const_cast<ngx_cycle_t*>(ngx_cycle)));
-    if (old != nullptr && old != root_of(main_conf(cycle))) {
+    const SharedRoot* old = root_of(context_of(running_conf()));
+    if (old != nullptr && old != root_of(context)) {
         for (const int fd : old->wake_fd) {
             close(fd);
         }
@@ -154,10 +172,13 @@ ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {
     }
     ngx_shm_zone_t* zone = ngx_shared_memory_add(cf, &conf.zone_name, conf.zone_size, zone_tag());
     void* memory = ngx_pcalloc(cf->pool, sizeof(ZoneContext));
-    if (zone == nullptr || memory == nullptr) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(cf->pool, 0);
+    if (zone == nullptr || memory == nullptr || cleanup == nullptr) {
         return NGX_ERROR;
     }
     zone->data = new (memory) ZoneContext();
+    cleanup->handler = close_new_fds;
+    cleanup->data = zone->data;
     zone->init = init_zone;
     conf.zone = zone;
     warn_of_new_zone(cf, conf);

@@ -4,6 +4,7 @@
 
 #include "ngx_module/nginx/ngx.hpp"
 
+#include <array>
 #include <string>
 
 #include "ngx_module/core/zone.hpp"
@@ -30,6 +31,9 @@ struct SharedRoot {
 struct ZoneContext {
     core::Zone zone;
     SharedRoot* root;
+    // The eventfds that this cycle has made and that go with it if it never becomes the running one.
+    std::array<int, kWakeFds> new_fds;
+    bool has_new_fds;
 };
 
 // Empty, or why a zone of this size cannot work.
@@ -38,8 +42,8 @@ std::string check_zone_size(size_t bytes);
 // Declares the zone of the configuration.
 ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf);
 
-// Once a reload has succeeded: closes the master's eventfds of a zone that the new cycle has no use for. The
-// old workers have their own.
-ngx_int_t close_old_zone(ngx_cycle_t* cycle);
+// Once a configuration has become the running one: its eventfds stay, and the master's of a zone that it has no
+// use for are closed. The old workers have their own.
+ngx_int_t adopt_zone(ngx_cycle_t* cycle);
 
 }  // namespace llm::nginx

@@ -90,9 +90,12 @@ ngx_int_t send_one(ngx_http_request_t* r, const core::ClientView& client, std::s
 
 ngx_int_t models_handler(ngx_http_request_t* r) {
     Request* request = get_request(r);
-    const core::ClientView* client = request != nullptr ? client_of(*request) : nullptr;
+    if (request == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    const core::ClientView* client = client_of(*request);
     if (client == nullptr) {
-        return NGX_HTTP_UNAUTHORIZED;
+        return refuse(*request, auth_error(*request));
     }
     std::string_view id = view(r->uri).substr(kListing.size());
     if (!id.empty()) {

@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.client import chat_body
 from support.errors import assert_error
 from support.poll import stays, until
 
@@ -93,11 +94,17 @@ def test_grace_ends(own_postgres, fake_engine, gateway):
     name = own_postgres.create_database()
     with own_postgres.connect(name) as connection:
         connection.execute(ROWS)
-    gate = gateway([fake_engine()], users=None, http=use(own_postgres, name, "refresh=1s grace=2s"))
+    gate = gateway([fake_engine()], users=None, workers=1, http=use(own_postgres, name, "refresh=1s grace=2s"))
     gate.wait_ready()
+    body = chat_body()
+    slow = gate.client.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer alice\r\n"
+                           b"Content-Length: %d\r\n\r\n" % len(body) + body[:10])
+    assert gate.client.ask(token="alice").status == 200
     own_postgres.kill()
     until(lambda: gate.client.ask(token="alice").status == 503, "known tokens stop after grace", 15)
     assert_error(gate.client.ask(token="alice"), 503, "auth_unavailable")
+    slow.send(body[10:])  # was let in when its token was known
+    assert_error(slow.reply(), 503, "auth_unavailable")
 
 
 def test_database_absent_at_start(own_postgres, fake_engine, gateway):

@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
+
+import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
-from support.fake_engine import error
+from support.fake_engine import answer, error
 from support.poll import until
 from support.users import user
+from support.wire import Incomplete
 
 
 def write_plain_conf(gate, http=""):
@@ -61,9 +65,49 @@ def test_administrator_ends_a_running_request(fake_engine, gateway):
     ticket = gate.status()["requests"][0]["id"]
     reply = gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")])
     assert reply.status == 200
+    refused = pending.reply()
+    assert_error(refused, 503, "aborted")
+    assert refused.header("x-should-retry") == "false"
     gate.wait_held(0)
     gate.wait_outcomes({"cancelled_running": 1})
+    engine.open_gate()
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+
+
+def test_administrator_ends_a_stream(fake_engine, gateway):
+    def script(exchange):
+        exchange.stream_head()
+        exchange.event({"choices": []})
+        exchange.wait_gone()
+        raise ConnectionError
+
+    gate = gateway([fake_engine(script=script)])
+    pending = gate.client.send(chat_body(stream=True), token="alice")
+    parts = pending.parts()
+    assert next(parts).startswith(b"data: ")
+    ticket = gate.status()["requests"][0]["id"]
+    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert json.loads(next(parts).removeprefix(b"data: "))["error"]["code"] == "aborted"
+    with pytest.raises(Incomplete):
+        next(parts)
     pending.close()
+    gate.wait_outcomes({"cancelled_running": 1})
+
+
+def test_administrator_ends_a_waiting_request(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine])
+    running = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    waiting = gate.client.send(chat_body(), token="alice")
+    gate.wait_queued(1)
+    [ticket] = [request["id"] for request in gate.status()["requests"] if request["state"] == "queued"]
+    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert_error(waiting.reply(), 503, "aborted")
+    engine.open_gate()
+    assert running.reply().status == 200
+    gate.wait_outcomes({"cancelled_queued": 1, "completed": 1})
 
 
 def test_failed_engine_then_a_fallback_model(fake_engine, gateway):
@@ -76,6 +120,37 @@ def test_failed_engine_then_a_fallback_model(fake_engine, gateway):
     assert json.loads(big.requests[0].body)["model"] == "big-model"
     assert small.requests[0].body == chat_body("s")
     gate.wait_held(0)
+    gate.wait_outcomes({"completed": 1})
+
+
+def test_a_refusal_and_a_fallback_count_once(fake_engine, gateway):
+    """The location that refused counted, and so did the one that answered."""
+    engine, other = fake_engine(["m"], max_running=1), fake_engine(["s"])
+    engine.hold()
+    gate = gateway([engine, other], users=[user("alice", threshold=0)], location="error_page 429 = @small;",
+                   locations="location @small { llm_dispatch on; llm_model s; proxy_pass http://llm_engines; }")
+    first = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    gate.wait_outcomes({"completed": 1})
+    assert gate.metrics().total("llm_requests_total", model="s", outcome="completed") == 1
+    engine.open_gate()
+    assert first.reply().status == 200
+    gate.wait_outcomes({"completed": 2})
+
+
+def test_a_queue_timeout_and_a_fallback_count_once(fake_engine, gateway):
+    engine, other = fake_engine(["m"], max_running=1), fake_engine(["s"], script=error(400))
+    engine.hold()
+    gate = gateway([engine, other], location="llm_queue_timeout 100ms; error_page 429 = @small;",
+                   locations="location @small { llm_dispatch on; llm_model s; proxy_pass http://llm_engines; }")
+    first = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    assert gate.client.ask(chat_body(), token="alice").status == 400
+    gate.wait_outcomes({"completed": 1})
+    engine.open_gate()
+    assert first.reply().status == 200
+    gate.wait_outcomes({"completed": 2})
 
 
 def test_the_engines_key_stays_with_the_engine(fake_engine, gateway):
@@ -93,6 +168,68 @@ def test_a_body_too_large_with_a_fallback(fake_engine, gateway):
                    locations="location @other { client_max_body_size 1k; llm_dispatch on; proxy_pass http://llm_engines; }")
     reply = gate.client.ask(token="alice", chunks=[chat_body(content="x" * 900), b"x" * 900], timeout=5)
     assert_error(reply, 413, "body_too_large")
+
+
+def test_a_body_too_large_with_a_fallback_that_allows_more(fake_engine, gateway):
+    """The limit of the location it was sent to was asked, which it had not passed: 400."""
+    gate = gateway([fake_engine()], location="client_max_body_size 1k; error_page 413 = @other;",
+                   locations="location @other { client_max_body_size 8m; llm_dispatch on; proxy_pass http://llm_engines; }")
+    reply = gate.client.ask(token="alice", chunks=[chat_body(content="x" * 900), b"x" * 900], timeout=5)
+    assert_error(reply, 413, "body_too_large")
+    gate.wait_outcomes({"rejected_body_too_large": 1})
+
+
+def test_a_body_that_does_not_come(fake_engine, gateway):
+    """nginx closed the connection without an answer, and the request counted as cancelled in the queue."""
+    gate = gateway([fake_engine()], location="client_body_timeout 200ms;")
+    pending = gate.client.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer alice\r\n"
+                              b"Content-Length: 100\r\n\r\n{")
+    assert_error(pending.reply(), 408, "request_timeout")
+    gate.wait_outcomes({"rejected_request_timeout": 1})
+
+
+def test_a_body_that_does_not_come_with_a_fallback(fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], location="client_body_timeout 200ms; error_page 408 = @other;",
+                   locations="location @other { llm_dispatch on; proxy_pass http://llm_engines; }")
+    pending = gate.client.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer alice\r\n"
+                              b"Content-Length: 100\r\n\r\n{")
+    assert_error(pending.reply(), 408, "request_timeout")
+    gate.wait_outcomes({"rejected_request_timeout": 1})
+    assert not engine.requests
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 5\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_interim_heads_are_no_answer(fake_engine, gateway, stream):
+    """The first head was taken for the answer."""
+    def script(exchange):
+        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" + INTERIM[:30])
+        exchange.send(INTERIM[30:])
+        answer(exchange)
+
+    engine = fake_engine(script=script)
+    gate = gateway([engine])
+    for _ in range(2):
+        reply = gate.client.ask(chat_body(stream=stream), token="alice")
+        assert reply.status == 200 and reply.complete
+        assert reply.text() == "hello from the engine"
+        assert reply.header("link") is None
+    assert len(engine.requests) == 2
+    gate.wait_outcomes({"completed": 2})
+
+
+def test_interim_heads_and_then_nothing(fake_engine, gateway):
+    def script(exchange):
+        exchange.send(INTERIM)
+        exchange.reset()
+
+    engine = fake_engine(script=script)
+    gate = gateway([engine])
+    assert_error(gate.client.ask(chat_body(), token="alice"), 502, "engine_error")
+    gate.wait_outcomes({"engine_error": 1})
 
 
 def test_a_spliced_body_in_a_file_is_repeated_whole(fake_engine, gateway):
@@ -171,3 +308,17 @@ def test_a_changed_zone_leaves_no_descriptors_behind(fake_engine, gateway):
 
     before = reload_with("9m")
     assert abs(reload_with("10m") - before) < 32, "the wake-up descriptors of the old zone are still open"
+
+
+def test_a_failed_reload_leaves_no_descriptors_behind(fake_engine, gateway):
+    """Those of the zone that was made for it stayed open in the master."""
+    gate = gateway([fake_engine()])
+    before = len(os.listdir(f"/proc/{gate.pid}/fd"))
+    gate.allow("bind|still could not")
+    gate._values["zone"] = "9m"
+    gate.blocks["locations"] = "} server { listen 192.0.2.1:1;"  # an address that no interface has
+    gate.write_conf()
+    gate.send_signal(signal.SIGHUP)
+    gate.wait_logged(r"bind\(\) to 192\.0\.2\.1:1 failed")
+    until(lambda: len(os.listdir(f"/proc/{gate.pid}/fd")) <= before + 8, "the wake-up descriptors are closed")
+    assert gate.client.ask(chat_body(), token="alice").status == 200

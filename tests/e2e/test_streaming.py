@@ -123,6 +123,71 @@ def test_close_delimited_stream(fake_engine, gateway, done):
     assert reply.body.startswith(b"data: {}\n\n")
 
 
+def http_1_0(body, **more):
+    headers = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+    return (f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer alice\r\n{headers}"
+            f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+
+
+def half_then_reset(exchange):
+    exchange.stream_head()
+    exchange.event("first")
+    exchange.reset()
+
+
+def half_without_framing(exchange):
+    exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: first\n\n")
+    exchange.fin()
+
+
+def half_of_a_length(exchange):
+    """Its client is told the length too, and needs no reset."""
+    exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    exchange.reset()
+
+
+@pytest.mark.parametrize("script", [half_then_reset, half_without_framing])
+@pytest.mark.parametrize("buffering", ["off", "on"])
+def test_broken_stream_to_a_client_without_chunks(fake_engine, gateway, script, buffering):
+    """The close of the connection is all that a client of HTTP/1.0 knows of the end: an orderly one looked complete."""
+    gate = gateway([fake_engine(script=script)], location=f"proxy_buffering {buffering};")
+    pending = gate.client.raw(http_1_0(chat_body(stream=True)))
+    received = bytearray()
+    with pytest.raises(ConnectionResetError):
+        while data := pending.socket.recv(65536):
+            received += data
+    assert b"data: first\n\n" in received or buffering == "on"
+    pending.close()
+    gate.wait_outcomes({"engine_error": 1})
+
+
+def test_broken_stream_to_a_client_that_sends_more(fake_engine, gateway):
+    """What is there to read makes nginx end the connection in good order first, and linger."""
+    gate = gateway([fake_engine(script=half_then_reset)])
+    pending = gate.client.raw(http_1_0(chat_body(stream=True)) + b"GET / HTTP/1.0\r\n\r\n")
+    with pytest.raises(ConnectionResetError):
+        while pending.socket.recv(65536):
+            pass
+    pending.close()
+
+
+def test_whole_stream_to_a_client_without_chunks(fake_engine, gateway):
+    gate = gateway([fake_engine()])
+    pending = gate.client.raw(http_1_0(chat_body(stream=True)))
+    received = b""
+    while data := pending.socket.recv(65536):
+        received += data
+    assert received.endswith(b"data: [DONE]\n\n")
+    pending.close()
+
+
+def test_broken_length_to_an_old_client(fake_engine, gateway):
+    gate = gateway([fake_engine(script=half_of_a_length)])
+    reply = gate.client.raw(http_1_0(chat_body())).reply()
+    assert reply.header("content-length") == "100" and reply.body == b"{"
+    gate.wait_outcomes({"engine_error": 1})
+
+
 def test_truncated_length_delimited_answer(fake_engine, gateway):
     def script(exchange):
         exchange.head(200, [("Content-Type", "application/json"), ("Content-Length", "1000")])

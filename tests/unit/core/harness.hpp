@@ -174,6 +174,11 @@ class TestZone {
         return finish(lock, ticket, outcome, usage, now, wakes);
     }
 
+    void abandon(Ticket ticket, Outcome outcome) {
+        ZoneLock lock(zone);
+        llm::core::abandon(lock, ticket, outcome, Usage(), now, wakes);
+    }
+
     bool drop(Ticket ticket) {
         ZoneLock lock(zone);
         return cancel(lock, ticket, Why::client_gone, now, wakes);

@@ -81,6 +81,36 @@ TEST_F(Requests, CancelInEveryState) {
     EXPECT_EQ(read_outcome(z.zone, 0, Outcome::cancelled_running), 1u);
 }
 
+TEST_F(Requests, AbandonedCountsForNothing) {
+    const Verdict first = z.send(1);
+    const Verdict second = z.send(2);
+    z.abandon(first.ticket, Outcome::engine_error);
+    EXPECT_EQ(z.take_all(), (std::vector<uint64_t>{2})) << "its seat is free";
+    z.abandon(first.ticket, Outcome::engine_error);
+    for (size_t i = 0; i < kOutcomes; ++i) {
+        EXPECT_EQ(read_outcome(z.zone, 0, static_cast<Outcome>(i)), 0u);
+    }
+    EXPECT_EQ(read_model_histogram(z.zone, 0, ModelHistogram::duration).count, 0u);
+    z.end(second.ticket);
+    EXPECT_EQ(read_outcome(z.zone, 0, Outcome::completed), 1u);
+    EXPECT_EQ(z.check(), "");
+}
+
+TEST_F(Requests, EndedFromOutsideIsCountedByWhoeverHearsOfIt) {
+    z.send(1);
+    const Verdict told = z.send(2);
+    const Verdict dropped = z.send(3);
+    {
+        ZoneLock lock(z.zone);
+        EXPECT_TRUE(abort_request(lock, told.ticket, z.now, z.wakes));
+        EXPECT_TRUE(abort_request(lock, dropped.ticket, z.now, z.wakes));
+    }
+    EXPECT_TRUE(z.drop(dropped.ticket)) << "its client left before its owner was told";
+    EXPECT_EQ(read_outcome(z.zone, 0, Outcome::cancelled_queued), 1u);
+    EXPECT_EQ(z.events().size(), 1u);
+    EXPECT_EQ(read_outcome(z.zone, 0, Outcome::cancelled_queued), 1u) << "the owner answers and counts";
+}
+
 TEST_F(Requests, StaleTicketsAreHarmlessAfterReuse) {
     const Verdict old = z.send(1);
     z.end(old.ticket);
