@@ -1,0 +1,540 @@
+#include "engine_worker/grammar/json_schema.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "engine_worker/grammar/decimal_range.hpp"
+#include "engine_worker/grammar/regex.hpp"
+#include "engine_worker/grammar/string_formats.hpp"
+
+namespace llm::engine {
+namespace {
+
+constexpr size_t kMaxDepth = 100;         // of schemas in schemas, references followed
+constexpr int kMaxJsonDepth = 400;        // of the schema's text
+constexpr int32_t kMaxCount = 1'000'000;  // of characters, items or members
+
+constexpr std::array<std::string_view, 24> kKeywords = {"type",
+                                                        "enum",
+                                                        "nullable",
+                                                        "properties",
+                                                        "required",
+                                                        "additionalProperties",
+                                                        "minProperties",
+                                                        "maxProperties",
+                                                        "items",
+                                                        "prefixItems",
+                                                        "additionalItems",
+                                                        "minItems",
+                                                        "maxItems",
+                                                        "minLength",
+                                                        "maxLength",
+                                                        "pattern",
+                                                        "format",
+                                                        "minimum",
+                                                        "maximum",
+                                                        "exclusiveMinimum",
+                                                        "exclusiveMaximum",
+                                                        "uniqueItems",
+                                                        "multipleOf",
+                                                        "unevaluatedProperties"};
+
+const OrderedJson* member(const OrderedJson& object, const char* key) {
+    const auto at = object.find(key);
+    return at == object.end() ? nullptr : &*at;
+}
+
+bool has_any(const OrderedJson& schema, std::initializer_list<const char*> keys) {
+    return std::any_of(keys.begin(), keys.end(), [&](const char* key) { return schema.contains(key); });
+}
+
+// A count; absent: `otherwise`.
+int32_t count_of(const OrderedJson& schema, const char* key, int32_t otherwise) {
+    const OrderedJson* value = member(schema, key);
+    if (value == nullptr) {
+        return otherwise;
+    }
+    const double v = value->is_number() ? value->get<double>() : -1;
+    if (v < 0 || v != std::floor(v)) {
+        throw GrammarError("'" + std::string(key) + "' must be a whole number that is not negative");
+    }
+    if (v > kMaxCount) {
+        if (otherwise == kUnbounded) {
+            return kUnbounded;  // nobody writes that much
+        }
+        throw GrammarError("'" + std::string(key) + "' above " + std::to_string(kMaxCount) +
+                           " is not supported");
+    }
+    return static_cast<int32_t>(v);
+}
+
+const OrderedJson* array_of(const OrderedJson& schema, const char* key) {
+    const OrderedJson* value = member(schema, key);
+    if (value != nullptr && !value->is_array()) {
+        throw GrammarError("'" + std::string(key) + "' must be an array");
+    }
+    return value;
+}
+
+void check_keywords(const OrderedJson& schema) {
+    for (const auto& [key, value] : schema.items()) {
+        const bool known = std::find(kKeywords.begin(), kKeywords.end(), key) != kKeywords.end();
+        const bool neutral = (key == "uniqueItems" && value == OrderedJson(false)) ||
+                             (key == "unevaluatedProperties" && value.is_boolean()) ||
+                             (key == "multipleOf" && value == OrderedJson(1)) ||
+                             (key != "uniqueItems" && key != "unevaluatedProperties" && key != "multipleOf");
+        if (!known || !neutral) {
+            throw GrammarError("the keyword '" + key + "' is not supported");
+        }
+    }
+}
+
+// The types that a schema is about; without `type` those that its keywords speak of.
+std::vector<std::string> types_of(const OrderedJson& schema) {
+    std::vector<std::string> out;
+    if (const OrderedJson* type = member(schema, "type")) {
+        for (const OrderedJson& one : type->is_array() ? *type : OrderedJson::array({*type})) {
+            if (!one.is_string()) {
+                throw GrammarError("'type' must be a string or an array of strings");
+            }
+            out.push_back(one.get<std::string>());
+        }
+    } else {
+        if (has_any(schema,
+                    {"properties", "required", "additionalProperties", "minProperties", "maxProperties"})) {
+            out.emplace_back("object");
+        }
+        if (has_any(schema, {"items", "prefixItems", "minItems", "maxItems"})) {
+            out.emplace_back("array");
+        }
+        if (has_any(schema, {"minLength", "maxLength", "pattern", "format"})) {
+            out.emplace_back("string");
+        }
+        if (has_any(schema, {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})) {
+            out.emplace_back("number");
+        }
+        if (out.empty()) {
+            out = {"object", "array", "string", "number", "boolean", "null"};
+        }
+    }
+    if (member(schema, "nullable") != nullptr && schema["nullable"] == OrderedJson(true)) {
+        out.emplace_back("null");
+    }
+    return out;
+}
+
+bool has_type(const OrderedJson& value, const std::string& type) {
+    switch (value.type()) {
+        case OrderedJson::value_t::null:
+            return type == "null";
+        case OrderedJson::value_t::object:
+            return type == "object";
+        case OrderedJson::value_t::array:
+            return type == "array";
+        case OrderedJson::value_t::string:
+            return type == "string";
+        case OrderedJson::value_t::boolean:
+            return type == "boolean";
+        case OrderedJson::value_t::number_float:
+            return type == "number" ||
+                   (type == "integer" && std::floor(value.get<double>()) == value.get<double>());
+        default:
+            return type == "number" || type == "integer";
+    }
+}
+
+// Whether a value of an enum also keeps the other keywords that stand beside it.
+bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
+    if (has_any(schema, {"pattern", "format", "properties", "required", "additionalProperties", "items",
+                         "prefixItems", "minProperties", "maxProperties", "minItems", "maxItems"}) &&
+        (value.is_structured() || (value.is_string() && has_any(schema, {"pattern", "format"})))) {
+        throw GrammarError(
+            "'enum' and 'const' cannot be combined with keywords about the inside of their values");
+    }
+    if (value.is_string()) {
+        const auto n = static_cast<int32_t>(code_points(value.get_ref<const std::string&>()).size());
+        return n >= count_of(schema, "minLength", 0) && n <= count_of(schema, "maxLength", kUnbounded);
+    }
+    if (value.is_number()) {
+        const double v = value.get<double>();
+        const auto bound = [&](const char* key, double otherwise) {
+            const OrderedJson* at = member(schema, key);
+            return at != nullptr && at->is_number() ? at->get<double>() : otherwise;
+        };
+        return v >= bound("minimum", v) && v <= bound("maximum", v) && v > bound("exclusiveMinimum", v - 1) &&
+               v < bound("exclusiveMaximum", v + 1);
+    }
+    return true;
+}
+
+// The tighter of an inclusive and an exclusive bound.
+std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, const char* exclusive,
+                              bool upper) {
+    std::optional<Bound> out;
+    for (const char* key : {inclusive, exclusive}) {
+        const OrderedJson* value = member(schema, key);
+        if (value == nullptr) {
+            continue;
+        }
+        if (!value->is_number()) {
+            throw GrammarError("'" + std::string(key) + "' must be a number");
+        }
+        const bool small = value->is_number_integer() &&
+                           !(value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{1} << 62);
+        const std::optional<Decimal> decimal =
+            small ? to_decimal(value->get<int64_t>()) : to_decimal(value->get<double>());
+        if (!decimal.has_value() || decimal->fraction.size() > kMaxFractionDigits) {
+            throw GrammarError("'" + std::string(key) + "' has more digits than are supported");
+        }
+        const Bound bound = {*decimal, key == exclusive};
+        const bool tighter = !out ||
+                             (upper ? less(bound.value, out->value) : less(out->value, bound.value)) ||
+                             (!less(bound.value, out->value) && !less(out->value, bound.value));
+        if (tighter) {
+            out = bound;
+        }
+    }
+    return out;
+}
+
+// Copies and texts of JSON values recurse; so does this file. Checked without recursion.
+bool too_deep(const OrderedJson& root) {
+    std::vector<std::pair<const OrderedJson*, int>> todo = {{&root, 0}};
+    while (!todo.empty()) {
+        const auto [value, depth] = todo.back();
+        todo.pop_back();
+        if (depth > kMaxJsonDepth) {
+            return true;
+        }
+        if (value->is_structured()) {
+            for (const OrderedJson& member : *value) {
+                todo.emplace_back(&member, depth + 1);
+            }
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
+int32_t JsonSchemaCompiler::compile() {
+    if (too_deep(root_)) {
+        throw GrammarError("it is nested more than " + std::to_string(kMaxJsonDepth) + " deep");
+    }
+    try {
+        return compile(root_, "#");
+    } catch (const GrammarError& error) {
+        std::string where;
+        for (const std::string& step : path_) {
+            where += (where.empty() ? "" : "/") + step;
+        }
+        throw GrammarError("at " + where + ": " + error.what());
+    }
+}
+
+int32_t JsonSchemaCompiler::compile(const OrderedJson& schema, const std::string& step) {
+    path_.push_back(step);
+    if (path_.size() > kMaxDepth) {
+        throw GrammarError("it is nested more than " + std::to_string(kMaxDepth) + " deep");
+    }
+    const auto [at, fresh] =
+        known_.try_emplace(schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), -1);
+    int32_t rule = at->second;
+    if (fresh) {
+        rule = at->second = builder_.add_rule();
+        fill(rule, schema);
+    }
+    path_.pop_back();
+    return rule;
+}
+
+void JsonSchemaCompiler::fill(int32_t rule, const OrderedJson& schema) {
+    for (const OrderedJson& one : resolver_.alternatives(schema)) {
+        if (is_reference(one)) {
+            if (!one["$ref"].is_string()) {
+                throw GrammarError("'$ref' must be a string");
+            }
+            const auto& reference = one["$ref"].get_ref<const std::string&>();
+            builder_.end(
+                builder_.then(builder_.start(rule), compile(resolver_.resolve(reference), reference)));
+        } else {
+            fill_plain(rule, one);
+        }
+    }
+}
+
+void JsonSchemaCompiler::fill_plain(int32_t rule, const OrderedJson& schema) {
+    check_keywords(schema);
+    const int32_t from = builder_.start(rule);
+    const int32_t to = builder_.add_node(rule);
+    builder_.end(to);
+    if (schema.contains("enum")) {
+        return add_enum(from, schema, to);
+    }
+    if (schema.empty()) {
+        return builder_.call(from, rules_.any(), to);
+    }
+    const std::vector<std::string> types = types_of(schema);
+    for (const std::string& type : types) {
+        if (type != "integer" || std::find(types.begin(), types.end(), "number") == types.end()) {
+            add_type(type, from, schema, to);
+        }
+    }
+}
+
+void JsonSchemaCompiler::add_enum(int32_t from, const OrderedJson& schema, int32_t to) {
+    const OrderedJson* values = array_of(schema, "enum");
+    const std::vector<std::string> types = types_of(schema);
+    const bool typed = schema.contains("type");
+    for (const OrderedJson& value : *values) {
+        const bool right_type = !typed || std::any_of(types.begin(), types.end(), [&](const auto& type) {
+            return has_type(value, type);
+        });
+        if (right_type && satisfies(value, schema)) {
+            builder_.epsilon(rules_.literal(from, value), to);
+        }
+    }
+}
+
+void JsonSchemaCompiler::add_type(const std::string& type, int32_t from, const OrderedJson& schema,
+                                  int32_t to) {
+    if (type == "object") {
+        add_object(from, schema, to);
+    } else if (type == "array") {
+        add_array(from, schema, to);
+    } else if (type == "string") {
+        add_string(from, schema, to);
+    } else if (type == "integer" || type == "number") {
+        add_number(from, schema, type == "integer", to);
+    } else if (type == "boolean") {
+        builder_.call(from, rules_.boolean(), to);
+    } else if (type == "null") {
+        builder_.call(from, rules_.null(), to);
+    } else {
+        throw GrammarError("the type '" + type + "' does not exist");
+    }
+}
+
+void JsonSchemaCompiler::add_number(int32_t from, const OrderedJson& schema, bool integer, int32_t to) {
+    const auto low = bound_of(schema, "minimum", "exclusiveMinimum", false);
+    const auto high = bound_of(schema, "maximum", "exclusiveMaximum", true);
+    if (!low && !high) {
+        return builder_.call(from, integer ? rules_.integer() : rules_.number(), to);
+    }
+    add_decimal_range(builder_, from, low, high, !integer, to);
+}
+
+void JsonSchemaCompiler::add_string(int32_t from, const OrderedJson& schema, int32_t to) {
+    const int32_t min = count_of(schema, "minLength", 0);
+    const int32_t max = count_of(schema, "maxLength", kUnbounded);
+    const OrderedJson* pattern = member(schema, "pattern");
+    const OrderedJson* format = member(schema, "format");
+    for (const OrderedJson* text : {pattern, format}) {
+        if (text != nullptr && !text->is_string()) {
+            throw GrammarError("'pattern' and 'format' must be strings");
+        }
+    }
+    if (pattern != nullptr && format != nullptr) {
+        throw GrammarError("'pattern' together with 'format' is not supported");
+    }
+    if (min > max) {
+        return;
+    }
+    if (pattern == nullptr && format == nullptr) {
+        if (min == 0 && max == kUnbounded) {
+            return builder_.call(from, rules_.string(), to);
+        }
+        const int32_t open = builder_.literal(from, "\"");
+        const int32_t behind = builder_.add_node(builder_.rule_of(from));
+        builder_.repeat(open, rules_.string_char(), min, max, behind);
+        return builder_.byte(behind, '"', '"', to);
+    }
+    std::string_view regex;
+    if (pattern != nullptr) {
+        regex = pattern->get_ref<const std::string&>();
+    } else {
+        const auto& name = format->get_ref<const std::string&>();
+        regex = format_pattern(name);
+        if (regex.empty()) {
+            throw GrammarError("the format '" + name + "' is not supported; " + known_formats() + " are");
+        }
+    }
+    const int32_t open = builder_.literal(from, "\"");
+    const int32_t behind = builder_.add_node(builder_.rule_of(from));
+    add_json_text(builder_, open, parse_regex(regex), min, max, behind);
+    builder_.byte(behind, '"', '"', to);
+}
+
+void JsonSchemaCompiler::add_array(int32_t from, const OrderedJson& schema, int32_t to) {
+    const int32_t rule = builder_.rule_of(from);
+    const OrderedJson* prefix = array_of(schema, "prefixItems");
+    const OrderedJson* items = member(schema, "items");
+    if (items != nullptr && items->is_array()) {  // drafts before 2020-12
+        prefix = items;
+        items = member(schema, "additionalItems");
+    }
+    const int32_t min = count_of(schema, "minItems", 0);
+    const int32_t max = count_of(schema, "maxItems", kUnbounded);
+    const auto n_prefix = static_cast<int32_t>(prefix == nullptr ? 0 : prefix->size());
+
+    const int32_t open = builder_.literal(from, "[");
+    int32_t behind = open;
+    const auto close = [&](int32_t node, int32_t n_items) {
+        if (n_items >= min) {
+            const int32_t last = node == open ? node : builder_.then(node, rules_.space());
+            builder_.byte(last, ']', ']', to);
+        }
+    };
+    const auto separator = [&](int32_t node, bool first) {
+        return builder_.then(first ? node : builder_.literal(node, ","), rules_.space());
+    };
+    close(open, 0);
+    for (int32_t i = 0; i < std::min(n_prefix, max); ++i) {
+        const OrderedJson& item = (*prefix)[static_cast<size_t>(i)];
+        behind = builder_.then(separator(behind, i == 0), compile(item, "prefixItems/" + std::to_string(i)));
+        close(behind, i + 1);
+    }
+    const bool closed = items == nullptr && n_prefix > 0 && min <= n_prefix;
+    if (max <= n_prefix || closed || (items != nullptr && *items == OrderedJson(false))) {
+        return;
+    }
+    const int32_t item = items == nullptr ? rules_.any() : compile(*items, "items");
+    int32_t n_before = n_prefix;
+    if (n_prefix == 0) {
+        behind = builder_.then(separator(open, true), item);
+        n_before = 1;
+    }
+    const int32_t another = builder_.add_rule();
+    builder_.end(builder_.then(separator(builder_.start(another), false), item));
+    const int32_t all = builder_.add_node(rule);
+    builder_.repeat(behind, another, std::max(min - n_before, n_prefix == 0 ? 0 : 1),
+                    max == kUnbounded ? kUnbounded : max - n_before, all);
+    builder_.byte(builder_.then(all, rules_.space()), ']', ']', to);
+}
+
+// Members with any name. `value` is the rule of each.
+void JsonSchemaCompiler::add_map(int32_t from, const OrderedJson& schema, int32_t value, int32_t to) {
+    const int32_t min = count_of(schema, "minProperties", 0);
+    const int32_t max = count_of(schema, "maxProperties", kUnbounded);
+    const int32_t open = builder_.literal(from, "{");
+    if (min == 0) {
+        builder_.byte(open, '}', '}', to);
+    }
+    if (max == 0 || min > max) {
+        return;
+    }
+    const auto pair = [&](int32_t node) {
+        node = builder_.literal(builder_.then(builder_.then(node, rules_.space()), rules_.string()), ":");
+        return builder_.then(builder_.then(node, rules_.space()), value);
+    };
+    const int32_t another = builder_.add_rule();
+    builder_.end(pair(builder_.literal(builder_.start(another), ",")));
+    const int32_t all = builder_.add_node(builder_.rule_of(from));
+    builder_.repeat(pair(open), another, std::max(min - 1, 0), max == kUnbounded ? kUnbounded : max - 1, all);
+    builder_.byte(builder_.then(all, rules_.space()), '}', '}', to);
+}
+
+// For every named property i: `choose[i]` = a comma or the opening bracket and white space were read, and one
+// of the properties from i on comes; `done[i]` = a property was read and those from i on are left.
+void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int32_t to) {
+    const OrderedJson* properties = member(schema, "properties");
+    if (properties != nullptr && !properties->is_object()) {
+        throw GrammarError("'properties' must be an object");
+    }
+    const OrderedJson* additional = member(schema, "additionalProperties");
+    std::vector<std::string> required;
+    if (const OrderedJson* list = array_of(schema, "required")) {
+        for (const OrderedJson& name : *list) {
+            if (!name.is_string()) {
+                throw GrammarError("'required' must be an array of strings");
+            }
+            required.push_back(name.get<std::string>());
+        }
+    }
+    const bool none_named = (properties == nullptr || properties->empty()) && required.empty();
+    const bool forbidden = additional != nullptr && *additional == OrderedJson(false);
+    if (none_named && !forbidden && (additional != nullptr || properties == nullptr)) {
+        return add_map(from, schema,
+                       additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties"),
+                       to);
+    }
+    if (has_any(schema, {"minProperties", "maxProperties"}) && !none_named) {
+        throw GrammarError("'minProperties' and 'maxProperties' beside named properties are not supported");
+    }
+    struct Property {
+        std::string name;
+        int32_t value;
+        bool required;
+    };
+    std::vector<Property> all;
+    std::vector<std::string> names;
+    const auto is_required = [&](const std::string& name) {
+        return std::find(required.begin(), required.end(), name) != required.end();
+    };
+    const OrderedJson nothing_named = OrderedJson::object();
+    for (const auto& [name, value] : (properties == nullptr ? nothing_named : *properties).items()) {
+        all.push_back({name, compile(value, "properties/" + name), is_required(name)});
+        names.push_back(name);
+    }
+    for (const std::string& name : required) {
+        if (std::find(names.begin(), names.end(), name) == names.end()) {
+            const int32_t value =
+                additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties");
+            all.push_back({name, value, true});
+            names.push_back(name);
+        }
+    }
+
+    const int32_t rule = builder_.rule_of(from);
+    const size_t n = all.size();
+    std::vector<int32_t> choose, done;
+    for (size_t i = 0; i <= n; ++i) {
+        choose.push_back(builder_.add_node(rule));
+        done.push_back(builder_.add_node(rule));
+    }
+    const int32_t open = builder_.literal(from, "{");
+    builder_.call(open, rules_.space(), choose[0]);
+    const int32_t close = builder_.add_node(rule);
+    builder_.byte(builder_.then(close, rules_.space()), '}', '}', to);
+    bool rest_optional = true;
+    for (size_t i = n + 1; i-- > 0;) {
+        if (i < n) {
+            const int32_t colon = builder_.literal(choose[i], json_quoted(all[i].name) + ":");
+            builder_.call(builder_.then(colon, rules_.space()), all[i].value, done[i + 1]);
+            if (!all[i].required) {
+                builder_.epsilon(choose[i], choose[i + 1]);
+            }
+            rest_optional = rest_optional && !all[i].required;
+        }
+        builder_.call(builder_.literal(done[i], ","), rules_.space(), choose[i]);
+        if (rest_optional) {
+            builder_.epsilon(done[i], close);
+        }
+    }
+    if (rest_optional) {
+        builder_.byte(open, '}', '}', to);
+    }
+    if (additional != nullptr && !forbidden) {
+        const int32_t colon = builder_.literal(rules_.other_name(choose[n], names), ":");
+        builder_.call(builder_.then(colon, rules_.space()), compile(*additional, "additionalProperties"),
+                      done[n]);
+    }
+}
+
+Grammar compile_json_schema(const OrderedJson& schema) {
+    GrammarBuilder builder;
+    JsonRules rules(builder);
+    const int32_t root = JsonSchemaCompiler(builder, rules, schema).compile();
+    return builder.finish(root);
+}
+
+Grammar compile_json_object() {
+    GrammarBuilder builder;
+    JsonRules rules(builder);
+    return builder.finish(rules.object());
+}
+
+}  // namespace llm::engine

@@ -1,0 +1,206 @@
+#include "engine_worker/grammar/json_schema.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/unit/grammar/grammar_support.hpp"
+
+namespace llm::engine {
+namespace {
+
+using testing::read_with;
+using testing::Reading;
+using testing::schema_grammar;
+
+struct Case {
+    const char* schema;
+    std::vector<const char*> valid;
+    std::vector<const char*> invalid;
+};
+
+void check(const Case& one) {
+    const Grammar grammar = schema_grammar(one.schema);
+    for (const char* text : one.valid) {
+        EXPECT_EQ(read_with(grammar, text), Reading::whole) << one.schema << " should take " << text;
+    }
+    for (const char* text : one.invalid) {
+        EXPECT_NE(read_with(grammar, text), Reading::whole) << one.schema << " should not take " << text;
+    }
+}
+
+TEST(JsonSchema, Scalars) {
+    check({R"({"type":"string"})",
+           {R"("")", R"("a\"\\\u00e9\ud83d\ude80é")"},
+           {"a", R"("\ud83d")", "\"\n\"", "1"}});
+    check({R"({"type":"integer"})",
+           {"0", "-7", "123456789012345678"},
+           {"01", "-0", "1.0", "+1", "1234567890123456789"}});
+    check({R"({"type":"number"})", {"0", "-0.5", "1e10", "2.5E-3"}, {".5", "1.", "00", "1e", "--1"}});
+    check({R"({"type":["boolean","null"]})", {"true", "false", "null"}, {"nul", "True", "0"}});
+    check({R"({"type":"string","nullable":true})", {"null", R"("x")"}, {"1"}});
+    check({R"({"enum":["a",1,null,{"k":[true]}]})",
+           {R"("a")", "1", "null", R"({"k": [true]})"},
+           {"2", R"("b")"}});
+    check({R"({"const":"é\n"})", {R"("é\n")"}, {R"("e")"}});
+    check({R"({"type":"integer","enum":[1,"x",2.5,4],"maximum":3})", {"1"}, {"\"x\"", "2.5", "4"}});
+    check({"true", {"1", "[{}]", R"({"a": [1, "b"]})"}, {"", "[1 2]"}});
+}
+
+TEST(JsonSchema, Strings) {
+    check({R"({"type":"string","minLength":2,"maxLength":3})",
+           {R"("ab")", R"("éü東")", R"("\n\u0041")", R"("\ud83d\ude80a")"},
+           {R"("a")", R"("abcd")", R"("\n")"}});
+    check({R"({"type":"string","minLength":2})", {R"("ab")", R"("abcdefghijklm")"}, {R"("a")"}});
+    check({R"({"type":"string","pattern":"^[a-c]+$","maxLength":2})",
+           {R"("ab")"},
+           {R"("abc")", R"("")", R"("d")"}});
+    check({R"({"format":"date-time"})",
+           {R"("2024-02-28T23:59:59.5+01:00")"},
+           {R"("2024-02-30T00:00:00Z")", R"("x")"}});
+    check({R"({"format":"date"})", {R"("2024-12-31")"}, {R"("2024-13-01")", R"("2024-04-31")"}});
+    check({R"({"format":"uuid"})", {R"("123e4567-e89b-12d3-a456-426614174000")"}, {R"("123e4567")"}});
+    check({R"({"format":"ipv4"})", {R"("255.0.10.1")"}, {R"("256.0.0.1")", R"("1.2.3")"}});
+    check({R"({"format":"ipv6"})",
+           {R"("::")", R"("fe80::1")", R"("1:2:3:4:5:6:7:8")"},
+           {R"("1:2")", R"("g::")"}});
+    check({R"({"format":"email"})", {R"("a.b@c-d.org")"}, {R"("a@b")", R"("@x.org")"}});
+    check({R"({"format":"uri"})", {R"("https://a.org/b?c=%20#d")"}, {R"("a b")", R"("/x")"}});
+    check({R"({"format":"duration"})", {R"("P1DT2H3M4S")", R"("P2W")"}, {R"("P")", R"("PT")"}});
+    check({R"({"format":"hostname"})", {R"("www.a-b.org")"}, {R"("-a")"}});
+    check({R"({"format":"time"})", {R"("12:00:00Z")"}, {R"("24:00:00Z")"}});
+}
+
+TEST(JsonSchema, Objects) {
+    check(
+        {R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"integer"},"c":{"type":"integer"}},
+               "required":["b"]})",
+         {R"({"b":1})", R"({"a": 1, "b": 2, "c": 3})", "{\n  \"b\": 1,\n  \"c\": 2\n}", R"({"b":1,"c":2})"},
+         {"{}", R"({"a":1})", R"({"b":1,"a":2})", R"({"b":1,})", R"({"b":1,"d":2})", R"({,"b":1})",
+          R"({"b":1 ,"c":1})"}});
+    check({R"({"properties":{"a":{}},"additionalProperties":{"type":"null"}})",
+           {"{}", R"({"a":[1]})", R"({"x":null,"ab":null,"":null})", R"({"a":1,"y":null})"},
+           {R"({"x":1})", R"({"x":null,"a":1})", R"({"\u0061":null})"}});
+    check({R"({"type":"object"})", {"{}", R"({"x":{"y":[]}})"}, {"[]"}});
+    check({R"({"type":"object","properties":{}})", {"{}"}, {R"({"a":1})"}});
+    check({R"({"type":"object","additionalProperties":false})", {"{}"}, {R"({"a":1})"}});
+    check({R"({"type":"object","required":["x"]})", {R"({"x":1})"}, {"{}"}});
+    check({R"({"additionalProperties":{"type":"integer"},"minProperties":1,"maxProperties":2})",
+           {R"({"x":1})", R"({"x":1,"y":2})"},
+           {"{}", R"({"x":1,"y":2,"z":3})", R"({"x":null})"}});
+}
+
+TEST(JsonSchema, Arrays) {
+    check({R"({"type":"array","items":{"type":"integer"}})",
+           {"[]", "[1]", "[1, 2,3]"},
+           {"[1,]", "[\"a\"]", "[,1]"}});
+    check({R"({"items":{"type":"integer"},"minItems":2,"maxItems":3})",
+           {"[1,2]", "[1,2,3]"},
+           {"[]", "[1]", "[1,2,3,4]"}});
+    check({R"({"items":{"type":"integer"},"maxItems":0})", {"[]"}, {"[1]"}});
+    check({R"({"prefixItems":[{"type":"integer"},{"type":"string"}],"minItems":1})",
+           {"[1]", R"([1,"a"])"},
+           {"[]", R"(["a"])", R"([1,"a",2])"}});
+    check({R"({"prefixItems":[{"type":"integer"}],"items":{"type":"null"},"maxItems":3})",
+           {"[]", "[1]", "[1,null,null]"},
+           {"[null]", "[1,null,null,null]"}});
+    check({R"({"items":[{"type":"integer"}],"additionalItems":{"type":"null"}})", {"[1,null]"}, {"[null]"}});
+    check({R"({"type":"array","minItems":2})", {"[1,{}]"}, {"[1]"}});
+}
+
+TEST(JsonSchema, Numbers) {
+    for (const auto& [low, high] : std::vector<std::pair<int, int>>{
+             {0, 0}, {3, 17}, {-5, 5}, {-120, -7}, {99, 1001}, {-1, 0}, {10, 10}, {0, 250}, {-999, 1000}}) {
+        const Grammar grammar = schema_grammar(R"({"type":"integer","minimum":)" + std::to_string(low) +
+                                               R"(,"maximum":)" + std::to_string(high) + "}");
+        for (int value = -1200; value <= 1200; ++value) {
+            EXPECT_EQ(read_with(grammar, std::to_string(value)) == Reading::whole,
+                      low <= value && value <= high)
+                << value << " in " << low << ".." << high;
+        }
+    }
+    check({R"({"type":"integer","exclusiveMinimum":1,"exclusiveMaximum":3})", {"2"}, {"1", "3"}});
+    check({R"({"type":"integer","minimum":1.5})", {"2", "100000"}, {"1", "-3"}});
+    check({R"({"type":"number","minimum":0,"maximum":1})",
+           {"0", "1", "0.5", "1.0", "0.999"},
+           {"1.01", "-0.1", "2"}});
+    check({R"({"type":"number","exclusiveMinimum":0,"exclusiveMaximum":1})",
+           {"0.01", "0.9"},
+           {"0", "0.0", "1", "1.0"}});
+    check({R"({"type":"number","minimum":-2.75,"maximum":-0.5})",
+           {"-2.75", "-1", "-0.5", "-2.7"},
+           {"-2.76", "-0.4", "0", "-3"}});
+    check({R"({"type":"number","minimum":0.1})", {"0.1", "12.5", "0.11"}, {"0.09", "0", "-1"}});
+    check({R"({"type":"integer","multipleOf":1,"maximum":-1})", {"-1", "-20"}, {"0", "-0", "1"}});
+}
+
+TEST(JsonSchema, Combinations) {
+    check({R"({"anyOf":[{"type":"integer"},{"type":"string"}]})", {"1", R"("a")"}, {"null"}});
+    check({R"({"type":"object","properties":{"k":{"type":"integer"}},"required":["k"],
+               "oneOf":[{"properties":{"x":{"type":"null"}},"required":["x"]},{"properties":{"y":{"type":"null"}}}]})",
+           {R"({"k":1,"x":null})", R"({"k":1})", R"({"k":1,"y":null})"},
+           {R"({"x":null})", R"({"k":1,"x":null,"y":null})"}});
+    check({R"({"allOf":[{"type":"integer","minimum":3},{"type":"number","maximum":5}]})",
+           {"3", "5"},
+           {"2", "6", "3.5"}});
+    check({R"({"allOf":[{"properties":{"a":{"type":"integer"}},"required":["a"]},
+               {"properties":{"a":{"minimum":5},"b":{"type":"null"}},"required":["b"]}]})",
+           {R"({"a":7,"b":null})"},
+           {R"({"a":7})", R"({"a":1,"b":null})"}});
+    check({R"({"$ref":"#/$defs/a%20b~1c","$defs":{"a b/c":{"type":"null"}}})", {"null"}, {"1"}});
+    check(
+        {R"({"type":"object","properties":{"v":{"type":"integer"},"next":{"anyOf":[{"$ref":"#"},{"type":"null"}]}},
+               "required":["v","next"]})",
+         {R"({"v":1,"next":null})", R"({"v":1,"next":{"v":2,"next":null}})"},
+         {R"({"v":1,"next":{"v":2}})"}});
+    check({R"({"allOf":[{"$ref":"#/definitions/base"}],"description":"d","properties":{"child":{"$ref":"#"}},
+               "definitions":{"base":{"properties":{"id":{"type":"integer"}},"required":["id"]}}})",
+           {R"({"id":1})"},
+           {"{}"}});
+    check({R"({"anyOf":[{"type":"integer"},false]})", {"1"}, {"\"a\""}});
+}
+
+// The message names what is at fault, and where.
+TEST(JsonSchema, Refusals) {
+    const auto message = [](const char* schema) -> std::string {
+        try {
+            schema_grammar(schema);
+        } catch (const GrammarError& error) {
+            return error.what();
+        }
+        return "accepted";
+    };
+    const auto expect = [&](const char* schema, const char* part) {
+        EXPECT_NE(message(schema).find(part), std::string::npos) << schema << ": " << message(schema);
+    };
+    expect(R"({"not":{}})", "'not'");
+    expect(R"({"properties":{"a":{"items":{"patternProperties":{}}}}})",
+           "#/properties/a/items: the keyword 'patternProperties'");
+    for (const char* keyword :
+         {"if", "contains", "propertyNames", "dependentRequired", "$dynamicRef", "frobnicate"}) {
+        expect((std::string("{\"") + keyword + "\":{}}").c_str(), keyword);
+    }
+    expect(R"({"uniqueItems":true})", "'uniqueItems'");
+    expect(R"({"multipleOf":3})", "'multipleOf'");
+    expect(R"({"format":"iri"})", "'iri'");
+    expect(R"j({"pattern":"(?=x)"})j", "pattern");
+    expect(R"({"type":"strin"})", "'strin'");
+    expect(R"({"$ref":"#"})", "nothing can satisfy");
+    expect(R"({"anyOf":[{"$ref":"#"},{"type":"null"}]})", "without end");
+    expect(R"({"allOf":[{"$ref":"#"},{"type":"null"}]})", "without end");
+    expect(R"({"$ref":"#/$defs/x"})", "names nothing");
+    expect(R"({"$ref":"http://x/y"})", "leaves the schema");
+    expect(R"({"allOf":[{"type":"string"},{"type":"null"}]})", "nothing can satisfy");
+    expect(R"({"type":"integer","minimum":2,"maximum":1})", "nothing can satisfy");
+    expect(R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})", "nothing can satisfy");
+    expect(R"({"minLength":-1})", "minLength");
+    expect(R"({"properties":[]})", "'properties' must be an object");
+    expect("3", "a schema must be");
+    expect(R"({"type":"string","pattern":"^a{1000}$","maxLength":1000,"minLength":"x"})", "minLength");
+    expect(R"j({"pattern":"^(.{300}|[a-c]{500}){30}$","maxLength":9000})j", "states");
+}
+
+}  // namespace
+}  // namespace llm::engine
