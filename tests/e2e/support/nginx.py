@@ -122,6 +122,14 @@ class Nginx:
         status = old.stop(signal.SIGQUIT, seconds)
         assert status == 0, f"the old master ended with {status}"
 
+    def adopt_after(self, run, said):
+        """Calls run(), a script that exchanges the binary, expects what it prints, and goes on with the new master."""
+        old = self._process
+        done = run()
+        assert done.returncode == 0 and re.fullmatch(said, done.stdout), done
+        self._process = Adopted(int((self.directory / "nginx.pid").read_text()), self.directory / "output.log")
+        assert old.stop(signal.SIGQUIT) == 0
+
     def send_signal(self, number):
         self._process.send_signal(number)
 
