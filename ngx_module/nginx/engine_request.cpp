@@ -91,7 +91,6 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
     const std::string_view host = view(request.target.host);
     if (u->cacheable || u->method.len != 0 || r->request_body_no_buffering ||
         r->headers_in.content_length_n < 0 || host.empty()) {
-        request.ordinary_head = nullptr;
         return request.create_request(r);
     }
     size_t bytes = r->method_name.len + 1 + r->unparsed_uri.len + kVersionAndHost.size() + host.size() +

@@ -84,7 +84,6 @@ ngx_int_t content_handler(ngx_http_request_t* r) {
         return result;
     }
     request.create_request = u->create_request;
-    request.ordinary_head = u->process_header;
     u->create_request = create_engine_request;
     ngx_http_upstream_init(r);
     return NGX_DONE;
@@ -94,7 +93,6 @@ ngx_int_t content_handler(ngx_http_request_t* r) {
 
 void shorten_proxy(Request& request) {
     ngx_http_request_t* r = request.r;
-    request.ordinary_head = nullptr;
     if (r->method == NGX_HTTP_POST && r->request_body != nullptr && !r->reading_body &&
         r->valid_unparsed_uri && r->content_handler != nullptr && r->content_handler != content_handler &&
         location_is_ordinary(r)) {

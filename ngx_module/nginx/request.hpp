@@ -124,8 +124,6 @@ struct Request {
     // ordinary_proxy.hpp: proxy's own, where the shorter way is taken
     ngx_http_handler_pt proxy_handler;
     ngx_int_t (*create_request)(ngx_http_request_t* r);
-    ngx_int_t (*ordinary_head)(
-        ngx_http_request_t* r);  // reads a status line; nullptr = not on the shorter way
 
     // the end
     Refusal refusal;

@@ -6,7 +6,6 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/head_lines.hpp"
 #include "ngx_module/nginx/news.hpp"
-#include "ngx_module/nginx/ordinary_proxy.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -118,17 +117,6 @@ ngx_int_t call_parser(Request& request) {
     return result;
 }
 
-ngx_int_t parse_one_head(Request& request) {
-    const ngx_http_request_t* r = request.r;
-    if (request.ordinary_head == request.process_header && r->state == 0) {
-        const ngx_int_t result = read_ordinary_head(request);
-        if (result != NGX_DECLINED) {
-            return result;
-        }
-    }
-    return call_parser(request);
-}
-
 // 100, 103 and the like announce the answer, they are none. A switch of protocols is one.
 bool is_interim(const ngx_http_upstream_t& u) {
     const ngx_uint_t status = u.headers_in.status_n;
@@ -158,7 +146,7 @@ ngx_int_t parse_head(Request& request) {
     const ngx_uint_t client_version = r->http_version;
     ngx_int_t result;
     for (;;) {
-        result = parse_one_head(request);
+        result = call_parser(request);
         if (result != NGX_OK || !is_interim(*r->upstream)) {
             break;
         }
