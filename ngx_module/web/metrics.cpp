@@ -187,9 +187,10 @@ void write_counters(PrometheusText& out) {
 
 void write_state(PrometheusText& out, const MainConf& conf) {
     const core::ClientTableView clients = core::client_table(zone());
-    out.family("llm_redis_up", "gauge", "1 while the gateway is connected to Redis.");
-    out.sample("llm_redis_up", {}, uint64_t{core::redis_up(zone()) ? 1u : 0u});
-    out.family("llm_priority_db_up", "gauge", "1 while the source of clients answers.");
+    out.family("llm_redis_up", "gauge", "1 while the gateway is connected to Redis, or is not told of one.");
+    out.sample("llm_redis_up", {},
+               uint64_t{core::redis_up(zone()) || !conf.options->redis.enabled() ? 1u : 0u});
+    out.family("llm_priority_db_up", "gauge", "1 while the source of clients answers, or there is none.");
     out.sample(
         "llm_priority_db_up", {},
         uint64_t{clients.source_up || conf.options->clients.kind == sources::ClientSourceConfig::Kind::none});

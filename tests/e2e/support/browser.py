@@ -143,8 +143,8 @@ class Browser:
     def picture(self, path, *, whole=True):
         """A PNG of the page; `whole`: as long as it is."""
         size = self._call("Page.getLayoutMetrics")["cssContentSize"]
-        data = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole,
-                          clip={"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1} if whole else None)
+        clip = {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}} if whole else {}
+        data = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **clip)
         path.write_bytes(base64.b64decode(data["data"]))
 
     def stop(self):
