@@ -15,7 +15,8 @@
 namespace llm::nginx {
 namespace {
 
-constexpr ngx_msec_t kGrantRace = 500;  // ms; how long a timeout that met a grant waits for it
+constexpr ngx_msec_t kGrantRace = 500;          // ms; how long a timeout that met a grant waits for it
+constexpr ngx_msec_t kQueueFullEvery = 10'000;  // ms; between two log lines about a full queue
 
 core::RequestArgs make_args(const Request& request, const core::ClientView& client) {
     const LocConf& conf = loc_conf(request.r);
@@ -54,6 +55,24 @@ Refusal make_refusal(core::Outcome reason, const Answer& answer) {
     refusal.remaining_requests = answer.remaining_requests;
     refusal.reset_ms = answer.reset_ms;
     return refusal;
+}
+
+// A full queue wants its operator's attention, but not a line per refused request.
+void log_queue_full(const Request& request) {
+    static bool logged = false;
+    static ngx_msec_t last = 0;
+    static ngx_uint_t silent = 0;
+    if (logged && ngx_current_msec - last < kQueueFullEvery) {
+        ++silent;
+        return;
+    }
+    ngx_log_error(NGX_LOG_WARN, request.r->connection->log, 0,
+                  "llm: the queue is full: refused a request of \"%V\", and %ui more since the last such line; "
+                  "the zone holds %uD requests (llm_zone), waiting ones are bounded by llm_queue_size too",
+                  &request.client, silent, zone().plan().requests);
+    logged = true;
+    last = ngx_current_msec;
+    silent = 0;
 }
 
 // The lease is held: makes everything ready for the proxy. False when memory is short.
@@ -228,6 +247,9 @@ ngx_int_t submit_request(Request& request) {
     request.priority = verdict.priority;
     request.engine_class = verdict.engine_class;
     if (verdict.decision == core::Decision::rejected) {
+        if (verdict.reason == core::Outcome::rejected_queue_full) {
+            log_queue_full(request);
+        }
         return refuse(request, make_refusal(verdict.reason, verdict));
     }
     request.ticket = verdict.ticket;
