@@ -26,6 +26,7 @@ class Relay:
         self.silent = False
         self.refuse = False
         self.connections = 0
+        self.pieces = 0  # that passed, both directions
         self._writers = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -43,6 +44,7 @@ class Relay:
     async def _pass_on(self, reader, writer):
         try:
             while data := await reader.read(65536):
+                self.pieces += 1
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 while self.silent:

@@ -30,7 +30,8 @@ class Fate:
     code: str | None = None      # of an error object
     complete: bool = False       # the framing's own end was seen
     left: bool = False           # the client went away by its own will
-    retry_after: int | None = None
+    retry_after_ms: int | None = None
+    should_retry: bool = True
     size: int = 0
 
     @property
@@ -65,8 +66,9 @@ async def _read_answer(reader, fate):
     lines = head.decode("latin-1").split("\r\n")
     fate.status = int(lines[0].split()[1])
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-    if "retry-after" in headers:
-        fate.retry_after = int(headers["retry-after"])
+    if "retry-after-ms" in headers:
+        fate.retry_after_ms = int(headers["retry-after-ms"])
+    fate.should_retry = headers.get("x-should-retry") != "false"
     body = await reader.read()
     fate.size = len(body)
     if headers.get("transfer-encoding") == "chunked":
@@ -102,6 +104,10 @@ class Traffic:
     def stop(self, seconds=60):
         """No new requests; waits for the ends of those in flight and returns all fates."""
         self._stopping.set()
+        return self.finish(seconds)
+
+    def finish(self, seconds=60):
+        """As stop(), but the rest of `arrivals` comes first."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"{self.in_flight} requests are still unanswered {seconds} s after the last was sent"
         assert not self.problems, repr(self.problems[0])
