@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 
@@ -44,6 +45,19 @@ bool stays_here(std::string_view name) {
         default:
             return name.starts_with("x-llm-");
     }
+}
+
+// With underscores_in_headers an engine behind CGI or WSGI takes `x_api_key` for `x-api-key`.
+bool stays_here_in_disguise(std::string_view name) {
+    static constexpr size_t kLongest = std::string_view("proxy-authorization").size();
+    char dashed[kLongest];
+    // what is longer can only begin with x-llm-
+    const size_t size = std::min(name.size(), kLongest);
+    for (size_t i = 0; i < size; ++i) {
+        dashed[i] = name[i] == '_' ? '-' : name[i];
+    }
+    const std::string_view start(dashed, size);
+    return name.size() <= kLongest ? stays_here(start) : start.starts_with("x-llm-");
 }
 
 // The hash of a lower-case name, as ngx_hash_key() computes it.
@@ -146,9 +160,12 @@ bool set_engine_headers(Request& request) {
     }
     ngx_table_elt_t* end = headers;
     const ngx_table_elt_t* given_id = nullptr;
+    const auto* server = static_cast<const ngx_http_core_srv_conf_t*>(
+        ngx_http_get_module_srv_conf(r, ngx_http_core_module));
+    const bool underscores = server->underscores_in_headers != 0;
     for_each_header(r->headers_in.headers, [&](const ngx_table_elt_t& header) {
         const std::string_view name = lower_case_name(header);
-        if (!stays_here(name)) {
+        if (!stays_here(name) && (!underscores || !stays_here_in_disguise(name))) {
             *end++ = header;
         } else if (given_id == nullptr && name == kRequestId) {
             given_id = &header;
