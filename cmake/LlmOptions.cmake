@@ -9,10 +9,12 @@ find_package(Threads REQUIRED)
 
 add_library(llm_options INTERFACE)
 target_compile_options(llm_options INTERFACE
-  -Wall -Wextra -Wshadow -Wno-unused-parameter
+  "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Wall;-Wextra;-Wshadow;-Wno-unused-parameter>"
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
-  $<$<BOOL:${LLM_WERROR}>:-Werror>
-  -fno-omit-frame-pointer -fstack-protector-strong)
+  $<$<AND:$<BOOL:${LLM_WERROR}>,$<NOT:$<COMPILE_LANGUAGE:CUDA>>>:-Werror>
+  "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-fno-omit-frame-pointer;-fstack-protector-strong>"
+  # nvcc hands the host part to the C++ compiler; its own warnings are errors
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-fno-omit-frame-pointer;-Werror=all-warnings>")
 target_include_directories(llm_options INTERFACE "${CMAKE_SOURCE_DIR}")
 target_compile_definitions(llm_options INTERFACE
   LLM_VERSION="${PROJECT_VERSION}"

@@ -93,6 +93,7 @@ struct BackendOptions {
     int32_t max_step_tokens = 512;
     int32_t max_step_seqs = 64;
     std::string dtype = "auto";   // CPU weights: auto, f32, bf16, int8
+    double gpu_memory = 0.9;      // part of the GPU's memory that weights, work space and KV cache may use
 };
 
 // Each throws std::runtime_error with one clear sentence that names the file, field or feature at fault.

@@ -125,9 +125,15 @@ void ApiService::on_wake() {
         }
     }
     if (state_.load() != EngineState::failed && !engine_->failure().empty()) {
-        set_state(EngineState::failed);
+        // Every request has ended with an error. What is broken (a lost GPU) is mended by a new process only.
+        fail();
+        drain(true);
     }
     stop_when_done();
+}
+
+void ApiService::fail() {
+    set_state(EngineState::failed);
 }
 
 // ---- routes

@@ -43,6 +43,9 @@ class ApiService : public HttpHandler {
     EngineState state() const { return state_.load(); }
     void on_state_change(std::function<void()> callback) { state_changed_ = std::move(callback); }
 
+    // Any thread: reports and answers say from now on that the engine has failed.
+    void fail();
+
     // Takes nothing new. With `then_stop`, stops the server when everything under way is answered, or after
     // drain_timeout; a second call stops at once.
     void drain(bool then_stop);

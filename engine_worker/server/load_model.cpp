@@ -1,16 +1,20 @@
 #include "engine_worker/server/load_model.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <stdexcept>
 #include <string_view>
 
+#include "engine_worker/backend/cuda/loader.hpp"
 #include "engine_worker/backend/sim/byte_tokenizer.hpp"
 
 namespace llm::engine {
 namespace {
 
+constexpr int32_t kCpuStepTokens = 512;    // --max-step-tokens, unless given
+constexpr int32_t kGpuStepTokens = 4096;
 constexpr int32_t kMinPrefillRoom = 64;  // tokens of a step beside one per sequence
 
 // ChatML, the template of the simulated model.
@@ -23,15 +27,24 @@ std::unique_ptr<Backend> make_backend(const Options& options, const BackendOptio
     if (options.backend == "sim") {
         return make_sim_backend(compute, options.sim);
     }
-#ifdef LLM_HAVE_CUDA
-    if (options.backend == "cuda" || (options.backend == "auto" && cuda_available())) {
-        return make_cuda_backend(compute);
+    const bool cpu_format = compute.dtype == "f32" || compute.dtype == "int8";
+    if (options.backend == "cuda" || (options.backend == "auto" && !cpu_format)) {
+        bool installed = false;
+        const std::string why = cuda_unavailable(&installed);
+        if (why.empty()) {
+            BackendOptions on_gpu = compute;
+            if (options.compute.max_step_tokens == 0) {
+                on_gpu.max_step_tokens = std::max(compute.max_step_tokens, kGpuStepTokens);
+            }
+            return make_cuda_backend(on_gpu);
+        }
+        if (options.backend == "cuda") {
+            throw std::runtime_error("--backend cuda: " + why);
+        }
+        if (installed) {
+            std::fprintf(stderr, "llm-engine: %s; computing on the CPU\n", why.c_str());
+        }
     }
-#else
-    if (options.backend == "cuda") {
-        throw std::runtime_error("--backend cuda: this program was built without the CUDA backend");
-    }
-#endif
 #ifdef LLM_HAVE_CPU
     return make_cpu_backend(compute);
 #else
@@ -62,6 +75,9 @@ LoadedModel load_model(const Options& options) {
 
     BackendOptions compute = options.compute;
     compute.max_step_seqs = options.max_running;
+    if (compute.max_step_tokens == 0) {
+        compute.max_step_tokens = kCpuStepTokens;
+    }
     compute.max_step_tokens = std::max(compute.max_step_tokens, options.max_running + kMinPrefillRoom);
     if (options.backend == "sim") {
         model.tokenizer = make_byte_tokenizer();

@@ -201,9 +201,13 @@ int serve(const Options& options) {
                      core->max_context(), server.port() != 0 ? fixed.url.c_str() : options.listen.c_str());
     } catch (const std::exception& error) {
         status = fail(error.what());
+        service.fail();
         kill(getpid(), SIGTERM);  // blocked everywhere: the network thread reads it and stops
     }
     network.join();
+    if (engine != nullptr && !engine->failure().empty()) {
+        status = fail(engine->failure());
+    }
     if (publisher != nullptr) {
         publisher->goodbye();
     }

@@ -147,6 +147,15 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) {
              return set_choice(v, {"auto", "f32", "bf16", "int8"}, o.compute.dtype);
          }},
+        {"--gpu-memory", "PART", "of the GPU's memory to use, 0.1 to 1 [0.9]",
+         [](Options& o, const std::string& v) {
+             double part = 0;
+             if (!set_number(v, part).empty() || part < 0.1 || part > 1) {
+                 return std::string("expected a number from 0.1 to 1");
+             }
+             o.compute.gpu_memory = part;
+             return std::string();
+         }},
         {"--threads", "N", "CPU threads [all]",
          [](Options& o, const std::string& v) { return set_integer(v, 0, 4096, o.compute.threads); }},
         {"--max-running", "N", "sequences at once [64]",
@@ -157,7 +166,7 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_integer(v, 16, kInt, o.compute.kv_tokens); }},
         {"--max-context", "N", "tokens of prompt and answer [the model's]",
          [](Options& o, const std::string& v) { return set_integer(v, 16, kInt, o.compute.max_context); }},
-        {"--max-step-tokens", "N", "tokens computed in one step [512, and room for all sequences]",
+        {"--max-step-tokens", "N", "tokens computed in one step [512, on a GPU 4096, and room for all sequences]",
          [](Options& o, const std::string& v) {
              return set_integer(v, 64, kMillion, o.compute.max_step_tokens);
          }},

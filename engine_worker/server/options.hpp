@@ -21,7 +21,11 @@ struct Options {
     std::string id;  // empty = HOST:PORT or the socket's path, at the host's name
     std::string org;
     std::string backend = "auto";  // auto, cuda, cpu, sim
-    BackendOptions compute;
+    BackendOptions compute = [] {
+        BackendOptions defaults;
+        defaults.max_step_tokens = 0;  // that of the backend that is chosen
+        return defaults;
+    }();
     SimOptions sim;
     int max_running = 64;
     int max_waiting = 256;

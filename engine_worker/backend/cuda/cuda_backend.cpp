@@ -1,0 +1,290 @@
+#include "engine_worker/backend/cuda/cuda_backend.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "engine_worker/backend/cuda/algorithm_cache.hpp"
+#include "engine_worker/backend/cuda/plan.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+constexpr int kSpareSlots = 16;                       // one is written by rows that pad a batch
+constexpr int64_t kLeastTokens = 1024;                // a smaller cache is of no use
+constexpr size_t kReserve = size_t{192} << 20;        // for graphs and the libraries' own memory
+constexpr int kDefaultDecodeTune = 512;
+
+ModelConfig checked_config(const BackendOptions& options) {
+    ModelConfig config = load_model_config(options.model_dir);
+    padded_head_dim(config);
+    if (options.dtype != "auto" && options.dtype != "bf16") {
+        throw std::runtime_error("--dtype " + options.dtype + " is for the CPU backend; CUDA computes in bf16");
+    }
+    if (options.max_step_tokens < 1 || options.max_step_seqs < 1) {
+        throw std::runtime_error("max_step_tokens and max_step_seqs must be at least 1");
+    }
+    if (options.max_context > config.max_context) {
+        throw std::runtime_error("max_context " + std::to_string(options.max_context) + " is above the " +
+                                 std::to_string(config.max_context) + " of max_position_embeddings in " +
+                                 options.model_dir + "/config.json");
+    }
+    return config;
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(const BackendOptions& options, const CudaOptions& cuda)
+    : device_(open_device()), options_(cuda) {
+    const ModelConfig config = checked_config(options);
+    prepare_kernels();
+    const ModelTensors tensors = load_model_tensors(config);
+    const int32_t max_context = options.max_context > 0 ? options.max_context : config.max_context;
+
+    // Everything is counted before anything is loaded.
+    info_.name = "cuda";
+    info_.vocab_size = config.vocab_size;
+    info_.max_step_tokens = options.max_step_tokens;
+    info_.max_step_seqs = options.max_step_seqs;
+    const ForwardLimits limits{std::max(options.max_step_tokens, options.max_step_seqs), options.max_step_seqs,
+                               device_.multiprocessors};
+    StepLimits step_limits;
+    step_limits.max_tokens = limits.max_tokens;
+    step_limits.max_sequences = options.max_step_seqs;
+    step_limits.max_context = max_context;
+    step_limits.vocab = config.vocab_size;
+    step_limits.max_tiles = static_cast<int>(
+        max_prefill_tiles(limits.max_tokens, options.max_step_seqs, config.n_heads, config.n_kv_heads));
+    const size_t table_bytes =
+        static_cast<size_t>(options.max_step_seqs) * static_cast<size_t>(max_context) * sizeof(int);
+
+    const GpuModel shape = model_shape(config, tensors);
+    MemoryRequest memory;
+    memory.total = device_.total_memory;
+    memory.free = device_.free_memory;
+    memory.fraction = options.gpu_memory;
+    memory.weights = shape.bytes;
+    memory.workspace = Forward::workspace_bytes(shape, limits) + table_bytes + StepLayout(step_limits).total +
+                       std::min(kReserve, device_.total_memory / 64);
+    memory.per_token = kv_bytes_per_token(config);
+    memory.kv_tokens = options.kv_tokens > 0 ? options.kv_tokens + kSpareSlots : 0;
+    memory.max_kv_tokens = int64_t{max_context} * options.max_step_seqs + kSpareSlots;
+    memory.min_kv_tokens = std::min<int64_t>(kLeastTokens, max_context) + kSpareSlots;
+    const int64_t slots = plan_kv_tokens(memory);
+    info_.kv_slots = slots - kSpareSlots;
+    info_.max_context = static_cast<int32_t>(std::min<int64_t>(max_context, info_.kv_slots));
+
+    model_ = upload_model(config, tensors, stream_);
+    table_ = DeviceMemory(table_bytes);
+    stream_.zero(table_.data(), table_.size());
+    const size_t meta_bytes = StepLayout(step_limits).total;
+    meta_device_ = DeviceMemory(meta_bytes);
+    meta_host_ = PinnedMemory(meta_bytes);
+    std::fill_n(meta_host_.data(), meta_bytes, std::byte{0});
+    stream_.upload(meta_device_.data(), meta_host_.data(), meta_bytes);
+    results_ = PinnedMemory(static_cast<size_t>(limits.max_tokens) * sizeof(SampleOut));
+    forward_ = std::make_unique<Forward>(
+        model_, limits, slots, stream_, device_.name,
+        options_.algorithm_file.empty() ? default_algorithm_file() : options_.algorithm_file);
+    buffers_ = std::make_unique<StepBuffers>(step_limits, meta_host_.data(), meta_device_.data(),
+                                             static_cast<int>(info_.kv_slots));
+    buckets_ = decode_buckets(options.max_step_seqs);
+    if (options_.tune) {
+        std::vector<int> rows = buckets_;
+        for (int n = kDefaultDecodeTune; n <= limits.max_tokens; n *= 2) {
+            rows.push_back(n);
+        }
+        rows.push_back(limits.max_tokens);
+        forward_->tune(rows);
+    }
+    stream_.synchronize();
+}
+
+CudaBackend::~CudaBackend() {
+    // Nothing may run on memory that is about to be freed; an error here has been reported before.
+    cudaStreamSynchronize(stream_.get());
+}
+
+bool CudaBackend::is_decode(const Step& step) const {
+    if (step.n_decode != step.n_seq || step.n_logit != step.n_seq || step.n_seq == 0) {
+        return false;
+    }
+    for (int32_t i = 0; i < step.n_logit; i++) {
+        if (step.logit_row[i] != i) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void CudaBackend::send(size_t begin, size_t end) {
+    stream_.upload(meta_device_.data() + begin, meta_host_.data() + begin, end - begin);
+}
+
+void CudaBackend::update_table(const Step& step) {
+    const StepLayout& layout = buffers_->layout();
+    for (bool first = true;; first = false) {
+        if (!first) {
+            stream_.synchronize();  // the host's copy of the last part is in use until then
+        }
+        const int ranges = buffers_->next_table_ranges(step, info_.kv_slots);
+        if (ranges == 0) {
+            return;
+        }
+        send(layout.ranges, layout.ranges + static_cast<size_t>(ranges) * sizeof(TableRange));
+        send(layout.values, layout.values + buffers_->values_used());
+        launch_update_table(reinterpret_cast<int*>(table_.data()), buffers_->device<TableRange>(layout.ranges),
+                            buffers_->device<int>(layout.values), ranges, stream_.get());
+        if (buffers_->table_complete(step)) {
+            return;
+        }
+    }
+}
+
+StepView CudaBackend::view(const Step& step, int rows, int n_tiles) const {
+    const StepLayout& layout = buffers_->layout();
+    StepView view;
+    view.tokens = buffers_->device<int>(layout.tokens);
+    view.positions = buffers_->device<int>(layout.positions);
+    view.slots = buffers_->device<int>(layout.slots);
+    view.logit_rows = buffers_->device<int>(layout.logit_rows);
+    view.tiles = buffers_->device<PrefillTile>(layout.tiles);
+    view.table = reinterpret_cast<const int*>(table_.data());
+    view.table_stride = static_cast<int>(table_.size() / sizeof(int) / static_cast<size_t>(info_.max_step_seqs));
+    view.sampling = buffers_->device<SampleRow>(layout.sample_rows);
+    view.rows = rows;
+    view.n_decode = step.n_decode;
+    view.n_tiles = n_tiles;
+    int longest = 1;
+    for (int32_t s = 0; s < step.n_decode; s++) {
+        longest = std::max(longest, step.ctx_len[s]);
+    }
+    const ModelConfig& config = model_.config;
+    view.splits = step.n_decode == 0 ? 1
+                                     : plan_splits(step.n_decode, config.n_heads, config.n_kv_heads, longest,
+                                                   device_.multiprocessors);
+    return view;
+}
+
+// A step that only decodes, whose sampling parameters fit in one piece: one launch. False if it is not of that kind.
+bool CudaBackend::launch_graph(const Step& step) {
+    const int bucket = bucket_for(buckets_, step.n_seq);
+    buffers_->fill(step, bucket, {});
+    update_table(step);
+    if (buffers_->fill_sampling(step, 0) != step.n_logit) {
+        return false;
+    }
+    buffers_->pad_sampling(step.n_logit, bucket);
+    const StepLayout& layout = buffers_->layout();
+    send(0, layout.head_end);
+    send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
+    if (buffers_->extra_used() > 0) {
+        send(layout.extra, layout.extra + buffers_->extra_used());
+    }
+    StepView v = view(step, bucket, 0);
+    v.n_decode = bucket;
+    const ModelConfig& config = model_.config;
+    // as many splits as the bucket was given work space for
+    v.splits = std::min(v.splits, plan_splits(bucket, config.n_heads, config.n_kv_heads, 1 << 30,
+                                              device_.multiprocessors));
+    const auto record = [&] {
+        forward_->layers(v);
+        forward_->head(v, 0, bucket);
+        forward_->sample(v, 0, bucket);
+    };
+    auto& graph = graphs_[{bucket, v.splits}];
+    if (graph == nullptr) {
+        // A first run outside: what is loaded or chosen on first use must not happen while recording.
+        record();
+        stream_.synchronize();
+        // the sampler edits logits in place and its edits, so the parameters are sent again
+        send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
+        graph = std::make_unique<Graph>(stream_, record);
+    }
+    graph->launch(stream_);
+    return true;
+}
+
+void CudaBackend::launch_eager(const Step& step) {
+    plan_prefill(step, model_.config.n_heads, model_.config.n_kv_heads, tiles_);
+    buffers_->fill(step, step.n_tok, tiles_);
+    update_table(step);
+    const StepLayout& layout = buffers_->layout();
+    send(0, layout.head_end);
+    const StepView v = view(step, step.n_tok, static_cast<int>(tiles_.size()));
+    forward_->layers(v);
+    const int at_once = info_.max_step_seqs;
+    const auto vocab = static_cast<size_t>(info_.vocab_size);
+    int first = 0;
+    while (first < step.n_logit) {
+        if (first > 0) {
+            stream_.synchronize();  // the host's copy of the parameters is in use until then
+        }
+        const int end = std::min(buffers_->fill_sampling(step, first), first + at_once);
+        const auto row = [&](int i) { return layout.sample_rows + static_cast<size_t>(i) * sizeof(SampleRow); };
+        send(row(first), row(end));
+        if (buffers_->extra_used() > 0) {
+            send(layout.extra, layout.extra + buffers_->extra_used());
+        }
+        forward_->head(v, first, end - first);
+        if (step.want_logits) {
+            for (int i = first; i < end; i++) {
+                stream_.download(logits_.data() + static_cast<size_t>(i) * vocab,
+                                 forward_->logits() + static_cast<size_t>(i - first) *
+                                                          static_cast<size_t>(forward_->logits_stride()),
+                                 vocab * sizeof(float));
+            }
+        }
+        forward_->sample(v, first, end - first);
+        first = end;
+    }
+}
+
+void CudaBackend::launch(const Step& step) {
+    check_step(step, info_);
+    if (pending_ >= 0) {
+        throw std::invalid_argument("a step was launched before the one before was waited for");
+    }
+    logits_.assign(step.want_logits ? static_cast<size_t>(step.n_logit) * static_cast<size_t>(info_.vocab_size) : 0, 0);
+    n_logprobs_.clear();
+    for (int32_t i = 0; i < step.n_logit; i++) {
+        n_logprobs_.push_back(step.sampling[i].n_logprobs);
+    }
+    if (step.n_tok > 0 && !(options_.graphs && !step.want_logits && is_decode(step) && launch_graph(step))) {
+        launch_eager(step);
+    }
+    if (step.n_logit > 0) {
+        stream_.download(results_.data(), forward_->sample_out(),
+                         static_cast<size_t>(step.n_logit) * sizeof(SampleOut));
+    }
+    done_.record(stream_);
+    pending_ = step.n_logit;
+}
+
+void CudaBackend::wait(StepResult& result) {
+    const int rows = std::exchange(pending_, -1);
+    if (rows < 0) {
+        throw std::invalid_argument("there is no step to wait for");
+    }
+    done_.synchronize();
+    const auto* out = reinterpret_cast<const SampleOut*>(results_.data());
+    const auto n = static_cast<size_t>(rows);
+    result.token.resize(n);
+    result.logprob.resize(n);
+    result.top.resize(n);
+    for (size_t i = 0; i < n; i++) {
+        if (out[i].token < 0 || out[i].token >= info_.vocab_size) {
+            throw std::runtime_error("the GPU returned token " + std::to_string(out[i].token) +
+                                     ", outside the vocabulary");
+        }
+        result.token[i] = out[i].token;
+        result.logprob[i] = n_logprobs_[i] >= 0 ? out[i].logprob : 0.0f;
+        result.top[i].clear();
+        const int top = n_logprobs_[i] > 0 ? std::min(out[i].n_top, kMaxTop) : 0;
+        for (int t = 0; t < top; t++) {
+            result.top[i].push_back({out[i].top_token[t], out[i].top_logprob[t]});
+        }
+    }
+    result.logits.swap(logits_);
+}
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,67 @@
+// The CUDA backend. Most callers need only what loader.hpp offers; tests and benchmarks look inside.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine_worker/backend/backend.hpp"
+#include "engine_worker/backend/cuda/forward.hpp"
+#include "engine_worker/backend/cuda/runtime.hpp"
+#include "engine_worker/backend/cuda/step_buffers.hpp"
+#include "engine_worker/backend/cuda/weights.hpp"
+
+namespace llm::engine::cuda {
+
+struct CudaOptions {
+    bool graphs = true;          // replay recorded launches for steps that only decode
+    bool tune = true;            // choose matrix-product algorithms by timing
+    std::string algorithm_file;  // where those are kept; empty = default_algorithm_file()
+};
+
+// launch() puts a step into the GPU's queue and returns; wait() blocks until its tokens are on the host. All device
+// memory is taken by the constructor: later steps cannot run out of it.
+class CudaBackend : public Backend {
+  public:
+    // Throws std::runtime_error with one sentence.
+    explicit CudaBackend(const BackendOptions& options, const CudaOptions& cuda = {});
+    ~CudaBackend() override;
+
+    const BackendInfo& info() const override { return info_; }
+    void launch(const Step& step) override;
+    void wait(StepResult& result) override;
+
+    const GpuModel& model() const { return model_; }
+    const DeviceInfo& device() const { return device_; }
+    size_t graphs() const { return graphs_.size(); }
+
+  private:
+    bool is_decode(const Step& step) const;
+    void update_table(const Step& step);
+    bool launch_graph(const Step& step);
+    void launch_eager(const Step& step);
+    StepView view(const Step& step, int rows, int n_tiles) const;
+    void send(size_t begin, size_t end);
+
+    DeviceInfo device_;
+    CudaOptions options_;
+    BackendInfo info_;
+    Stream stream_;
+    GpuModel model_;
+    DeviceMemory table_;       // [max_step_seqs][max_context]
+    DeviceMemory meta_device_;
+    PinnedMemory meta_host_;
+    PinnedMemory results_;     // SampleOut [max_step_tokens]
+    std::unique_ptr<Forward> forward_;
+    std::unique_ptr<StepBuffers> buffers_;
+    std::vector<PrefillTile> tiles_;
+    std::vector<int> buckets_;
+    std::map<std::pair<int, int>, std::unique_ptr<Graph>> graphs_;  // by bucket and splits
+    Event done_;
+    int pending_ = -1;  // rows of results to come, -1 = nothing was launched
+    std::vector<int> n_logprobs_;
+    std::vector<float> logits_;
+};
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,240 @@
+#include "engine_worker/backend/cuda/forward.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine_worker/backend/cuda/plan.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+constexpr int kSampleThreads = 1024;
+constexpr int kFirstTunedRows = 4096;  // above it cuBLASLt's own choice is good
+
+}  // namespace
+
+// Places every buffer behind `base`; with `out` the addresses are kept. Returns the bytes.
+size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std::byte* base, Forward* out) {
+    size_t used = 0;
+    const auto place = [&](auto*& pointer, size_t count) {
+        using T = std::remove_reference_t<decltype(*pointer)>;
+        pointer = reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(base) + used);
+        used += (count * sizeof(T) + 255) / 256 * 256;
+    };
+    const ModelConfig& config = model.config;
+    const auto tokens = static_cast<size_t>(limits.max_tokens);
+    const auto sequences = static_cast<size_t>(limits.max_sequences);
+    const auto size = [](int n) { return static_cast<size_t>(n); };
+    const int padded = padded_head_dim(config);
+
+    size_t partial = 0;
+    size_t tickets = 0;
+    size_t expanded = 0;
+    const auto consider = [&](const GpuMatrix& m) {
+        const GemvShape shape = plan_gemv(m.n, m.k, m.bytes_per_weight(), limits.multiprocessors);
+        partial = std::max(partial, gemv_partial_floats(m.n, m.bytes_per_weight(), shape));
+        tickets = std::max(tickets, size(m.n) / 16);
+        expanded = std::max(expanded, m.scale != nullptr ? size(m.n) * size(m.k) : 0);
+    };
+    for (const GpuLayer& layer : model.layers) {
+        for (const GpuMatrix* m : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+            consider(*m);
+        }
+    }
+    consider(model.lm_head);
+    size_t parts = 0;
+    for (int n = 1; n <= limits.max_sequences; n++) {
+        const int splits = plan_splits(n, config.n_heads, config.n_kv_heads, 1 << 30, limits.multiprocessors);
+        parts = std::max(parts, splits > 1 ? size(n) * size(splits) : 0);
+    }
+
+    const auto put = [&](auto Forward::*member, size_t count) {
+        std::remove_reference_t<decltype(out->*member)> pointer = nullptr;
+        place(pointer, count);
+        if (out != nullptr) {
+            out->*member = pointer;
+        }
+    };
+    const GpuLayer& layer = model.layers.front();
+    put(&Forward::hidden_, tokens * size(model.hidden_stride));
+    put(&Forward::normed_, tokens * size(model.hidden_stride));
+    put(&Forward::qkv_, tokens * size(layer.qkv.n));
+    put(&Forward::rotation_, tokens * size(config.head_dim));
+    put(&Forward::query_, tokens * size(config.n_heads) * size(padded));
+    put(&Forward::attended_, tokens * size(model.attended_stride));
+    put(&Forward::gate_up_, tokens * size(layer.gate_up.n));
+    put(&Forward::ffn_, tokens * size(model.ffn_stride));
+    put(&Forward::logits_, sequences * size(model.lm_head.n));
+    put(&Forward::expanded_, expanded);
+    put(&Forward::gemv_partial_, partial);
+    put(&Forward::tickets_, tickets);
+    put(&Forward::split_partial_, parts * size(config.n_heads) * size(padded));
+    put(&Forward::split_ml_, parts * size(config.n_heads) * 2);
+    put(&Forward::sample_out_, tokens);
+    put(&Forward::sampled_, tokens);
+    put(&Forward::gemm_workspace_, Gemm::kWorkspace);
+    return used;
+}
+
+size_t Forward::workspace_bytes(const GpuModel& shape, const ForwardLimits& limits) {
+    return lay_out(shape, limits, nullptr, nullptr);
+}
+
+Forward::Forward(const GpuModel& model, const ForwardLimits& limits, int64_t kv_slots, const Stream& stream,
+                 const std::string& device_name, const std::string& algorithm_file)
+    : model_(model),
+      limits_(limits),
+      kv_slots_(kv_slots),
+      head_dim_padded_(padded_head_dim(model.config)),
+      stream_(stream),
+      workspace_(workspace_bytes(model, limits)),
+      kv_(static_cast<size_t>(kv_slots) * kv_bytes_per_token(model.config)) {
+    lay_out(model, limits, workspace_.data(), this);
+    // Padding of rows is zero and stays so; keys that were never written must not be NaN.
+    stream_.zero(workspace_.data(), workspace_.size());
+    stream_.zero(kv_.data(), kv_.size());
+    gemm_ = std::make_unique<Gemm>(stream_, gemm_workspace_, device_name, algorithm_file);
+}
+
+void Forward::matmul(const uint16_t* x, const GpuMatrix& m, void* y, int y_stride, GemvEpilogue epilogue, int rows,
+                     bool tune_only) {
+    const bool gemv = rows <= (m.scale != nullptr ? kGemvMaxRows8 : kGemvMaxRows);
+    if (gemv) {
+        if (!tune_only) {
+            const GemvArgs args{m.w,           m.scale,  m.bias, x,    y,        gemv_partial_,
+                                tickets_,      m.n,      m.k,    rows, y_stride, epilogue};
+            launch_gemv(args, plan_gemv(m.n, m.k, m.bytes_per_weight(), limits_.multiprocessors), stream_.get());
+        }
+        return;
+    }
+    const bool swiglu = epilogue == GemvEpilogue::kSwiglu;
+    GemmCall call;
+    call.w = static_cast<const uint16_t*>(m.w);
+    if (m.scale != nullptr) {
+        call.w = expanded_;
+        if (!tune_only) {
+            launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
+        }
+    }
+    call.x = x;
+    call.bias = m.bias;
+    call.y = swiglu ? gate_up_ : y;
+    call.n = m.n;
+    call.k = m.k;
+    call.rows = rows;
+    call.y_stride = swiglu ? m.n : y_stride;
+    call.bf16_out = swiglu;
+    call.add = epilogue == GemvEpilogue::kAdd;
+    if (tune_only) {
+        gemm_->tune(call);
+        return;
+    }
+    gemm_->run(call);
+    if (swiglu) {
+        launch_silu_multiply(gate_up_, m.n, static_cast<uint16_t*>(y), y_stride, rows, stream_.get());
+    }
+}
+
+void Forward::attention(const StepView& step, int layer) {
+    const ModelConfig& config = model_.config;
+    const size_t part = static_cast<size_t>(config.n_kv_heads) * static_cast<size_t>(kv_slots_) *
+                        static_cast<size_t>(head_dim_padded_);
+    auto* keys = reinterpret_cast<uint16_t*>(kv_.data()) + static_cast<size_t>(layer) * 2 * part;
+    uint16_t* values = keys + part;
+    const GpuLayer& weights = model_.layers[static_cast<size_t>(layer)];
+
+    RotateArgs rotate{};
+    rotate.qkv = qkv_;
+    rotate.rotation = rotation_;
+    rotate.q_norm = weights.q_norm;
+    rotate.k_norm = weights.k_norm;
+    rotate.slots = step.slots;
+    rotate.query = query_;
+    rotate.keys = keys;
+    rotate.values = values;
+    rotate.qkv_stride = weights.qkv.n;
+    rotate.n_heads = config.n_heads;
+    rotate.n_kv_heads = config.n_kv_heads;
+    rotate.head_dim = config.head_dim;
+    rotate.head_dim_padded = head_dim_padded_;
+    rotate.kv_slots = static_cast<int>(kv_slots_);
+    rotate.eps = static_cast<float>(config.norm_eps);
+    launch_rotate_and_store(rotate, step.rows, stream_.get());
+
+    AttentionArgs args{};
+    args.query = query_;
+    args.keys = keys;
+    args.values = values;
+    args.out = attended_;
+    args.positions = step.positions;
+    args.table = step.table;
+    args.table_stride = step.table_stride;
+    args.n_heads = config.n_heads;
+    args.n_kv_heads = config.n_kv_heads;
+    args.head_dim = config.head_dim;
+    args.head_dim_padded = head_dim_padded_;
+    args.out_stride = model_.attended_stride;
+    args.kv_slots = static_cast<int>(kv_slots_);
+    args.window = config.window[static_cast<size_t>(layer)];
+    args.scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
+    if (step.n_decode > 0) {
+        launch_decode_attention({args, split_partial_, split_ml_, step.splits}, step.n_decode, stream_.get());
+    }
+    if (step.n_tiles > 0) {
+        launch_prefill_attention(args, step.tiles, step.n_tiles, stream_.get());
+    }
+}
+
+void Forward::layers(const StepView& step) {
+    const ModelConfig& config = model_.config;
+    const auto eps = static_cast<float>(config.norm_eps);
+    launch_embed({model_.embedding, step.tokens, sampled_, step.positions, model_.frequencies, hidden_, rotation_,
+                  model_.hidden_stride, config.head_dim},
+                 step.rows, stream_.get());
+    for (int i = 0; i < config.n_layers; i++) {
+        const GpuLayer& layer = model_.layers[static_cast<size_t>(i)];
+        launch_rms_norm({hidden_, nullptr, layer.attn_norm, normed_, model_.hidden_stride, config.dim, eps}, step.rows,
+                        stream_.get());
+        matmul(normed_, layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, step.rows);
+        attention(step, i);
+        matmul(attended_, layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, step.rows);
+        launch_rms_norm({hidden_, nullptr, layer.mlp_norm, normed_, model_.hidden_stride, config.dim, eps}, step.rows,
+                        stream_.get());
+        matmul(normed_, layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, step.rows);
+        matmul(ffn_, layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, step.rows);
+    }
+}
+
+void Forward::head(const StepView& step, int first, int count) {
+    const ModelConfig& config = model_.config;
+    launch_rms_norm({hidden_, step.logit_rows + first, model_.norm, normed_, model_.hidden_stride, config.dim,
+                     static_cast<float>(config.norm_eps)},
+                    count, stream_.get());
+    matmul(normed_, model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore, count);
+}
+
+void Forward::sample(const StepView& step, int first, int count) {
+    launch_sample({logits_, model_.lm_head.n, model_.config.vocab_size, step.sampling + first, sample_out_ + first,
+                   sampled_ + first},
+                  count, kSampleThreads, stream_.get());
+}
+
+void Forward::tune(const std::vector<int>& rows) {
+    const GpuLayer& layer = model_.layers.front();
+    for (const int n : rows) {
+        if (n > std::min(kFirstTunedRows, limits_.max_tokens)) {
+            continue;
+        }
+        matmul(normed_, layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, n, true);
+        matmul(attended_, layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, n, true);
+        matmul(normed_, layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, n, true);
+        matmul(ffn_, layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, n, true);
+        if (n <= limits_.max_sequences) {
+            matmul(normed_, model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore, n, true);
+        }
+    }
+    stream_.synchronize();
+    gemm_->save();
+}
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,49 @@
+// Products of many rows: cuBLASLt, with the algorithm for each shape chosen by timing and remembered in a file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine_worker/backend/cuda/runtime.hpp"
+
+namespace llm::engine::cuda {
+
+// y[row][j] = sum over k of x[row][k] * w[j][k] + bias[j] (+ y[row][j] with `add`).
+struct GemmCall {
+    const uint16_t* w = nullptr;  // bf16 [n][k]
+    const uint16_t* x = nullptr;  // bf16 [rows][k]
+    const float* bias = nullptr;  // [n]; only without bf16_out
+    void* y = nullptr;            // [rows][y_stride], f32 or bf16
+    int n = 0;
+    int k = 0;
+    int rows = 0;
+    int y_stride = 0;
+    bool bf16_out = false;
+    bool add = false;
+};
+
+class Gemm {
+  public:
+    static constexpr size_t kWorkspace = size_t{32} << 20;
+
+    // `workspace`: kWorkspace bytes of the device. `cache_file`: where chosen algorithms are kept; empty = nowhere.
+    Gemm(const Stream& stream, std::byte* workspace, const std::string& device_name, const std::string& cache_file);
+    ~Gemm();
+
+    // Makes sure that an algorithm is chosen for the call's shape, by timing it (on the call's own memory) unless the
+    // file knows it. To be called before graphs are recorded.
+    void tune(const GemmCall& call);
+    // Writes what tune() found to the file; failing to is not an error.
+    void save() const;
+
+    void run(const GemmCall& call);
+
+  private:
+    struct Parts;
+    std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,187 @@
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "engine_worker/backend/cuda/algorithm_cache.hpp"
+#include "engine_worker/backend/cuda/gemm.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+constexpr int kCandidates = 12;
+constexpr int kRounds = 4;  // of timing, the best counts
+
+void check(cublasStatus_t status, const char* what) {
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        throw std::runtime_error(std::string("cuBLASLt failed while ") + what + ": status " +
+                                 std::to_string(static_cast<int>(status)));
+    }
+}
+
+static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(AlgorithmBytes));
+
+// The descriptors of one shape. cuBLASLt counts by columns: what is [n][k] by rows is k x n to it, so y transposed =
+// w (transposed) times x.
+class Description {
+  public:
+    explicit Description(const GemmCall& call) {
+        check(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a product");
+        set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+        set(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N);
+        if (call.bias != nullptr) {
+            set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+            set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+            set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
+        }
+        const auto layout = [](cublasLtMatrixLayout_t& out, cudaDataType_t type, int rows, int columns, int stride) {
+            check(cublasLtMatrixLayoutCreate(&out, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns),
+                                             stride),
+                  "describing a matrix");
+        };
+        layout(w_, CUDA_R_16BF, call.k, call.n, call.k);
+        layout(x_, CUDA_R_16BF, call.k, call.rows, call.k);
+        layout(y_, call.bf16_out ? CUDA_R_16BF : CUDA_R_32F, call.n, call.rows, call.y_stride);
+    }
+    ~Description() {
+        cublasLtMatrixLayoutDestroy(y_);
+        cublasLtMatrixLayoutDestroy(x_);
+        cublasLtMatrixLayoutDestroy(w_);
+        cublasLtMatmulDescDestroy(operation_);
+    }
+    Description(const Description&) = delete;
+    Description& operator=(const Description&) = delete;
+
+    template <typename T>
+    void set(cublasLtMatmulDescAttributes_t attribute, T value) {
+        check(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value), "describing a product");
+    }
+
+    cublasLtMatmulDesc_t operation_ = nullptr;
+    cublasLtMatrixLayout_t w_ = nullptr, x_ = nullptr, y_ = nullptr;
+};
+
+GemmShape shape_of(const GemmCall& call) {
+    return {call.n, call.k, call.rows, (call.bf16_out ? 1 : 0) | (call.add ? 2 : 0) | (call.bias != nullptr ? 4 : 0)};
+}
+
+}  // namespace
+
+struct Gemm::Parts {
+    Parts(const Stream& s, std::byte* w, const std::string& device_name, const std::string& file)
+        : stream(s), workspace(w), cache(file, device_name + ", cuBLASLt " + std::to_string(cublasLtGetVersion())) {
+        check(cublasLtCreate(&handle), "starting");
+    }
+    ~Parts() { cublasLtDestroy(handle); }
+
+    const Stream& stream;
+    std::byte* workspace;
+    AlgorithmCache cache;
+    cublasLtHandle_t handle = nullptr;
+    std::map<GemmShape, cublasLtMatmulAlgo_t> chosen;  // also for shapes that were not timed
+
+    std::vector<cublasLtMatmulHeuristicResult_t> candidates(const Description& d, int wanted) const {
+        cublasLtMatmulPreference_t preference = nullptr;
+        check(cublasLtMatmulPreferenceCreate(&preference), "choosing");
+        const size_t bytes = kWorkspace;
+        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                             sizeof bytes);
+        std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<size_t>(wanted));
+        int found = 0;
+        const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, d.operation_, d.w_, d.x_, d.y_, d.y_,
+                                                                     preference, wanted, results.data(), &found);
+        cublasLtMatmulPreferenceDestroy(preference);
+        check(status, "choosing an algorithm");
+        results.resize(static_cast<size_t>(found));
+        if (results.empty()) {
+            throw std::runtime_error("cuBLASLt knows no algorithm for a product that the model needs");
+        }
+        return results;
+    }
+
+    cublasStatus_t multiply(const Description& d, const GemmCall& call, const cublasLtMatmulAlgo_t& algorithm) const {
+        const float one = 1;
+        const float beta = call.add ? 1 : 0;
+        return cublasLtMatmul(handle, d.operation_, &one, call.w, d.w_, call.x, d.x_, &beta, call.y, d.y_, call.y,
+                              d.y_, &algorithm, workspace, kWorkspace, stream.get());
+    }
+
+    // Milliseconds of the best of kRounds, or a negative number if the algorithm does not run.
+    float time(const Description& d, const GemmCall& call, const cublasLtMatmulAlgo_t& algorithm) const {
+        float best = -1;
+        Event start(true);
+        Event end(true);
+        for (int round = 0; round <= kRounds; round++) {  // the first warms up
+            start.record(stream);
+            if (multiply(d, call, algorithm) != CUBLAS_STATUS_SUCCESS) {
+                return -1;
+            }
+            end.record(stream);
+            end.synchronize();
+            const float ms = Event::elapsed(start, end);
+            if (round > 0 && (best < 0 || ms < best)) {
+                best = ms;
+            }
+        }
+        return best;
+    }
+
+    bool still_valid(const Description& d, const cublasLtMatmulAlgo_t& algorithm) const {
+        cublasLtMatmulHeuristicResult_t result;
+        return cublasLtMatmulAlgoCheck(handle, d.operation_, d.w_, d.x_, d.y_, d.y_, &algorithm, &result) ==
+                   CUBLAS_STATUS_SUCCESS &&
+               result.workspaceSize <= kWorkspace;
+    }
+};
+
+Gemm::Gemm(const Stream& stream, std::byte* workspace, const std::string& device_name, const std::string& cache_file)
+    : parts_(std::make_unique<Parts>(stream, workspace, device_name, cache_file)) {}
+
+Gemm::~Gemm() = default;
+
+void Gemm::tune(const GemmCall& call) {
+    const GemmShape shape = shape_of(call);
+    if (parts_->chosen.contains(shape)) {
+        return;
+    }
+    const Description description(call);
+    cublasLtMatmulAlgo_t algorithm;
+    if (const AlgorithmBytes* known = parts_->cache.find(shape); known != nullptr) {
+        std::memcpy(&algorithm, known, sizeof algorithm);
+        if (parts_->still_valid(description, algorithm)) {
+            parts_->chosen[shape] = algorithm;
+            return;
+        }
+    }
+    float best = -1;
+    for (const auto& candidate : parts_->candidates(description, kCandidates)) {
+        const float ms = parts_->time(description, call, candidate.algo);
+        if (ms >= 0 && (best < 0 || ms < best)) {
+            best = ms;
+            algorithm = candidate.algo;
+        }
+    }
+    if (best < 0) {
+        throw std::runtime_error("cuBLASLt has no working algorithm for a product that the model needs");
+    }
+    parts_->chosen[shape] = algorithm;
+    AlgorithmBytes bytes;
+    std::memcpy(&bytes, &algorithm, sizeof bytes);
+    parts_->cache.put(shape, bytes);
+}
+
+void Gemm::save() const {
+    parts_->cache.save();
+}
+
+void Gemm::run(const GemmCall& call) {
+    const Description description(call);
+    auto found = parts_->chosen.find(shape_of(call));
+    if (found == parts_->chosen.end()) {
+        found = parts_->chosen.emplace(shape_of(call), parts_->candidates(description, 1).front().algo).first;
+    }
+    check(parts_->multiply(description, call, found->second), "multiplying");
+}
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,205 @@
+// Embedding, norms, rotation and cache writes, activation: one pass over their rows each.
+//
+// Rows of f32 and bf16 are padded to multiples of 64 elements whose padding is zero and stays zero, so that every
+// access is 16 bytes wide and no kernel has a tail.
+#pragma once
+
+#include "engine_worker/backend/cuda/kernels/device.cuh"
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+
+namespace llm::engine::cuda {
+
+// One block per token: hidden = row of the table; rotation = cosines, then sines, of position times frequency.
+__global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
+    const auto row = static_cast<size_t>(blockIdx.x);
+    int token = args.tokens[row];
+    if (token < 0) {  // sampled in the step before and not yet known to the host
+        token = args.sampled[-1 - token];
+    }
+    const uint16_t* from = args.table + static_cast<size_t>(token) * static_cast<size_t>(args.stride);
+    float* to = args.hidden + row * static_cast<size_t>(args.stride);
+    for (int i = static_cast<int>(threadIdx.x) * 8; i < args.stride; i += static_cast<int>(blockDim.x) * 8) {
+        const Vec16 v = load16(from + i);
+        float out[8];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            out[2 * j] = bf16_low(v.word[j]);
+            out[2 * j + 1] = bf16_high(v.word[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            store16(to + i + 4 * j, *reinterpret_cast<const Vec16*>(out + 4 * j));
+        }
+    }
+    const int half = args.head_dim / 2;
+    float* rotation = args.rotation + row * static_cast<size_t>(args.head_dim);
+    for (int i = static_cast<int>(threadIdx.x); i < half; i += static_cast<int>(blockDim.x)) {
+        double sine = 0;
+        double cosine = 0;
+        sincos(args.frequencies[i] * args.positions[row], &sine, &cosine);
+        rotation[i] = static_cast<float>(cosine);
+        rotation[half + i] = static_cast<float>(sine);
+    }
+}
+
+// One block per row: out = x / rms(x) * weight, rounded to bf16.
+__global__ void __launch_bounds__(256) rms_norm_kernel(NormArgs args) {
+    __shared__ float scratch[33];
+    const auto row = static_cast<size_t>(blockIdx.x);
+    const size_t source = args.rows != nullptr ? static_cast<size_t>(args.rows[row]) : row;
+    const float* x = args.x + source * static_cast<size_t>(args.stride);
+    float squares = 0;
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < args.stride; i += static_cast<int>(blockDim.x) * 4) {
+        const Vec16 v = load16(x + i);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float value = __uint_as_float(v.word[j]);
+            squares += value * value;
+        }
+    }
+    squares = block_reduce(squares, Add(), scratch);
+    const float scale = rsqrtf(squares / static_cast<float>(args.dim) + args.eps);
+    uint16_t* out = args.out + row * static_cast<size_t>(args.stride);
+    for (int i = static_cast<int>(threadIdx.x) * 8; i < args.stride; i += static_cast<int>(blockDim.x) * 8) {
+        Vec16 packed;
+#pragma unroll
+        for (int part = 0; part < 2; part++) {
+            const Vec16 v = load16(x + i + 4 * part);
+            const Vec16 w = load16(args.weight + i + 4 * part);
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                packed.word[2 * part + j] =
+                    pack_bf16(__uint_as_float(v.word[2 * j]) * scale * __uint_as_float(w.word[2 * j]),
+                              __uint_as_float(v.word[2 * j + 1]) * scale * __uint_as_float(w.word[2 * j + 1]));
+            }
+        }
+        store16(out + i, packed);
+    }
+}
+
+// Grid (tokens, heads / warps per block): one warp per head of q, k or v. q and k get their per-head norm, if the
+// model has one, and the rotation; k and v go to the cache, q to `query`.
+__global__ void __launch_bounds__(256) rotate_and_store_kernel(RotateArgs args) {
+    const auto token = static_cast<size_t>(blockIdx.x);
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int head = static_cast<int>(blockIdx.y * (blockDim.x / kWarpSize) + threadIdx.x / kWarpSize);
+    if (head >= args.n_heads + 2 * args.n_kv_heads) {
+        return;
+    }
+    const bool is_query = head < args.n_heads;
+    const bool is_value = head >= args.n_heads + args.n_kv_heads;
+    const float* x = args.qkv + token * static_cast<size_t>(args.qkv_stride) + static_cast<size_t>(head * args.head_dim);
+    const int half = args.head_dim / 2;
+
+    constexpr int kPairs = kMaxHeadDim / 2 / kWarpSize;  // of each lane: elements i and i + half
+    float first[kPairs];
+    float second[kPairs];
+    float squares = 0;
+#pragma unroll
+    for (int j = 0; j < kPairs; j++) {
+        const int i = j * kWarpSize + lane;
+        first[j] = i < half ? x[i] : 0.0f;
+        second[j] = i < half ? x[i + half] : 0.0f;
+        squares += first[j] * first[j] + second[j] * second[j];
+    }
+    const float* norm = is_value ? nullptr : is_query ? args.q_norm : args.k_norm;
+    if (norm != nullptr) {
+        const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(args.head_dim) + args.eps);
+#pragma unroll
+        for (int j = 0; j < kPairs; j++) {
+            const int i = j * kWarpSize + lane;
+            if (i < half) {
+                first[j] *= scale * norm[i];
+                second[j] *= scale * norm[i + half];
+            }
+        }
+    }
+    uint16_t* out = nullptr;
+    if (is_query) {
+        out = args.query + (token * static_cast<size_t>(args.n_heads) + static_cast<size_t>(head)) *
+                               static_cast<size_t>(args.head_dim_padded);
+    } else {
+        const int kv_head = is_value ? head - args.n_heads - args.n_kv_heads : head - args.n_heads;
+        out = (is_value ? args.values : args.keys) +
+              (static_cast<size_t>(kv_head) * static_cast<size_t>(args.kv_slots) +
+               static_cast<size_t>(args.slots[token])) *
+                  static_cast<size_t>(args.head_dim_padded);
+    }
+    const float* rotation = args.rotation + token * static_cast<size_t>(args.head_dim);
+#pragma unroll
+    for (int j = 0; j < kPairs; j++) {
+        const int i = j * kWarpSize + lane;
+        if (i < half) {
+            float a = first[j];
+            float b = second[j];
+            if (!is_value) {
+                const float cosine = rotation[i];
+                const float sine = rotation[half + i];
+                a = first[j] * cosine - second[j] * sine;
+                b = second[j] * cosine + first[j] * sine;
+            }
+            out[i] = to_bf16(a);
+            out[i + half] = to_bf16(b);
+        }
+    }
+    for (int i = args.head_dim + lane; i < args.head_dim_padded; i += kWarpSize) {
+        out[i] = 0;
+    }
+}
+
+__device__ __forceinline__ float silu_times(float gate, float up) {
+    return gate / (1.0f + __expf(-gate)) * up;
+}
+
+// Grid (rows, blocks per row): 8 columns of the gate, then 8 of `up` that belong to them, to 8 products.
+__global__ void __launch_bounds__(256) silu_multiply_kernel(const uint16_t* in, int in_stride, uint16_t* out,
+                                                            int out_stride) {
+    const auto row = static_cast<size_t>(blockIdx.x);
+    const int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * 8;
+    if (i >= out_stride) {
+        return;
+    }
+    Vec16 product = {{0, 0, 0, 0}};
+    if (2 * i < in_stride) {
+        const uint16_t* from = in + row * static_cast<size_t>(in_stride) + static_cast<size_t>(2 * i);
+        const Vec16 gate = load16(from);
+        const Vec16 up = load16(from + 8);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            product.word[j] = pack_bf16(silu_times(bf16_low(gate.word[j]), bf16_low(up.word[j])),
+                                        silu_times(bf16_high(gate.word[j]), bf16_high(up.word[j])));
+        }
+    }
+    store16(out + row * static_cast<size_t>(out_stride) + static_cast<size_t>(i), product);
+}
+
+// Weights of one byte to bf16, `scale` of their row included: what large products multiply with.
+__global__ void __launch_bounds__(256) expand_e4m3_kernel(const uint8_t* in, const float* scale, int k, uint16_t* out) {
+    const auto row = static_cast<size_t>(blockIdx.x);
+    const float factor = scale[row];
+    for (int i = static_cast<int>(threadIdx.x) * 16; i < k; i += static_cast<int>(blockDim.x) * 16) {
+        const Vec16 v = load16(in + row * static_cast<size_t>(k) + static_cast<size_t>(i));
+        Vec16 wide[2];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            uint32_t a = 0;
+            uint32_t b = 0;
+            e4m3_to_bf16(v.word[j], a, b);
+            wide[j / 2].word[j % 2 * 2] = pack_bf16(bf16_low(a) * factor, bf16_high(a) * factor);
+            wide[j / 2].word[j % 2 * 2 + 1] = pack_bf16(bf16_low(b) * factor, bf16_high(b) * factor);
+        }
+        uint16_t* to = out + row * static_cast<size_t>(k) + static_cast<size_t>(i);
+        store16(to, wide[0]);
+        store16(to + 8, wide[1]);
+    }
+}
+
+// One block per range: writes new slots into the device's copy of the slot table.
+__global__ void __launch_bounds__(128) update_table_kernel(int* table, const TableRange* ranges, const int* values) {
+    const TableRange range = ranges[blockIdx.x];
+    for (int i = static_cast<int>(threadIdx.x); i < range.count; i += static_cast<int>(blockDim.x)) {
+        table[range.target + i] = values[range.source + i];
+    }
+}
+
+}  // namespace llm::engine::cuda

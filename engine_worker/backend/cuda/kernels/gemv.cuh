@@ -1,0 +1,186 @@
+// Products of few activation rows with a matrix: bound by reading the weights once, from memory.
+//
+// A block computes 16 rows of the matrix for all activation rows. Its warps share k: each takes runs of 4 chunks
+// of 64 bytes of every row, so that 8 loads of 16 bytes per thread are under way, and multiplies with tensor
+// cores (the matrix is A, the activations are B): the cost of arithmetic is that of 8 or 16 rows, whatever the
+// number. The fragments want pairs of k at certain places, but any order of k gives the same sum, so both sides
+// use the order in which 16 contiguous bytes per lane arrive: no shuffles, no shared memory for operands.
+// Where n / 16 blocks would not fill the machine, `splits` blocks share a tile; the last to finish adds the parts
+// up in a fixed order. A row's result does not depend on how many rows are computed with it.
+#pragma once
+
+#include "engine_worker/backend/cuda/kernels/device.cuh"
+#include "engine_worker/backend/cuda/kernels/elementwise.cuh"
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+
+namespace llm::engine::cuda {
+
+inline constexpr int kGemvTile = 16;   // rows of the matrix per block
+inline constexpr int kGemvUnroll = 4;  // chunks of 64 bytes per row and warp at a time
+
+// The four sums that lane 4g + t holds of column block `block`: rows g and g + 8 of the tile, activation rows
+// 8 * block + 2t and + 1.
+__device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int block, int lane, const float (&sum)[4]) {
+    const int n0 = tile * kGemvTile + lane / 4;
+    const int n1 = n0 + 8;
+    float low[2] = {sum[0], sum[1]};
+    float high[2] = {sum[2], sum[3]};
+    const float scale0 = args.scale != nullptr ? args.scale[n0] : 1.0f;
+    const float scale1 = args.scale != nullptr ? args.scale[n1] : 1.0f;
+    const float bias0 = args.bias != nullptr ? args.bias[n0] : 0.0f;
+    const float bias1 = args.bias != nullptr ? args.bias[n1] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int row = block * 8 + lane % 4 * 2 + i;
+        if (row >= args.rows) {
+            continue;
+        }
+        const float first = low[i] * scale0 + bias0;
+        const float second = high[i] * scale1 + bias1;
+        const size_t offset = static_cast<size_t>(row) * static_cast<size_t>(args.y_stride);
+        if (args.epilogue == GemvEpilogue::kSwiglu) {
+            static_cast<uint16_t*>(args.y)[offset + static_cast<size_t>(tile * 8 + lane / 4)] =
+                to_bf16(silu_times(first, second));
+        } else {
+            float* y = static_cast<float*>(args.y) + offset;
+            const bool add = args.epilogue == GemvEpilogue::kAdd;
+            y[n0] = add ? y[n0] + first : first;
+            y[n1] = add ? y[n1] + second : second;
+        }
+    }
+}
+
+// kBlocks * 8 activation rows at most.
+template <int kBlocks, bool kE4m3>
+__global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
+    constexpr int kChunk = kE4m3 ? 64 : 32;  // of k: 64 bytes of a row
+    constexpr int kLane = kChunk / 4;        // of k per lane: 16 bytes
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int warps = static_cast<int>(blockDim.x) / kWarpSize;
+    const int tile = static_cast<int>(blockIdx.x);
+    const int split = static_cast<int>(blockIdx.y);
+    const int splits = static_cast<int>(gridDim.y);
+    const int group_id = lane / 4;
+    const int quarter = lane % 4;
+
+    constexpr size_t kBytes = kE4m3 ? 1 : 2;
+    const size_t row_bytes = static_cast<size_t>(args.k) * kBytes;
+    const auto* w = static_cast<const unsigned char*>(args.w) +
+                    static_cast<size_t>(tile * kGemvTile + group_id) * row_bytes + static_cast<size_t>(quarter * 16);
+    const uint16_t* x = args.x + static_cast<size_t>(group_id) * static_cast<size_t>(args.k) +
+                        static_cast<size_t>(quarter * kLane);
+
+    float sum[kBlocks][4];
+#pragma unroll
+    for (int b = 0; b < kBlocks; b++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            sum[b][i] = 0;
+        }
+    }
+    const Vec16 zero = {{0, 0, 0, 0}};
+    const int chunks = args.k / kChunk;
+    const int step = splits * warps * kGemvUnroll;
+    for (int first = (split * warps + warp) * kGemvUnroll; first < chunks; first += step) {
+        Vec16 upper[kGemvUnroll];
+        Vec16 lower[kGemvUnroll];
+#pragma unroll
+        for (int u = 0; u < kGemvUnroll; u++) {
+            const size_t offset = static_cast<size_t>(first + u) * 64;
+            const bool valid = first + u < chunks;
+            upper[u] = valid ? load16_once(w + offset) : zero;
+            lower[u] = valid ? load16_once(w + 8 * row_bytes + offset) : zero;
+        }
+#pragma unroll
+        for (int u = 0; u < kGemvUnroll; u++) {
+            const bool valid = first + u < chunks;
+#pragma unroll
+            for (int b = 0; b < kBlocks; b++) {
+                const bool live = valid && b * 8 + group_id < args.rows;
+                const uint16_t* from = x + static_cast<size_t>(b * 8) * static_cast<size_t>(args.k) +
+                                       static_cast<size_t>(first + u) * kChunk;
+                if constexpr (kE4m3) {
+                    const Vec16 x0 = live ? load16(from) : zero;
+                    const Vec16 x1 = live ? load16(from + 8) : zero;
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        uint32_t a[4];
+                        e4m3_to_bf16(upper[u].word[j], a[0], a[2]);
+                        e4m3_to_bf16(lower[u].word[j], a[1], a[3]);
+                        const Vec16& half = j < 2 ? x0 : x1;
+                        mma_bf16(sum[b], a, half.word[j % 2 * 2], half.word[j % 2 * 2 + 1]);
+                    }
+                } else {
+                    const Vec16 x0 = live ? load16(from) : zero;
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        const uint32_t a[4] = {upper[u].word[2 * j], lower[u].word[2 * j], upper[u].word[2 * j + 1],
+                                               lower[u].word[2 * j + 1]};
+                        mma_bf16(sum[b], a, x0.word[2 * j], x0.word[2 * j + 1]);
+                    }
+                }
+            }
+        }
+    }
+
+    constexpr int kSums = kBlocks * 4 * kWarpSize;
+    auto* shared = reinterpret_cast<float*>(shared_bytes());  // [warps][kBlocks][4][32]
+#pragma unroll
+    for (int b = 0; b < kBlocks; b++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            shared[warp * kSums + (b * 4 + i) * kWarpSize + lane] = sum[b][i];
+        }
+    }
+    __syncthreads();
+    for (int b = warp; b < kBlocks; b += warps) {
+        float total[4] = {0, 0, 0, 0};
+        for (int from = 0; from < warps; from++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                total[i] += shared[from * kSums + (b * 4 + i) * kWarpSize + lane];
+            }
+        }
+        if (splits == 1) {
+            gemv_finish(args, tile, b, lane, total);
+        } else {
+            float* part = args.partial + (static_cast<size_t>(split) * gridDim.x + static_cast<size_t>(tile)) * kSums;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                part[(b * 4 + i) * kWarpSize + lane] = total[i];
+            }
+        }
+    }
+    if (splits == 1) {
+        return;
+    }
+    // The ticket tells who is last; the fence makes the parts visible before it.
+    __shared__ unsigned ticket;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        ticket = atomicAdd(args.tickets + tile, 1u);
+    }
+    __syncthreads();
+    if (ticket + 1 != static_cast<unsigned>(splits)) {
+        return;
+    }
+    __threadfence();
+    if (threadIdx.x == 0) {
+        args.tickets[tile] = 0;
+    }
+    for (int b = warp; b < kBlocks; b += warps) {
+        float total[4] = {0, 0, 0, 0};
+        for (int s = 0; s < splits; s++) {
+            const float* part = args.partial + (static_cast<size_t>(s) * gridDim.x + static_cast<size_t>(tile)) * kSums;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                total[i] += __ldcg(part + (b * 4 + i) * kWarpSize + lane);
+            }
+        }
+        gemv_finish(args, tile, b, lane, total);
+    }
+}
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,151 @@
+// Every kernel and its launcher: the one file that needs nvcc.
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+
+#include <stdexcept>
+#include <string>
+
+#include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
+#include "engine_worker/backend/cuda/kernels/elementwise.cuh"
+#include "engine_worker/backend/cuda/kernels/gemv.cuh"
+#include "engine_worker/backend/cuda/kernels/prefill_attention.cuh"
+#include "engine_worker/backend/cuda/kernels/sample.cuh"
+
+namespace llm::engine::cuda {
+namespace {
+
+void check(cudaError_t error, const char* kernel) {
+    if (error != cudaSuccess) {
+        throw std::runtime_error(std::string("the GPU cannot run ") + kernel + ": " + cudaGetErrorString(error));
+    }
+}
+
+// The arguments are copied when the launch is made, also under emulation.
+#if defined(LLM_CUDA_EMULATION)
+template <typename Kernel, typename... Args>
+void launch(const char* name, Kernel kernel, dim3 grid, unsigned threads, size_t shared, cudaStream_t stream,
+            Args... args) {
+    llm::emulation::enqueue(stream, [=] {
+        llm::emulation::run_grid({grid.x, grid.y, grid.z}, {threads, 1, 1}, shared, [&] { kernel(args...); });
+    });
+    check(cudaGetLastError(), name);
+}
+template <typename Kernel>
+void allow_shared(Kernel, int) {}
+#else
+template <typename... Params, typename... Args>
+void launch(const char* name, void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared,
+            cudaStream_t stream, Args... args) {
+    kernel<<<grid, threads, shared, stream>>>(args...);
+    check(cudaGetLastError(), name);
+}
+template <typename Kernel>
+void allow_shared(Kernel kernel, int bytes) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "prefill attention");
+}
+#endif
+
+unsigned blocks_for(int items, int per_block) {
+    return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+}  // namespace
+
+void launch_embed(const EmbedArgs& args, int rows, cudaStream_t stream) {
+    launch("embed", embed_kernel, dim3(static_cast<unsigned>(rows)), 256, 0, stream, args);
+}
+
+void launch_rms_norm(const NormArgs& args, int rows, cudaStream_t stream) {
+    launch("rms_norm", rms_norm_kernel, dim3(static_cast<unsigned>(rows)), 256, 0, stream, args);
+}
+
+void launch_rotate_and_store(const RotateArgs& args, int tokens, cudaStream_t stream) {
+    constexpr int kWarps = 8;
+    const dim3 grid(static_cast<unsigned>(tokens), blocks_for(args.n_heads + 2 * args.n_kv_heads, kWarps));
+    launch("rotate_and_store", rotate_and_store_kernel, grid, kWarps * kWarpSize, 0, stream, args);
+}
+
+void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int out_stride, int rows,
+                          cudaStream_t stream) {
+    const dim3 grid(static_cast<unsigned>(rows), blocks_for(out_stride, 256 * 8));
+    launch("silu_multiply", silu_multiply_kernel, grid, 256, 0, stream, in, in_stride, out, out_stride);
+}
+
+void launch_expand_e4m3(const uint8_t* in, const float* scale, int n, int k, uint16_t* out, cudaStream_t stream) {
+    launch("expand_e4m3", expand_e4m3_kernel, dim3(static_cast<unsigned>(n)), 256, 0, stream, in, scale, k, out);
+}
+
+void launch_update_table(int* table, const TableRange* ranges, const int* values, int n_ranges, cudaStream_t stream) {
+    launch("update_table", update_table_kernel, dim3(static_cast<unsigned>(n_ranges)), 128, 0, stream, table, ranges,
+           values);
+}
+
+void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stream) {
+    const int blocks = args.rows <= 8 ? 1 : args.rows <= 16 ? 2 : 4;
+    const dim3 grid(static_cast<unsigned>(args.n / kGemvTile), static_cast<unsigned>(shape.splits));
+    const auto threads = static_cast<unsigned>(shape.warps * kWarpSize);
+    const size_t shared = static_cast<size_t>(shape.warps * blocks * 4 * kWarpSize) * sizeof(float);
+    if (args.scale == nullptr) {
+        const auto kernel = blocks == 1 ? gemv_kernel<1, false> : gemv_kernel<2, false>;
+        launch("gemv", kernel, grid, threads, shared, stream, args);
+    } else {
+        const auto kernel = blocks == 1   ? gemv_kernel<1, true>
+                            : blocks == 2 ? gemv_kernel<2, true>
+                                          : gemv_kernel<4, true>;
+        launch("gemv_e4m3", kernel, grid, threads, shared, stream, args);
+    }
+}
+
+void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t stream) {
+    const AttentionArgs& a = args.attention;
+    const int group = a.n_heads / a.n_kv_heads;
+    const int width = group >= 5 ? 8 : group >= 3 ? 4 : group;
+    const dim3 grid(static_cast<unsigned>(args.splits),
+                    static_cast<unsigned>(a.n_kv_heads * ((group + width - 1) / width)),
+                    static_cast<unsigned>(sequences));
+    const size_t shared = static_cast<size_t>(kDecodeWarps * width * (a.head_dim_padded + 2)) * sizeof(float);
+    const auto kernel = width == 1   ? decode_attention_kernel<1>
+                        : width == 2 ? decode_attention_kernel<2>
+                        : width == 4 ? decode_attention_kernel<4>
+                                     : decode_attention_kernel<8>;
+    launch("decode_attention", kernel, grid, kDecodeWarps * kWarpSize, shared, stream, args);
+    if (args.splits > 1) {
+        const dim3 heads(static_cast<unsigned>(a.n_heads), static_cast<unsigned>(sequences));
+        launch("decode_combine", decode_combine_kernel, heads, 128, 0, stream, args);
+    }
+}
+
+void launch_prefill_attention(const AttentionArgs& args, const PrefillTile* tiles, int n_tiles, cudaStream_t stream) {
+    const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(args.n_kv_heads));
+    constexpr unsigned kThreads = kPrefillWarps * kWarpSize;
+    if (args.head_dim_padded == 64) {
+        launch("prefill_attention", prefill_attention_kernel<64>, grid, kThreads, PrefillShape<64>::kSharedBytes,
+               stream, args, tiles);
+    } else if (args.head_dim_padded == 128) {
+        launch("prefill_attention", prefill_attention_kernel<128>, grid, kThreads, PrefillShape<128>::kSharedBytes,
+               stream, args, tiles);
+    } else {
+        launch("prefill_attention", prefill_attention_kernel<256>, grid, kThreads, PrefillShape<256>::kSharedBytes,
+               stream, args, tiles);
+    }
+}
+
+void launch_sample(const SampleArgs& args, int rows, int threads, cudaStream_t stream) {
+    launch("sample", sample_kernel, dim3(static_cast<unsigned>(rows)), static_cast<unsigned>(threads),
+           sizeof(SampleShared), stream, args);
+}
+
+const char* built_capabilities() {
+#if defined(LLM_CUDA_CAPABILITIES)
+    return LLM_CUDA_CAPABILITIES;
+#else
+    return "emulated";
+#endif
+}
+
+void prepare_kernels() {
+    allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
+    allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
+    allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);
+}
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,178 @@
+// The kernels' arguments and the functions that launch them. No CUDA syntax: included by host code, too.
+//
+// Shapes are [outer][inner]; strides count elements. All pointers are device memory, 16-byte aligned. Launches are
+// asynchronous on `stream` and may be captured into a graph. A launch that fails throws std::runtime_error.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace llm::engine::cuda {
+
+inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kRowPad = 64;       // elements that rows of activations and weights are padded to
+inline constexpr int kGemvMaxRows = 16;  // rows of bf16 that one pass over the weights serves
+inline constexpr int kGemvMaxRows8 = 32; // the same for one-byte weights
+inline constexpr int kQueryTile = 64;    // query rows of a prefill attention block
+inline constexpr int kKvTile = 64;       // context positions of one round
+inline constexpr int kMaxGroup = 8;      // query heads that share a load of keys in decode attention
+inline constexpr int kMaxTop = 20;       // logprobs besides the sampled token's
+
+struct EmbedArgs {
+    const uint16_t* table;      // bf16 [vocab][stride]
+    const int* tokens;          // [rows]; -1 - i = what row i of the step before sampled
+    const int* sampled;         // [rows of the step before]
+    const int* positions;       // [rows]
+    const double* frequencies;  // [head_dim / 2] angle per position
+    float* hidden;              // [rows][stride]
+    float* rotation;            // [rows][head_dim]
+    int stride;
+    int head_dim;
+};
+void launch_embed(const EmbedArgs& args, int rows, cudaStream_t stream);
+
+struct NormArgs {
+    const float* x;       // [..][stride]
+    const int* rows;      // which rows of x, or nullptr = in order
+    const float* weight;  // [stride], zero beyond dim
+    uint16_t* out;        // bf16 [rows][stride]
+    int stride;
+    int dim;
+    float eps;
+};
+void launch_rms_norm(const NormArgs& args, int rows, cudaStream_t stream);
+
+struct RotateArgs {
+    const float* qkv;       // [tokens][qkv_stride]: heads of q, of k, of v
+    const float* rotation;  // [tokens][head_dim]
+    const float* q_norm;    // [head_dim] or nullptr
+    const float* k_norm;
+    const int* slots;       // [tokens]
+    uint16_t* query;        // bf16 [tokens][n_heads][head_dim_padded]
+    uint16_t* keys;         // bf16 [n_kv_heads][kv_slots][head_dim_padded], of this layer
+    uint16_t* values;       // same
+    int qkv_stride;
+    int n_heads;
+    int n_kv_heads;
+    int head_dim;
+    int head_dim_padded;
+    int kv_slots;
+    float eps;
+};
+void launch_rotate_and_store(const RotateArgs& args, int tokens, cudaStream_t stream);
+
+void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int out_stride, int rows,
+                          cudaStream_t stream);
+void launch_expand_e4m3(const uint8_t* in, const float* scale, int n, int k, uint16_t* out, cudaStream_t stream);
+
+struct TableRange {
+    int target, source, count;
+};
+void launch_update_table(int* table, const TableRange* ranges, const int* values, int n_ranges, cudaStream_t stream);
+
+// What becomes of the sums of a product. kSwiglu needs weights whose rows alternate 8 of the gate, 8 of `up`.
+enum class GemvEpilogue : int { kStore, kAdd, kSwiglu };
+
+// y[row][j] = sum over k of x[row][k] * w[j][k] (* scale[j]), + bias[j]. n is a multiple of 16, k of kRowPad.
+struct GemvArgs {
+    const void* w;       // bf16 or e4m3 [n][k]
+    const float* scale;  // [n] for e4m3, else nullptr
+    const float* bias;   // [n] or nullptr
+    const uint16_t* x;   // bf16 [rows][k]
+    void* y;             // f32 [rows][y_stride]; kSwiglu: bf16 [rows][y_stride], n / 2 columns
+    float* partial;      // splits > 1: [splits][n / 16][rows <= 32][16]
+    unsigned* tickets;   // splits > 1: [n / 16], zero; zero again afterwards
+    int n;
+    int k;
+    int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8)
+    int y_stride;
+    GemvEpilogue epilogue;
+};
+// How a product is cut: blocks = n / 16 * splits, each of `warps` warps that share its k.
+struct GemvShape {
+    int warps = 4;
+    int splits = 1;
+};
+void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stream);
+
+struct AttentionArgs {
+    const uint16_t* query;   // bf16 [tokens][n_heads][head_dim_padded]
+    const uint16_t* keys;    // bf16 [n_kv_heads][kv_slots][head_dim_padded]
+    const uint16_t* values;
+    uint16_t* out;           // bf16 [tokens][out_stride]: heads one after the other, head_dim each
+    const int* positions;    // [tokens]
+    const int* table;        // [sequences][table_stride] slot of every context position
+    int table_stride;
+    int n_heads;
+    int n_kv_heads;
+    int head_dim;
+    int head_dim_padded;     // 64, 128 or 256
+    int out_stride;
+    int kv_slots;
+    int window;              // 0 = all
+    float scale;             // of the scores
+};
+
+// Sequences 0..n-1 with one token each, token i of sequence i.
+struct DecodeArgs {
+    AttentionArgs attention;
+    float* partial;     // [n][n_heads][splits][head_dim_padded], for splits > 1
+    float* partial_ml;  // [n][n_heads][splits][2]: maximum and sum
+    int splits;         // a power of two
+};
+void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t stream);
+
+// kQueryTile rows of one sequence: row r is token first_token + r / group, head r % group of the group.
+struct PrefillTile {
+    int sequence;
+    int first_token;  // of the sequence's tokens in this step: index in the step
+    int first_row;    // of the sequence's rows, counted from first_token
+    int rows;
+};
+void launch_prefill_attention(const AttentionArgs& args, const PrefillTile* tiles, int n_tiles, cudaStream_t stream);
+
+// How one row of logits becomes a token; backend.hpp documents the order.
+struct SampleEdit {
+    int token;
+    float bias;    // added first
+    int seen;      // the repetition penalty applies
+    int count;     // of generated tokens: presence and frequency penalty
+    float raw;     // scratch: the logit as it was
+};
+struct SampleRow {
+    float temperature, top_p, min_p;
+    float repetition, presence, frequency;
+    double uniform;         // [0, 1), drawn by seed and position
+    const uint32_t* mask;   // device, or nullptr
+    SampleEdit* edits;      // device
+    int n_edits;
+    int top_k;
+    int n_logprobs;         // -1 none
+    int active;             // 0 = a row that only fills up a graph's batch
+};
+struct SampleOut {
+    int token;
+    float logprob;
+    int n_top;
+    int top_token[kMaxTop];
+    float top_logprob[kMaxTop];
+};
+struct SampleArgs {
+    float* logits;     // [rows][stride]; changed
+    int stride;
+    int vocab;
+    const SampleRow* rows;
+    SampleOut* out;    // [rows]
+    int* sampled;      // [rows] the tokens again, for the next step's embedding
+};
+// `threads` per block, a multiple of 32 up to 1024.
+void launch_sample(const SampleArgs& args, int rows, int threads, cudaStream_t stream);
+
+// The compute capabilities with machine code in this library, and the one whose PTX it carries: "8.0, 8.9, 9.0".
+const char* built_capabilities();
+// Raises the limits of shared memory that kernels need; once per process, after the device was chosen.
+void prepare_kernels();
+
+}  // namespace llm::engine::cuda

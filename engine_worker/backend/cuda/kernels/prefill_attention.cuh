@@ -1,0 +1,253 @@
+// Attention of prompts: tensor cores over tiles of 64 query rows and 64 context positions, found through the slot
+// table (the scheme of FlashAttention-2, Dao 2023, with m16n8k16 products).
+//
+// Block (tile, key/value head) of 4 warps; the rows of a tile are the query heads of the group for one token after
+// another, so a key is loaded once for all of them. Each warp owns 16 rows. Keys and values come by cp.async, the
+// next tile while this one is computed (head dimension 256: one buffer only, by the size of shared memory). Rows of
+// shared memory are swizzled by 16-byte chunks: chunk c of row r lies at c ^ (r % 8), and ldmatrix meets no bank
+// twice.
+#pragma once
+
+#include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
+#include "engine_worker/backend/cuda/kernels/device.cuh"
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+
+namespace llm::engine::cuda {
+
+inline constexpr int kPrefillWarps = 4;
+
+template <int kHead>
+struct PrefillShape {
+    static constexpr int kStages = kHead <= 128 ? 2 : 1;
+    static constexpr bool kQueryInRegisters = kHead <= 128;
+    static constexpr int kTileBytes = 64 * kHead * 2;
+    // Queries that stay in shared memory have their own tile; others pass through the last stage's keys.
+    static constexpr int kSharedBytes = (2 * kStages + (kQueryInRegisters ? 0 : 1)) * kTileBytes;
+};
+
+template <int kHead>
+__host__ __device__ __forceinline__ int swizzled(int row, int chunk) {
+    return row * kHead + (chunk ^ (row & 7)) * 8;
+}
+
+// 64 keys or values from position `at`; zeros from `end` on.
+template <int kHead>
+__device__ __forceinline__ void load_kv_tile(const AttentionArgs& a, const uint16_t* base, const int* table, int at,
+                                             int end, uint16_t* shared) {
+    constexpr int kChunks = kHead / 8;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < kKvTile * kChunks; i += kPrefillWarps * kWarpSize) {
+        const int row = i / kChunks;
+        const int chunk = i % kChunks;
+        const bool valid = at + row < end;
+        const int slot = valid ? table[at + row] : 0;
+        async_copy16(shared + swizzled<kHead>(row, chunk), base + static_cast<size_t>(slot) * kHead + chunk * 8, valid);
+    }
+}
+
+template <int kHead>
+__global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_kernel(AttentionArgs a,
+                                                                                      const PrefillTile* tiles) {
+    using Shape = PrefillShape<kHead>;
+    constexpr int kTile = 64 * kHead;
+    auto* shared = reinterpret_cast<uint16_t*>(shared_bytes());  // [stage][keys, values][64][kHead] (, queries)
+    const PrefillTile tile = tiles[blockIdx.x];
+    const int kv_head = static_cast<int>(blockIdx.y);
+    const int group = a.n_heads / a.n_kv_heads;
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int g = lane / 4;
+    const int t = lane % 4;
+
+    uint16_t* queries = shared + (Shape::kQueryInRegisters ? (Shape::kStages - 1) * 2 : 2 * Shape::kStages) * kTile;
+    for (int i = static_cast<int>(threadIdx.x); i < kQueryTile * kHead / 8; i += kPrefillWarps * kWarpSize) {
+        const int row = i / (kHead / 8);
+        const int chunk = i % (kHead / 8);
+        const bool valid = row < tile.rows;
+        const int token = tile.first_token + (tile.first_row + (valid ? row : 0)) / group;
+        const int head = kv_head * group + (tile.first_row + (valid ? row : 0)) % group;
+        const size_t from = (static_cast<size_t>(token) * static_cast<size_t>(a.n_heads) + static_cast<size_t>(head)) *
+                            kHead;
+        async_copy16(queries + swizzled<kHead>(row, chunk), a.query + from + chunk * 8, valid);
+    }
+    async_commit();
+
+    const int first_position = a.positions[tile.first_token + tile.first_row / group];
+    const int last_position = a.positions[tile.first_token + (tile.first_row + tile.rows - 1) / group];
+    const int end = last_position + 1;
+    int begin = a.window > 0 && first_position >= a.window ? first_position - a.window + 1 : 0;
+    begin = begin / kKvTile * kKvTile;
+    const int rounds = (end - begin + kKvTile - 1) / kKvTile;
+    const int* table = a.table + static_cast<size_t>(tile.sequence) * static_cast<size_t>(a.table_stride);
+    const size_t cache = static_cast<size_t>(kv_head) * static_cast<size_t>(a.kv_slots) * kHead;
+    const uint16_t* keys = a.keys + cache;
+    const uint16_t* values = a.values + cache;
+
+    // Rows g and g + 8 of this warp's 16.
+    int position[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int row = warp * 16 + g + i * 8;
+        position[i] = row < tile.rows ? a.positions[tile.first_token + (tile.first_row + row) / group] : -1;
+    }
+
+    // Lane l names row l % 8 (+ 8) of A's four 8 x 8 matrices.
+    const int query_row = warp * 16 + lane % 16;
+    uint32_t query[Shape::kQueryInRegisters ? kHead / 16 : 1][4];
+    async_wait<0>();
+    __syncthreads();
+    if constexpr (Shape::kQueryInRegisters) {
+#pragma unroll
+        for (int k = 0; k < kHead / 16; k++) {
+            load_matrices(query[k], queries + swizzled<kHead>(query_row, k * 2 + lane / 16));
+        }
+        __syncthreads();  // the tile is needed for keys
+    }
+
+    load_kv_tile<kHead>(a, keys, table, begin, end, shared);
+    load_kv_tile<kHead>(a, values, table, begin, end, shared + kTile);
+    async_commit();
+
+    float out[kHead / 8][4];
+#pragma unroll
+    for (int n = 0; n < kHead / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            out[n][i] = 0;
+        }
+    }
+    float maximum[2] = {kLowest, kLowest};
+    float total[2] = {0, 0};
+    const float factor = a.scale * kLog2E;
+
+    for (int round = 0; round < rounds; round++) {
+        const int at = begin + round * kKvTile;
+        const uint16_t* key_tile = shared + (round % Shape::kStages) * 2 * kTile;
+        const uint16_t* value_tile = key_tile + kTile;
+        if (Shape::kStages > 1 && round + 1 < rounds) {
+            uint16_t* next = shared + ((round + 1) % Shape::kStages) * 2 * kTile;
+            load_kv_tile<kHead>(a, keys, table, at + kKvTile, end, next);
+            load_kv_tile<kHead>(a, values, table, at + kKvTile, end, next + kTile);
+            async_commit();
+            async_wait<1>();
+        } else {
+            async_wait<0>();
+        }
+        __syncthreads();
+
+        float score[kKvTile / 8][4];
+#pragma unroll
+        for (int n = 0; n < kKvTile / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                score[n][i] = 0;
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < kHead / 16; k++) {
+            uint32_t q[4];
+            if constexpr (Shape::kQueryInRegisters) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    q[i] = query[k][i];
+                }
+            } else {
+                load_matrices(q, queries + swizzled<kHead>(query_row, k * 2 + lane / 16));
+            }
+#pragma unroll
+            for (int n = 0; n < kKvTile / 8; n += 2) {
+                uint32_t b[4];  // two blocks of 8 keys, each in two halves of k
+                const int row = n * 8 + lane / 16 * 8 + lane % 8;
+                load_matrices(b, key_tile + swizzled<kHead>(row, k * 2 + lane / 8 % 2));
+                mma_bf16(score[n], q, b[0], b[1]);
+                mma_bf16(score[n + 1], q, b[2], b[3]);
+            }
+        }
+
+        const bool masked = at + kKvTile - 1 > first_position || tile.rows < kQueryTile ||
+                            (a.window > 0 && at <= last_position - a.window);
+        float largest[2] = {maximum[0], maximum[1]};
+#pragma unroll
+        for (int n = 0; n < kKvTile / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                score[n][i] *= factor;
+                if (masked) {
+                    const int key_position = at + n * 8 + 2 * t + i % 2;
+                    const int row_position = position[i / 2];
+                    const bool hidden = key_position > row_position ||
+                                        (a.window > 0 && key_position <= row_position - a.window);
+                    score[n][i] = hidden ? -INFINITY : score[n][i];
+                }
+                largest[i / 2] = fmaxf(largest[i / 2], score[n][i]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            largest[i] = fmaxf(largest[i], __shfl_xor_sync(kFullMask, largest[i], 1));
+            largest[i] = fmaxf(largest[i], __shfl_xor_sync(kFullMask, largest[i], 2));
+            const float correction = exp2f(maximum[i] - largest[i]);
+            maximum[i] = largest[i];
+            total[i] *= correction;
+#pragma unroll
+            for (int n = 0; n < kHead / 8; n++) {
+                out[n][2 * i] *= correction;
+                out[n][2 * i + 1] *= correction;
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < kKvTile / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                score[n][i] = exp2f(score[n][i] - maximum[i / 2]);
+                total[i / 2] += score[n][i];
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < kKvTile / 16; k++) {
+            // the sums' layout of two neighbouring blocks is that of A
+            const uint32_t p[4] = {pack_bf16(score[2 * k][0], score[2 * k][1]),
+                                   pack_bf16(score[2 * k][2], score[2 * k][3]),
+                                   pack_bf16(score[2 * k + 1][0], score[2 * k + 1][1]),
+                                   pack_bf16(score[2 * k + 1][2], score[2 * k + 1][3])};
+#pragma unroll
+            for (int n = 0; n < kHead / 8; n += 2) {
+                uint32_t b[4];
+                const int row = k * 16 + lane % 16;
+                load_matrices_transposed(b, value_tile + swizzled<kHead>(row, n + lane / 16));
+                mma_bf16(out[n], p, b[0], b[1]);
+                mma_bf16(out[n + 1], p, b[2], b[3]);
+            }
+        }
+        __syncthreads();  // all have read this stage before it is filled again
+        if (Shape::kStages == 1 && round + 1 < rounds) {
+            load_kv_tile<kHead>(a, keys, table, at + kKvTile, end, shared);
+            load_kv_tile<kHead>(a, values, table, at + kKvTile, end, shared + kTile);
+            async_commit();
+        }
+    }
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        total[i] += __shfl_xor_sync(kFullMask, total[i], 1);
+        total[i] += __shfl_xor_sync(kFullMask, total[i], 2);
+        const int row = warp * 16 + g + i * 8;
+        if (row >= tile.rows) {
+            continue;
+        }
+        const float inverse = 1.0f / total[i];
+        const int token = tile.first_token + (tile.first_row + row) / group;
+        const int head = kv_head * group + (tile.first_row + row) % group;
+        uint16_t* to = a.out + static_cast<size_t>(token) * static_cast<size_t>(a.out_stride) +
+                       static_cast<size_t>(head * a.head_dim);
+#pragma unroll
+        for (int n = 0; n < kHead / 8; n++) {
+            const int d = n * 8 + 2 * t;
+            if (d < a.head_dim) {
+                *reinterpret_cast<uint32_t*>(to + d) = pack_bf16(out[n][2 * i] * inverse, out[n][2 * i + 1] * inverse);
+            }
+        }
+    }
+}
+
+}  // namespace llm::engine::cuda

@@ -1,0 +1,484 @@
+// One row of logits to one token, without sorting the vocabulary; the meaning is that of the CPU's Sampler.
+//
+// Probabilities are fixed-point numbers, weight = exp((logit - maximum) / temperature) * 2^40: their sums do not
+// depend on the order of addition, so neither the grid nor the schedule of warps changes a draw. Tokens below
+// 2^-40 of the most probable one have weight 0.
+//
+// With top_k, top_p or min_p the draw walks tokens by falling probability. A histogram of their distance from the
+// maximum finds a few hundred best ones, which are gathered and ordered in shared memory. Where the filters may
+// reach beyond the 2048 that fit there (a nearly flat distribution), bisection over the logits finds the same token in
+// some 100 passes instead.
+#pragma once
+
+#include "engine_worker/backend/cuda/kernels/device.cuh"
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+
+namespace llm::engine::cuda {
+
+inline constexpr int kGathered = 2048;
+inline constexpr int kDepthBins = 256;
+inline constexpr float kBinsPerNat = 8;
+
+using Wide = unsigned long long;
+
+// Grows with the value; 0 is below everything. No NaN.
+__device__ __forceinline__ uint32_t order_of(float value) {
+    const uint32_t bits = __float_as_uint(value + 0.0f);  // -0 is 0
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ float value_of(uint32_t order) {
+    return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
+}
+
+// Of equal logits the lower id comes first.
+__device__ __forceinline__ Wide rank_of(float value, int token) {
+    return static_cast<Wide>(order_of(value)) << 32 | static_cast<uint32_t>(~token);
+}
+__device__ __forceinline__ int token_of(Wide rank) {
+    return static_cast<int>(~static_cast<uint32_t>(rank));
+}
+
+struct SampleShared {
+    Wide wide[33];
+    double real[33];
+    Wide rank[kGathered];
+    unsigned bins[kDepthBins];
+    unsigned n;
+    unsigned limit;
+    int token;
+};
+
+// What all threads of the block know of their row.
+struct Row {
+    const float* logits;
+    const uint32_t* mask;
+    int vocab;
+    float maximum;
+    float scale;  // 1 / temperature
+
+    // What cannot be drawn is minus infinity.
+    __device__ __forceinline__ float value(int i) const {
+        const float v = logits[i];
+        const bool allowed = mask == nullptr || (mask[i / 32] >> (i % 32) & 1u) != 0;
+        return allowed && v == v ? v : -INFINITY;
+    }
+    __device__ __forceinline__ Wide weight(float v) const {
+        return static_cast<Wide>(expf((v - maximum) * scale) * 0x1p40f);
+    }
+};
+
+// The largest rank below `limit`; 0 if there is none.
+__device__ __forceinline__ Wide best_below(const Row& row, Wide limit, SampleShared& shared) {
+    Wide best = 0;
+    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += static_cast<int>(blockDim.x)) {
+        const float v = row.value(i);
+        if (v == -INFINITY) {
+            continue;
+        }
+        const Wide rank = rank_of(v, i);
+        best = rank < limit && rank > best ? rank : best;
+    }
+    return block_reduce(best, Max(), shared.wide);
+}
+
+__device__ __forceinline__ Wide warp_inclusive_sum(Wide value, int lane) {
+    for (int offset = 1; offset < kWarpSize; offset *= 2) {
+        const Wide lower = __shfl_up_sync(kFullMask, value, static_cast<unsigned>(offset));
+        value += lane >= offset ? lower : 0;
+    }
+    return value;
+}
+
+// The vocabulary in one run per warp, and the first token in order of ids at which the sum of weight(i) exceeds
+// `target`, which must be below the sum of all. Every warp walks a run of its own; only the one that holds the
+// target walks it again.
+template <typename Weight>
+__device__ __forceinline__ int find_by_id(int vocab, Wide target, const Weight& weight, SampleShared& shared) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int warps = static_cast<int>(blockDim.x) / kWarpSize;
+    const int run = ((vocab + warps - 1) / warps + kWarpSize - 1) / kWarpSize * kWarpSize;
+    const int begin = warp * run;
+    Wide sum = 0;
+    for (int i = begin + lane; i < begin + run && i < vocab; i += kWarpSize) {
+        sum += weight(i);
+    }
+    sum = __shfl_sync(kFullMask, warp_inclusive_sum(sum, lane), kWarpSize - 1);
+    if (lane == 0) {
+        shared.wide[warp] = sum;
+    }
+    __syncthreads();
+    Wide before = 0;
+    for (int w = 0; w < warp; w++) {
+        before += shared.wide[w];
+    }
+    if (before <= target && target < before + sum) {
+        for (int i = begin; i < begin + run; i += kWarpSize) {
+            const Wide mine = i + lane < vocab ? weight(i + lane) : 0;
+            const Wide upto = before + warp_inclusive_sum(mine, lane);
+            const unsigned crossed = __ballot_sync(kFullMask, target < upto);
+            if (crossed != 0) {
+                if (lane == __ffs(static_cast<int>(crossed)) - 1) {
+                    shared.token = i + lane;
+                }
+                break;
+            }
+            before = __shfl_sync(kFullMask, upto, kWarpSize - 1);
+        }
+    }
+    __syncthreads();
+    const int token = shared.token;
+    __syncthreads();
+    return token;
+}
+
+template <typename Value>
+__device__ __forceinline__ Wide sum_over(int vocab, const Value& value, SampleShared& shared) {
+    Wide sum = 0;
+    for (int i = static_cast<int>(threadIdx.x); i < vocab; i += static_cast<int>(blockDim.x)) {
+        sum += value(i);
+    }
+    return block_reduce(sum, Add(), shared.wide);
+}
+
+// The mass below which the draw falls, of `total`.
+__device__ __forceinline__ Wide part_of(double share, Wide total) {
+    const auto part = static_cast<Wide>(share * static_cast<double>(total));
+    return part < total ? part : total - 1;
+}
+// Least mass that top_p asks for, at least 1.
+__device__ __forceinline__ Wide mass_of(float top_p, Wide total) {
+    const auto part = static_cast<Wide>(ceil(static_cast<double>(top_p) * static_cast<double>(total)));
+    return part < 1 ? 1 : part > total ? total : part;
+}
+
+// By bisection over all logits: the least order (of those above `above`) such that the weights of tokens from it on
+// sum to more than `target`.
+template <typename Weight>
+__device__ __forceinline__ uint32_t bisect(const Row& row, Wide target, const Weight& weight, SampleShared& shared) {
+    uint32_t low = 0;  // sum(low) > target
+    uint32_t high = order_of(row.maximum) + 1;
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        const Wide sum = sum_over(
+            row.vocab,
+            [&](int i) {
+                const float v = row.value(i);
+                return v != -INFINITY && order_of(v) >= middle ? weight(v) : Wide{0};
+            },
+            shared);
+        (sum > target ? low : high) = middle;
+    }
+    return low;
+}
+
+// The same draw as draw_gathered() for any distribution.
+__device__ __forceinline__ int draw_by_bisection(const Row& row, const SampleRow& params, SampleShared& shared) {
+    uint32_t cut = 0;    // tokens of a greater order are kept, and of this one the first `ties`
+    Wide ties = 0;
+    const auto count_above = [&](uint32_t order, bool mass) {
+        return sum_over(
+            row.vocab,
+            [&](int i) {
+                const float v = row.value(i);
+                return v != -INFINITY && order_of(v) > order ? (mass ? row.weight(v) : Wide{1}) : Wide{0};
+            },
+            shared);
+    };
+    if (params.top_k > 0 && params.top_k < row.vocab) {
+        const Wide k = static_cast<Wide>(params.top_k);
+        const Wide all = count_above(0, false);
+        if (all > k) {
+            cut = bisect(row, k - 1, [](float) { return Wide{1}; }, shared);
+            ties = k - count_above(cut, false);
+        }
+    }
+    if (params.top_p < 1) {
+        const Wide tied = cut != 0 ? ties * row.weight(value_of(cut)) : 0;
+        const Wide mass = mass_of(params.top_p, count_above(cut, true) + tied);
+        const uint32_t order = bisect(row, mass - 1, [&](float v) { return row.weight(v); }, shared);
+        const Wide one = row.weight(value_of(order));
+        const Wide needed = mass - count_above(order, true);
+        if (one > 0) {
+            cut = order;
+            ties = (needed + one - 1) / one;
+        }
+    }
+    // Weights fall with the order, so min_p cuts a tail off as well.
+    const auto eligible = [&](float v) {
+        return expf((v - row.maximum) * row.scale) >= params.min_p ? row.weight(v) : Wide{0};
+    };
+    const Wide above = sum_over(
+        row.vocab,
+        [&](int i) {
+            const float v = row.value(i);
+            return v != -INFINITY && order_of(v) > cut ? eligible(v) : Wide{0};
+        },
+        shared);
+    const Wide total = above + (cut != 0 ? ties * eligible(value_of(cut)) : 0);
+    const Wide target = part_of(params.uniform, total);
+    const uint32_t order = bisect(row, target, eligible, shared);
+    const float drawn = value_of(order);
+    const Wide before = sum_over(
+        row.vocab,
+        [&](int i) {
+            const float v = row.value(i);
+            return v != -INFINITY && order_of(v) > order ? eligible(v) : Wide{0};
+        },
+        shared);
+    const Wide index = (target - before) / eligible(drawn);
+    return find_by_id(
+        row.vocab, index,
+        [&](int i) {
+            const float v = row.value(i);
+            return v != -INFINITY && order_of(v) == order ? Wide{1} : Wide{0};
+        },
+        shared);
+}
+
+// Orders shared.rank[0, n) from the greatest down; the rest up to the next power of two is overwritten.
+__device__ __forceinline__ void sort_gathered(unsigned n, SampleShared& shared) {
+    unsigned size = 2;
+    while (size < n) {
+        size *= 2;
+    }
+    for (unsigned i = n + threadIdx.x; i < size; i += blockDim.x) {
+        shared.rank[i] = 0;
+    }
+    __syncthreads();
+    for (unsigned width = 2; width <= size; width *= 2) {
+        for (unsigned distance = width / 2; distance > 0; distance /= 2) {
+            for (unsigned i = threadIdx.x; i < size / 2; i += blockDim.x) {
+                const unsigned a = i / distance * 2 * distance + i % distance;
+                const unsigned b = a + distance;
+                const Wide first = shared.rank[a];
+                const Wide second = shared.rank[b];
+                if ((first < second) == ((a & width) == 0)) {
+                    shared.rank[a] = second;
+                    shared.rank[b] = first;
+                }
+            }
+            __syncthreads();
+        }
+    }
+}
+
+// By one warp: index of the first of the n best at which the sum of weights exceeds `target`, n if none; `sum`
+// becomes the sum up to there.
+__device__ __forceinline__ unsigned walk_gathered(const Row& row, unsigned n, Wide target, Wide& sum,
+                                                  const SampleShared& shared, int lane) {
+    Wide before = 0;
+    for (unsigned first = 0; first < n; first += kWarpSize) {
+        const unsigned i = first + static_cast<unsigned>(lane);
+        const Wide mine = i < n ? row.weight(value_of(static_cast<uint32_t>(shared.rank[i] >> 32))) : 0;
+        const Wide upto = before + warp_inclusive_sum(mine, lane);
+        const unsigned crossed = __ballot_sync(kFullMask, i < n && target < upto);
+        if (crossed != 0) {
+            const int at = __ffs(static_cast<int>(crossed)) - 1;
+            sum = __shfl_sync(kFullMask, upto, at);
+            return first + static_cast<unsigned>(at);
+        }
+        before = __shfl_sync(kFullMask, upto, kWarpSize - 1);
+    }
+    sum = before;
+    return n;
+}
+
+// The draw among the best; -1 if the filters may reach beyond what could be gathered.
+__device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& params, SampleShared& shared) {
+    for (int i = static_cast<int>(threadIdx.x); i < kDepthBins; i += static_cast<int>(blockDim.x)) {
+        shared.bins[i] = 0;
+    }
+    __syncthreads();
+    const auto depth = [&](float v) { return (row.maximum - v) * row.scale * kBinsPerNat; };
+    Wide everything = 0;
+    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += static_cast<int>(blockDim.x)) {
+        const float v = row.value(i);
+        if (v != -INFINITY && depth(v) < kDepthBins) {
+            atomicAdd(&shared.bins[static_cast<int>(depth(v))], 1u);
+            everything += row.weight(v);
+        }
+    }
+    everything = block_reduce(everything, Add(), shared.wide);
+    if (threadIdx.x == 0) {
+        unsigned n = 0;
+        unsigned limit = 0;
+        while (limit < kDepthBins && n + shared.bins[limit] <= kGathered) {
+            n += shared.bins[limit++];
+        }
+        shared.limit = limit;
+        shared.n = 0;
+    }
+    __syncthreads();
+    const unsigned limit = shared.limit;
+    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += static_cast<int>(blockDim.x)) {
+        const float v = row.value(i);
+        if (v != -INFINITY && depth(v) < static_cast<float>(limit)) {
+            shared.rank[atomicAdd(&shared.n, 1u)] = rank_of(v, i);
+        }
+    }
+    __syncthreads();
+    const unsigned n = shared.n;
+    sort_gathered(n, shared);
+
+    if (threadIdx.x < kWarpSize) {
+        const int lane = static_cast<int>(threadIdx.x);
+        const bool complete = limit == kDepthBins;  // what is missing has weight 0
+        const bool cut_k = params.top_k > 0 && params.top_k < row.vocab;
+        const auto k = static_cast<unsigned>(params.top_k);
+        unsigned kept = cut_k && k < n ? k : n;
+        bool known = complete || (cut_k && k <= n);
+        Wide sum = 0;
+        if (params.top_p < 1) {
+            if (cut_k) {
+                walk_gathered(row, kept, ~Wide{0}, sum, shared, lane);
+            } else {
+                sum = everything;
+            }
+            const unsigned last = walk_gathered(row, kept, mass_of(params.top_p, sum) - 1, sum, shared, lane);
+            known = known || (!cut_k && last < kept);
+            kept = last < kept ? last + 1 : kept;
+        }
+        if (params.min_p > 0) {
+            unsigned likely = 0;  // ranks fall, so those that pass are in front
+            for (unsigned i = static_cast<unsigned>(lane); i < kept; i += kWarpSize) {
+                const float v = value_of(static_cast<uint32_t>(shared.rank[i] >> 32));
+                likely += i == 0 || expf((v - row.maximum) * row.scale) >= params.min_p ? 1 : 0;
+            }
+            for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+                likely += __shfl_xor_sync(kFullMask, likely, offset);
+            }
+            known = known || (likely < kept && !(params.top_p < 1) && !cut_k);
+            kept = likely;
+        }
+        int token = -1;
+        if (known && kept > 0) {
+            walk_gathered(row, kept, ~Wide{0}, sum, shared, lane);
+            const unsigned at = walk_gathered(row, kept, part_of(params.uniform, sum), sum, shared, lane);
+            token = token_of(shared.rank[at < kept ? at : kept - 1]);
+        }
+        if (lane == 0) {
+            shared.token = token;
+        }
+    }
+    __syncthreads();
+    const int token = shared.token;
+    __syncthreads();
+    return token;
+}
+
+// Log-probabilities of the raw logits: of the best n now, of the sampled one when it is known.
+__device__ __forceinline__ double raw_logprobs(const Row& raw, int n, SampleOut& out, SampleShared& shared) {
+    double sum = 0;
+    for (int i = static_cast<int>(threadIdx.x); i < raw.vocab; i += static_cast<int>(blockDim.x)) {
+        const float v = raw.value(i);
+        sum += v == -INFINITY ? 0.0 : static_cast<double>(expf(v - raw.maximum));
+    }
+    sum = block_reduce(sum, Add(), shared.real);
+    const double base = static_cast<double>(raw.maximum) + log(sum);
+    Wide last = ~Wide{0};
+    int found = 0;
+    for (; found < n; found++) {
+        last = best_below(raw, last, shared);
+        if (last == 0) {
+            break;
+        }
+        if (threadIdx.x == 0) {
+            out.top_token[found] = token_of(last);
+            out.top_logprob[found] =
+                static_cast<float>(static_cast<double>(value_of(static_cast<uint32_t>(last >> 32))) - base);
+        }
+    }
+    if (threadIdx.x == 0) {
+        out.n_top = found;
+    }
+    return base;
+}
+
+__device__ __forceinline__ void apply_edits(float* logits, const SampleRow& params) {
+    for (int e = static_cast<int>(threadIdx.x); e < params.n_edits; e += static_cast<int>(blockDim.x)) {
+        SampleEdit& edit = params.edits[e];
+        float v = logits[edit.token];
+        edit.raw = v;
+        v += edit.bias;
+        if (edit.seen != 0) {
+            v = v > 0 ? v / params.repetition : v * params.repetition;
+        }
+        if (edit.count > 0) {
+            v -= params.presence + params.frequency * static_cast<float>(edit.count);
+        }
+        logits[edit.token] = v;
+    }
+    __syncthreads();
+}
+
+__global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
+    auto& shared = *reinterpret_cast<SampleShared*>(shared_bytes());
+    const SampleRow params = args.rows[blockIdx.x];
+    if (params.active == 0) {
+        if (threadIdx.x == 0) {
+            args.sampled[blockIdx.x] = 0;
+        }
+        return;
+    }
+    float* logits = args.logits + static_cast<size_t>(blockIdx.x) * static_cast<size_t>(args.stride);
+    SampleOut& out = args.out[blockIdx.x];
+    Row row{logits, nullptr, args.vocab, 0.0f, 1.0f};
+    Wide best = best_below(row, ~Wide{0}, shared);
+    row.maximum = best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(best >> 32));
+    double base = 0;
+    if (params.n_logprobs >= 0) {
+        base = raw_logprobs(row, params.n_logprobs < kMaxTop ? params.n_logprobs : kMaxTop, out, shared);
+    } else if (threadIdx.x == 0) {
+        out.n_top = 0;
+    }
+    bool edited = false;
+    if (params.n_edits > 0 || params.mask != nullptr) {
+        const Wide untouched = best;
+        apply_edits(logits, params);
+        row.mask = params.mask;
+        best = best_below(row, ~Wide{0}, shared);
+        edited = true;
+        if (best == 0) {  // nothing is possible: as if nothing had been asked
+            for (int e = static_cast<int>(threadIdx.x); e < params.n_edits; e += static_cast<int>(blockDim.x)) {
+                logits[params.edits[e].token] = params.edits[e].raw;
+            }
+            __syncthreads();
+            row.mask = nullptr;
+            best = untouched;
+            edited = false;
+        }
+        row.maximum = best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(best >> 32));
+    }
+
+    int token = best == 0 ? 0 : token_of(best);
+    row.scale = params.temperature > 0 ? 1.0f / params.temperature : INFINITY;
+    const bool finite = row.maximum < INFINITY && row.maximum > -INFINITY && row.scale < INFINITY;
+    if (params.temperature > 0 && params.top_k != 1 && finite) {
+        const bool cut = (params.top_k > 0 && params.top_k < args.vocab) || params.top_p < 1 || params.min_p > 0;
+        if (!cut) {
+            const auto weight = [&](int i) {
+                const float v = row.value(i);
+                return v == -INFINITY ? Wide{0} : row.weight(v);
+            };
+            const Wide total = sum_over(args.vocab, weight, shared);
+            token = find_by_id(args.vocab, part_of(params.uniform, total), weight, shared);
+        } else {
+            token = draw_gathered(row, params, shared);
+            if (token < 0) {
+                token = draw_by_bisection(row, params, shared);
+            }
+        }
+    }
+    if (threadIdx.x == 0) {
+        float raw = logits[token];
+        for (int e = 0; edited && e < params.n_edits; e++) {
+            raw = params.edits[e].token == token ? params.edits[e].raw : raw;
+        }
+        out.token = token;
+        out.logprob = params.n_logprobs >= 0 ? static_cast<float>(static_cast<double>(raw) - base) : 0.0f;
+        args.sampled[blockIdx.x] = token;
+    }
+}
+
+}  // namespace llm::engine::cuda

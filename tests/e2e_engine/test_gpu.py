@@ -1,0 +1,128 @@
+"""llm-engine and its CUDA backend, opened at run time. The GPU is emulated: the real kernels run on the CPU, slowly."""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from conftest import find_engine, wait_for
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEMO = str(ROOT / "models" / "demo")
+SMALL = ["--max-running", "4", "--max-step-tokens", "128", "--kv-tokens", "2048"]
+
+
+@pytest.fixture
+def emulated(monkeypatch):
+    """Makes the next engines open the emulated backend; emulated("none") takes the GPU away."""
+    library = pathlib.Path(find_engine()).parent / "llm_backend_cuda_emulated.so"
+    if not library.exists():
+        pytest.skip("the emulated CUDA backend is not built")
+    monkeypatch.setenv("LLM_CUDA_BACKEND", str(library))
+
+    def gpu(state):
+        monkeypatch.setenv("LLM_EMULATED_GPU", state)
+
+    return gpu
+
+
+def run(*options, timeout=60):
+    return subprocess.run([find_engine(), "--listen", "127.0.0.1:0", *options], stderr=subprocess.PIPE, text=True,
+                          timeout=timeout)
+
+
+def complete(engine, **fields):
+    body = {"model": "demo", "prompt": "Once upon a time", "max_tokens": 6, "temperature": 0, **fields}
+    status, _, answer = engine.request("POST", "/v1/completions", body)
+    assert status == 200, answer
+    return answer["choices"][0]["text"]
+
+
+def test_the_same_text_as_the_cpu(start_engine, emulated):
+    on_gpu = start_engine("--backend", "auto", *SMALL, model=DEMO)
+    assert " on cuda, " in on_gpu.output()
+    on_cpu = start_engine("--backend", "cpu", *SMALL, model=DEMO)
+    for fields in ({}, {"prompt": "What is a bird?", "temperature": 0.8, "seed": 5, "top_p": 0.9}):
+        assert complete(on_gpu, **fields) == complete(on_cpu, **fields)
+
+
+def test_without_a_gpu_auto_computes_on_the_cpu_and_cuda_ends(start_engine, emulated):
+    emulated("none")
+    engine = start_engine("--backend", "auto", *SMALL, model=DEMO)
+    assert "llm-engine: the NVIDIA driver finds no GPU; computing on the CPU\n" in engine.output()
+    assert " on cpu, " in engine.output()
+    done = run("--backend", "cuda", "--model", DEMO)
+    assert done.returncode == 1
+    assert done.stderr == "llm-engine: --backend cuda: the NVIDIA driver finds no GPU\n"
+
+
+def test_without_the_backend_file(monkeypatch):
+    monkeypatch.setenv("LLM_CUDA_BACKEND", "/nowhere/llm_backend_cuda.so")
+    done = run("--backend", "cuda", "--model", DEMO)
+    assert done.returncode == 1
+    assert "is not installed" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_no_backend(monkeypatch, tmp_path):
+    bogus = tmp_path / "llm_backend_cuda.so"
+    bogus.write_text("not a library")
+    monkeypatch.setenv("LLM_CUDA_BACKEND", str(bogus))
+    done = run("--backend", "cuda", "--model", DEMO)
+    assert done.returncode == 1
+    assert "cannot be opened" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_model_that_does_not_fit_ends_the_start_with_a_report(redis, emulated):
+    with redis.connect() as connection, connection.makefile("rb") as messages:
+        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
+        redis.read(messages)
+        done = run("--backend", "cuda", "--model", DEMO, "--kv-tokens", "100000000", "--redis", redis.url, "--id", "e1")
+        assert done.returncode == 1
+        assert "the model does not fit: it needs " in done.stderr and "may use " in done.stderr
+        assert done.stderr.count("\n") == 1
+        states = []
+        while not states or states[-1] != "gone":
+            states.append(json.loads(redis.read(messages)[2])["state"])
+        assert "failed" in states and "ready" not in states
+
+
+def test_a_gpu_that_disappears_ends_the_engine_with_an_error(tmp_path, redis, emulated):
+    emulated("lost=2500")
+    log = tmp_path / "engine.log"
+    with redis.connect() as connection, connection.makefile("rb") as messages, open(log, "w") as out:
+        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
+        redis.read(messages)
+        process = subprocess.Popen(
+            [find_engine(), "--listen", f"unix:{tmp_path}/engine.sock", "--advertise", "http://127.0.0.1:1", "--backend",
+             "cuda", "--model", DEMO, *SMALL, "--redis", redis.url, "--id", "e1"], stderr=out)
+        try:
+            wait_for(lambda: " on cuda, " in log.read_text(), "the engine serves")
+            body = json.dumps({"model": "demo", "prompt": "Once", "max_tokens": 500, "temperature": 0,
+                               "ignore_eos": True})
+            answer = subprocess.run(
+                ["curl", "-s", "--unix-socket", f"{tmp_path}/engine.sock", "http://x/v1/completions", "-d", body],
+                stdout=subprocess.PIPE, text=True, timeout=60)
+            assert "error" in json.loads(answer.stdout), answer.stdout
+            assert process.wait(30) == 1
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        assert "the GPU" in log.read_text().splitlines()[-1]
+        states = []
+        while not states or states[-1] != "gone":
+            states.append(json.loads(redis.read(messages)[2])["state"])
+        assert "ready" in states and "failed" in states
+
+
+def test_the_real_backend_file_can_be_opened(monkeypatch):
+    """Where it was built: its libraries are found, and it says what is missing (or finds a GPU)."""
+    library = pathlib.Path(find_engine()).parent / "llm_backend_cuda.so"
+    if not library.exists():
+        pytest.skip("built without a CUDA toolkit")
+    if os.path.exists("/dev/nvidia0"):
+        pytest.skip("this machine has a GPU: make test-gpu runs it")
+    done = run("--backend", "cuda", "--model", DEMO)
+    assert done.returncode == 1
+    assert "no NVIDIA driver is installed" in done.stderr or "finds no GPU" in done.stderr, done.stderr

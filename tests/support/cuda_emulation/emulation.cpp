@@ -1,0 +1,360 @@
+#include "tests/support/cuda_emulation/emulation.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace llm::emulation {
+
+thread_local Index3 thread_index, block_index, block_size, grid_size;
+
+namespace {
+
+constexpr size_t kStack = size_t{256} << 10;
+constexpr uint32_t kWarp = 32;
+
+#if defined(__x86_64__)
+// Saves the registers that a call must keep on the old stack and takes them from the new one.
+extern "C" void llm_emulation_switch(void** save, void* load);
+asm(R"(
+.text
+.type llm_emulation_switch, @function
+llm_emulation_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size llm_emulation_switch, .-llm_emulation_switch
+)");
+using Context = void*;
+#else
+using Context = ucontext_t;
+#endif
+
+enum class State : uint8_t { kReady, kBlockBarrier, kWarpBarrier, kDone };
+
+struct Copy {
+    void* target;
+    const void* source;
+    size_t bytes;
+    bool zero;
+    int group;
+};
+
+struct Fiber {
+    Context context{};
+    std::byte* stack = nullptr;
+    State state = State::kReady;
+    Index3 index;
+    int kind = 0;
+    uint32_t mask = 0;
+    int group = 0;
+    std::vector<Copy> copies;
+};
+
+struct Warp {
+    Payload deposited[kWarp];
+    Payload seen[kWarp];
+};
+
+// One per OS thread that runs kernels.
+struct Machine {
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    std::vector<uint32_t> order;
+    std::vector<std::byte> shared;
+    const std::function<void()>* body = nullptr;
+    Context scheduler{};
+    uint32_t current = 0;
+    uint32_t count = 0;
+    uint64_t schedule = 0x9e3779b97f4a7c15u;
+
+    ~Machine() {
+        for (Fiber& fiber : fibers) {
+            if (fiber.stack != nullptr) {
+                munmap(fiber.stack, kStack);
+            }
+        }
+    }
+};
+thread_local Machine machine;
+
+[[noreturn]] void die(const char* why) {
+    std::fprintf(stderr, "emulated kernel: %s (block %u,%u,%u, thread %u)\n", why, block_index.x,
+                 block_index.y, block_index.z, machine.current);
+    std::abort();
+}
+
+void to_scheduler() {
+    Machine& m = machine;
+#if defined(__x86_64__)
+    llm_emulation_switch(&m.fibers[m.current].context, m.scheduler);
+#else
+    swapcontext(&m.fibers[m.current].context, &m.scheduler);
+#endif
+}
+
+void fiber_main() {
+    (*machine.body)();
+    machine.fibers[machine.current].state = State::kDone;
+    to_scheduler();
+    std::abort();  // a finished fiber is not resumed
+}
+
+void prepare(Fiber& fiber) {
+    if (fiber.stack == nullptr) {
+        void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) {
+            die("no memory for a stack");
+        }
+        fiber.stack = static_cast<std::byte*>(memory);
+    }
+    fiber.state = State::kReady;
+    fiber.group = 0;
+    fiber.copies.clear();
+#if defined(__x86_64__)
+    auto* top = reinterpret_cast<uint64_t*>(fiber.stack + kStack);
+    *--top = 0;  // keeps the stack aligned as after a call
+    *--top = reinterpret_cast<uint64_t>(&fiber_main);
+    for (int i = 0; i < 6; i++) {
+        *--top = 0;
+    }
+    fiber.context = top;
+#else
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack;
+    fiber.context.uc_stack.ss_size = kStack;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, fiber_main, 0);
+#endif
+}
+
+uint64_t next_random(uint64_t& state) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+// Lets the lanes of a warp go on whose whole mask has arrived.
+bool release_warp(uint32_t warp) {
+    Machine& m = machine;
+    const uint32_t first = warp * kWarp;
+    const uint32_t last = std::min(first + kWarp, m.count);
+    uint32_t alive = 0;
+    uint32_t arrived = 0;
+    for (uint32_t i = first; i < last; i++) {
+        alive |= m.fibers[i].state != State::kDone ? 1u << (i - first) : 0;
+        arrived |= m.fibers[i].state == State::kWarpBarrier ? 1u << (i - first) : 0;
+    }
+    for (uint32_t i = first; i < last; i++) {
+        const Fiber& fiber = m.fibers[i];
+        if (fiber.state != State::kWarpBarrier) {
+            continue;
+        }
+        if ((fiber.mask >> (i - first) & 1) == 0 || (fiber.mask & ~alive) != 0) {
+            m.current = i;
+            die("a warp operation names a lane that has left, or not itself");
+        }
+        if ((fiber.mask & ~arrived) != 0) {
+            continue;
+        }
+        for (uint32_t j = first; j < last; j++) {
+            if ((fiber.mask >> (j - first) & 1) == 0) {
+                continue;
+            }
+            if (m.fibers[j].kind != fiber.kind || m.fibers[j].mask != fiber.mask) {
+                m.current = j;
+                die("lanes of a warp are at different operations");
+            }
+            m.warps[warp].seen[j - first] = m.warps[warp].deposited[j - first];
+            m.fibers[j].state = State::kReady;
+        }
+        return true;
+    }
+    return false;
+}
+
+bool release_block() {
+    Machine& m = machine;
+    for (uint32_t i = 0; i < m.count; i++) {
+        if (m.fibers[i].state != State::kBlockBarrier && m.fibers[i].state != State::kDone) {
+            return false;
+        }
+    }
+    bool any = false;
+    for (uint32_t i = 0; i < m.count; i++) {
+        if (m.fibers[i].state == State::kBlockBarrier) {
+            m.fibers[i].state = State::kReady;
+            any = true;
+        }
+    }
+    return any;
+}
+
+// Runs the warp until none of its threads can go on without another warp.
+bool run_warp(uint32_t warp, uint32_t rotation) {
+    Machine& m = machine;
+    const uint32_t first = warp * kWarp;
+    const uint32_t size = std::min(kWarp, m.count - first);
+    bool progress = false;
+    for (bool again = true; again;) {
+        again = false;
+        for (uint32_t k = 0; k < size; k++) {
+            const uint32_t i = first + (k + rotation) % size;
+            if (m.fibers[i].state != State::kReady) {
+                continue;
+            }
+            m.current = i;
+            thread_index = m.fibers[i].index;
+#if defined(__x86_64__)
+            llm_emulation_switch(&m.scheduler, m.fibers[i].context);
+#else
+            swapcontext(&m.scheduler, &m.fibers[i].context);
+#endif
+            again = progress = true;
+        }
+        again = release_warp(warp) || again;
+    }
+    return progress;
+}
+
+void run_block(uint64_t& random) {
+    Machine& m = machine;
+    for (uint32_t i = 0; i < m.count; i++) {
+        prepare(m.fibers[i]);
+    }
+    const uint32_t n_warps = (m.count + kWarp - 1) / kWarp;
+    std::memset(m.shared.data(), 0xff, m.shared.size());
+    for (;;) {
+        for (uint32_t w = n_warps; m.schedule != 0 && w > 1; w--) {
+            std::swap(m.order[w - 1], m.order[next_random(random) % w]);
+        }
+        bool progress = false;
+        for (uint32_t w = 0; w < n_warps; w++) {
+            const uint32_t rotation = m.schedule != 0 ? static_cast<uint32_t>(next_random(random) % kWarp) : 0;
+            progress = run_warp(m.order[w], rotation) || progress;
+        }
+        if (release_block()) {
+            continue;
+        }
+        if (std::all_of(m.fibers.begin(), m.fibers.begin() + m.count,
+                        [](const Fiber& fiber) { return fiber.state == State::kDone; })) {
+            return;
+        }
+        if (!progress) {
+            die("deadlock: some threads are at a barrier that others do not reach");
+        }
+    }
+}
+
+}  // namespace
+
+void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::function<void()>& body) {
+    Machine& m = machine;
+    m.count = block.x * block.y * block.z;
+    if (m.count == 0 || m.count > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
+        grid.z > 65535) {
+        die("a launch with an impossible grid or block");
+    }
+    if (m.fibers.size() < m.count) {
+        m.fibers.resize(m.count);
+    }
+    m.warps.resize((m.count + kWarp - 1) / kWarp);
+    m.order.resize(m.warps.size());
+    for (uint32_t w = 0; w < m.order.size(); w++) {
+        m.order[w] = w;
+    }
+    for (uint32_t i = 0; i < m.count; i++) {
+        m.fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+    }
+    m.shared.resize(shared_bytes + 16);
+    m.body = &body;
+    grid_size = grid;
+    block_size = block;
+    uint64_t random = m.schedule;
+    for (uint32_t z = 0; z < grid.z; z++) {
+        for (uint32_t y = 0; y < grid.y; y++) {
+            for (uint32_t x = 0; x < grid.x; x++) {
+                block_index = {x, y, z};
+                run_block(random);
+            }
+        }
+    }
+}
+
+void set_schedule(uint64_t seed) {
+    machine.schedule = seed;
+}
+
+void* dynamic_shared() {
+    const auto address = reinterpret_cast<uintptr_t>(machine.shared.data());
+    return reinterpret_cast<void*>((address + 15) / 16 * 16);
+}
+
+void sync_block() {
+    machine.fibers[machine.current].state = State::kBlockBarrier;
+    to_scheduler();
+}
+
+int lane() {
+    return static_cast<int>(machine.current % kWarp);
+}
+
+const Payload* exchange(int kind, uint32_t mask, const void* data, size_t size) {
+    Machine& m = machine;
+    Fiber& fiber = m.fibers[m.current];
+    Warp& warp = m.warps[m.current / kWarp];
+    std::memcpy(warp.deposited[m.current % kWarp].bytes, data, std::min(size, kPayload));
+    fiber.state = State::kWarpBarrier;
+    fiber.kind = kind;
+    fiber.mask = mask;
+    to_scheduler();
+    return warp.seen;
+}
+
+void async_copy(void* target, const void* source, size_t bytes, bool zero) {
+    Fiber& fiber = machine.fibers[machine.current];
+    fiber.copies.push_back({target, source, bytes, zero, fiber.group});
+}
+
+void async_commit() {
+    machine.fibers[machine.current].group++;
+}
+
+void async_wait(int groups_left) {
+    Fiber& fiber = machine.fibers[machine.current];
+    std::erase_if(fiber.copies, [&](const Copy& copy) {
+        if (copy.group >= fiber.group - groups_left) {
+            return false;
+        }
+        if (copy.zero) {
+            std::memset(copy.target, 0, copy.bytes);
+        } else {
+            std::memcpy(copy.target, copy.source, copy.bytes);
+        }
+        return true;
+    });
+}
+
+}  // namespace llm::emulation

@@ -1,0 +1,28 @@
+// What tests may set of the emulated GPU.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <functional>
+
+namespace llm::emulation {
+
+struct Device {
+    int count = 1;
+    cudaError_t count_error = cudaSuccess;
+    int driver_version = 13000;
+    int major = 9, minor = 0;
+    int multiprocessors = 4;
+    size_t memory = size_t{512} << 20;
+    long allocations_until_failure = -1;  // cudaMalloc fails after so many more; -1 = never
+    long calls_until_lost = -1;           // every call fails after so many more launches or copies
+    size_t used = 0;                      // bytes of device memory that are allocated now
+    size_t graph_launches = 0;
+};
+Device& device();
+
+// Runs or records `work`.
+void enqueue(cudaStream_t stream, std::function<void()> work);
+
+}  // namespace llm::emulation

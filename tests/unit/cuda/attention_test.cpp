@@ -1,0 +1,218 @@
+// Both attention kernels against float64, over scattered slots.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+#include "engine_worker/backend/cuda/plan.hpp"
+#include "tests/support/gpu_array.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+using llm::testing::as_bf16;
+using llm::testing::as_f32;
+using llm::testing::GpuArray;
+using llm::testing::random_values;
+using llm::testing::test_stream;
+
+struct Shape {
+    int n_heads, n_kv, head_dim, padded, window;
+};
+
+// Sequences of the given contexts, the last `queries` positions of each being computed.
+class Attention {
+  public:
+    Attention(const Shape& shape, std::vector<int> contexts, std::vector<int> queries)
+        : s_(shape), contexts_(std::move(contexts)), queries_(std::move(queries)) {
+        longest_ = *std::max_element(contexts_.begin(), contexts_.end());
+        slots_ = std::accumulate(contexts_.begin(), contexts_.end(), 0) + 5;
+        std::vector<int> order(static_cast<size_t>(slots_));
+        std::iota(order.begin(), order.end(), 0);
+        std::shuffle(order.begin(), order.end(), std::mt19937(3));
+        table_.assign(contexts_.size() * static_cast<size_t>(longest_), -1);
+        size_t next = 0;
+        q_start_ = {0};
+        for (size_t i = 0; i < contexts_.size(); i++) {
+            for (int p = 0; p < contexts_[i]; p++) {
+                table_[i * static_cast<size_t>(longest_) + static_cast<size_t>(p)] = order[next++];
+            }
+            for (int p = contexts_[i] - queries_[i]; p < contexts_[i]; p++) {
+                positions_.push_back(p);
+            }
+            q_start_.push_back(static_cast<int>(positions_.size()));
+        }
+        const auto cache = static_cast<size_t>(s_.n_kv * slots_ * s_.padded);
+        query_ = padded_values(positions_.size() * static_cast<size_t>(s_.n_heads), 1, 1.5f);
+        keys_ = padded_values(cache / static_cast<size_t>(s_.padded), 2, 1.5f);
+        values_ = padded_values(cache / static_cast<size_t>(s_.padded), 3, 1);
+        // what no sequence owns must not matter, even if it is not a number
+        for (size_t i = next; i < order.size(); i++) {
+            for (int h = 0; h < s_.n_kv; h++) {
+                const auto at = static_cast<size_t>((h * slots_ + order[i]) * s_.padded);
+                std::fill_n(keys_.begin() + static_cast<std::ptrdiff_t>(at), s_.padded, NAN);
+                std::fill_n(values_.begin() + static_cast<std::ptrdiff_t>(at), s_.padded, NAN);
+            }
+        }
+    }
+
+    void check_decode(int splits) {
+        const GpuArray<float> partial(contexts_.size() * static_cast<size_t>(s_.n_heads * splits * s_.padded));
+        const GpuArray<float> ml(contexts_.size() * static_cast<size_t>(s_.n_heads * splits * 2));
+        check([&](const AttentionArgs& args) {
+            launch_decode_attention({args, partial.get(), ml.get(), splits}, static_cast<int>(contexts_.size()),
+                                    test_stream().get());
+        });
+    }
+
+    void check_prefill() {
+        Step step;
+        step.n_seq = static_cast<int>(contexts_.size());
+        step.n_tok = static_cast<int>(positions_.size());
+        step.pos = positions_.data();
+        step.q_start = q_start_.data();
+        std::vector<PrefillTile> tiles;
+        plan_prefill(step, s_.n_heads, s_.n_kv, tiles);
+        const GpuArray<PrefillTile> gpu_tiles(tiles);
+        check([&](const AttentionArgs& args) {
+            launch_prefill_attention(args, gpu_tiles.get(), static_cast<int>(tiles.size()), test_stream().get());
+        });
+    }
+
+  private:
+    std::vector<float> padded_values(size_t rows, uint64_t seed, float scale) const {
+        std::vector<float> out = random_values(rows * static_cast<size_t>(s_.padded), seed, scale);
+        for (size_t i = 0; i < out.size(); i++) {
+            out[i] = static_cast<int>(i % static_cast<size_t>(s_.padded)) < s_.head_dim ? out[i] : 0;
+        }
+        return out;
+    }
+
+    template <typename Launch>
+    void check(Launch&& launch) {
+        const int stride = static_cast<int>(round_up(int64_t{s_.n_heads} * s_.head_dim, kRowPad));
+        const GpuArray<uint16_t> query(as_bf16(query_)), keys(as_bf16(keys_)), values(as_bf16(values_));
+        const GpuArray<uint16_t> out(positions_.size() * static_cast<size_t>(stride));
+        const GpuArray<int> positions(positions_), table(table_);
+        AttentionArgs args{};
+        args.query = query.get();
+        args.keys = keys.get();
+        args.values = values.get();
+        args.out = out.get();
+        args.positions = positions.get();
+        args.table = table.get();
+        args.table_stride = longest_;
+        args.n_heads = s_.n_heads;
+        args.n_kv_heads = s_.n_kv;
+        args.head_dim = s_.head_dim;
+        args.head_dim_padded = s_.padded;
+        args.out_stride = stride;
+        args.kv_slots = slots_;
+        args.window = s_.window;
+        args.scale = 1.0f / std::sqrt(static_cast<float>(s_.head_dim));
+        launch(args);
+        const std::vector<float> got = as_f32(out.values());
+        const int group = s_.n_heads / s_.n_kv;
+        for (size_t sequence = 0; sequence < contexts_.size(); sequence++) {
+            for (int token = q_start_[sequence]; token < q_start_[sequence + 1]; token++) {
+                for (int head = 0; head < s_.n_heads; head++) {
+                    const std::vector<double> expected = reference(static_cast<int>(sequence), token, head, head / group);
+                    for (int d = 0; d < s_.head_dim; d++) {
+                        const float value = got[static_cast<size_t>(token * stride + head * s_.head_dim + d)];
+                        ASSERT_NEAR(value, expected[static_cast<size_t>(d)], 0.02)
+                            << "sequence " << sequence << " token " << token << " head " << head << " element " << d;
+                    }
+                }
+            }
+        }
+    }
+
+    std::vector<double> reference(int sequence, int token, int head, int kv_head) const {
+        const int position = positions_[static_cast<size_t>(token)];
+        const int first = s_.window > 0 ? std::max(0, position - s_.window + 1) : 0;
+        const float* q = query_.data() + (token * s_.n_heads + head) * s_.padded;
+        std::vector<double> scores;
+        const auto row = [&](const std::vector<float>& from, int p) {
+            const int slot = table_[static_cast<size_t>(sequence * longest_ + p)];
+            return from.data() + (kv_head * slots_ + slot) * s_.padded;
+        };
+        double largest = -INFINITY;
+        for (int p = first; p <= position; p++) {
+            double dot = 0;
+            for (int d = 0; d < s_.head_dim; d++) {
+                dot += static_cast<double>(q[d]) * static_cast<double>(row(keys_, p)[d]);
+            }
+            scores.push_back(dot / std::sqrt(static_cast<double>(s_.head_dim)));
+            largest = std::max(largest, scores.back());
+        }
+        double sum = 0;
+        std::vector<double> out(static_cast<size_t>(s_.head_dim), 0);
+        for (int p = first; p <= position; p++) {
+            const double weight = std::exp(scores[static_cast<size_t>(p - first)] - largest);
+            sum += weight;
+            for (int d = 0; d < s_.head_dim; d++) {
+                out[static_cast<size_t>(d)] += weight * static_cast<double>(row(values_, p)[d]);
+            }
+        }
+        for (double& v : out) {
+            v /= sum;
+        }
+        return out;
+    }
+
+    Shape s_;
+    std::vector<int> contexts_, queries_, table_, positions_, q_start_;
+    int longest_ = 0;
+    int slots_ = 0;
+    std::vector<float> query_, keys_, values_;
+};
+
+TEST(DecodeAttention, GroupsAndHeadDimensions) {
+    for (const Shape& shape : {Shape{8, 2, 128, 128, 0}, Shape{7, 1, 64, 64, 0}, Shape{4, 4, 80, 128, 0},
+                               Shape{6, 2, 24, 64, 0}, Shape{2, 1, 256, 256, 0}, Shape{12, 1, 128, 128, 0}}) {
+        Attention attention(shape, {1, 17, 150}, {1, 1, 1});
+        for (const int splits : {1, 4}) {
+            SCOPED_TRACE(splits);
+            attention.check_decode(splits);
+        }
+    }
+}
+
+TEST(DecodeAttention, LengthsAroundBlocksAndMoreSplitsThanPositions) {
+    Attention attention({4, 2, 128, 128, 0}, {1, 2, 15, 16, 31, 32, 33, 64, 65, 511}, std::vector<int>(10, 1));
+    for (const int splits : {1, 2, 8, 32}) {
+        SCOPED_TRACE(splits);
+        attention.check_decode(splits);
+    }
+}
+
+TEST(DecodeAttention, SlidingWindow) {
+    Attention attention({4, 2, 64, 64, 24}, {1, 23, 24, 25, 200}, std::vector<int>(5, 1));
+    attention.check_decode(1);
+    attention.check_decode(2);
+}
+
+TEST(PrefillAttention, GroupsAndHeadDimensions) {
+    for (const Shape& shape : {Shape{4, 1, 128, 128, 0}, Shape{7, 1, 64, 64, 0}, Shape{2, 2, 80, 128, 0},
+                               Shape{3, 1, 16, 64, 0}, Shape{2, 1, 256, 256, 0}}) {
+        Attention attention(shape, {1, 40, 130}, {1, 40, 37});
+        attention.check_prefill();
+    }
+}
+
+TEST(PrefillAttention, ChunksAtEveryPlaceOfATile) {
+    Attention attention({2, 2, 64, 64, 0}, {64, 65, 63, 128, 200, 70}, {64, 65, 1, 63, 3, 70});
+    attention.check_prefill();
+}
+
+TEST(PrefillAttention, SlidingWindow) {
+    for (const int window : {1, 24, 70}) {
+        Attention attention({4, 2, 64, 64, window}, {20, 100, 300}, {20, 100, 30});
+        attention.check_prefill();
+    }
+}
+
+}  // namespace
+}  // namespace llm::engine::cuda

@@ -1,0 +1,377 @@
+// The whole CUDA backend, its kernels emulated: real forward pass, graphs, memory and failures, without a GPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine_worker/backend/cpu/cpu_backend.hpp"
+#include "engine_worker/backend/cuda/cuda_backend.hpp"
+#include "tests/support/cuda_emulation/runtime.hpp"
+#include "tests/support/model_builder.hpp"
+#include "tests/support/step_runner.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+using llm::testing::Feed;
+using llm::testing::Sequence;
+using llm::testing::StepRunner;
+using llm::testing::TempDir;
+
+class CudaBackendTest : public ::testing::Test {
+  protected:
+    void SetUp() override { llm::emulation::device() = {}; }
+    void TearDown() override {
+        EXPECT_EQ(llm::emulation::device().used, 0u) << "device memory was not given back";
+        llm::emulation::device() = {};
+    }
+
+    BackendOptions options(const std::string& dir) const {
+        BackendOptions o;
+        o.model_dir = dir;
+        o.kv_tokens = 1024;
+        o.max_step_seqs = 4;
+        o.max_step_tokens = 256;
+        return o;
+    }
+};
+
+std::string read(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    EXPECT_TRUE(in) << path;
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class Golden : public CudaBackendTest, public ::testing::WithParamInterface<const char*> {};
+
+// Every family against the float64 reference, whole and in chunks, prompt and decode.
+TEST_P(Golden, LogitsStayNearTheReference) {
+    const std::string source = std::string(LLM_MODEL_GOLDENS) + "/" + GetParam();
+    const auto json = nlohmann::json::parse(read(source + "/golden.json"));
+    DType dtype;
+    ASSERT_TRUE(parse_dtype(json["dtype"].get<std::string>(), dtype));
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), read(source + "/config.json"), json["seed"], dtype, json["shards"]);
+    const auto tokens = json["tokens"].get<std::vector<int32_t>>();
+    const std::vector<std::vector<double>> expected = json["logits"];
+    const size_t vocab = expected[0].size();
+    CudaBackend backend(options(dir.path()));
+    StepRunner runner(backend);
+    const size_t n = tokens.size();
+    for (const std::vector<size_t>& cuts :
+         {std::vector<size_t>{n}, std::vector<size_t>{n - 2, 1, 1}, std::vector<size_t>{5, n - 5}}) {
+        Sequence sequence{tokens, {}};
+        std::vector<float> logits;
+        for (const size_t count : cuts) {
+            const StepResult result = runner.run({{&sequence, count, true}});
+            logits.insert(logits.end(), result.logits.begin(), result.logits.end());
+        }
+        double difference = 0, largest = 0;
+        const size_t first = n - expected.size();
+        for (size_t row = 0; row < expected.size(); row++) {
+            for (size_t i = 0; i < vocab; i++) {
+                const double got = static_cast<double>(logits[(first + row) * vocab + i]);
+                ASSERT_TRUE(std::isfinite(got));
+                difference = std::max(difference, std::fabs(got - expected[row][i]));
+                largest = std::max(largest, std::fabs(expected[row][i]));
+            }
+        }
+        EXPECT_LT(difference / largest, 0.03) << cuts.size() << " steps";
+        runner.release(sequence);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Golden,
+                         ::testing::Values("llama2", "llama31", "llama_linear", "llama32_tied", "mistral_window",
+                                           "mistral", "qwen2", "qwen2_untied", "qwen3", "qwen3_untied"),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST_F(CudaBackendTest, ConstructedModelsSayExactlyTheirText) {
+    const TempDir dir;
+    std::vector<int32_t> next(300);
+    for (size_t i = 0; i < next.size(); i++) {
+        next[i] = static_cast<int32_t>((i * 7 + 5) % next.size());
+    }
+    llm::testing::write_lookup_model(dir.path(), next);
+    {
+        CudaBackend backend(options(dir.path()));
+        StepRunner runner(backend);
+        Sequence sequence{{17, 30}, {}};
+        runner.generate(sequence, 20);
+        for (size_t i = 1; i + 1 < sequence.tokens.size(); i++) {
+            ASSERT_EQ(sequence.tokens[i + 1], next[static_cast<size_t>(sequence.tokens[i])]) << i;
+        }
+    }
+    for (const int32_t distance : {0, 5, 70}) {
+        llm::testing::write_copy_model(dir.path(), 259, distance);
+        CudaBackend backend(options(dir.path()));
+        StepRunner runner(backend);
+        Sequence sequence;
+        for (int32_t i = 0; i <= distance; i++) {
+            sequence.tokens.push_back((i * 37 + 11) % 259);
+        }
+        const size_t prompt = sequence.tokens.size();
+        runner.generate(sequence, 25);
+        for (size_t i = prompt; i < sequence.tokens.size(); i++) {
+            ASSERT_EQ(sequence.tokens[i], sequence.tokens[i - 1 - static_cast<size_t>(distance)]) << distance << " " << i;
+        }
+    }
+}
+
+constexpr const char* kConfig =
+    R"({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 96,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 333,
+    "max_position_embeddings": 512, "tie_word_embeddings": true})";
+
+std::vector<int32_t> prompt(uint64_t seed, size_t length) {
+    const llm::testing::CounterRandom random(seed, "tokens");
+    std::vector<int32_t> list;
+    for (size_t i = 0; i < length; i++) {
+        list.push_back(static_cast<int32_t>((random(i) + 1) / 2 * 333));
+    }
+    return list;
+}
+
+// Continues `sequences` together by `steps` tokens; returns what was sampled, and the logprobs.
+std::vector<std::pair<int32_t, float>> decode(Backend& backend, std::vector<Sequence>& sequences, int steps) {
+    StepRunner runner(backend);
+    SampleParams params;
+    params.temperature = 0.8f;
+    params.top_p = 0.95f;
+    params.n_logprobs = 2;
+    std::vector<std::pair<int32_t, float>> out;
+    for (Sequence& s : sequences) {
+        runner.run({{&s, s.tokens.size() - 1}}, false);
+    }
+    for (int step = 0; step < steps; step++) {
+        std::vector<Feed> feeds;
+        for (size_t i = 0; i < sequences.size(); i++) {
+            params.seed = i;
+            params.position = static_cast<uint32_t>(sequences[i].tokens.size());
+            feeds.push_back({&sequences[i], 1, false, params});
+        }
+        const StepResult result = runner.run(feeds, false);
+        for (size_t i = 0; i < sequences.size(); i++) {
+            sequences[i].tokens.push_back(result.token[i]);
+            out.emplace_back(result.token[i], result.logprob[i]);
+            EXPECT_EQ(result.top[i].size(), 2u);
+        }
+    }
+    return out;
+}
+
+TEST_F(CudaBackendTest, GraphsWithPaddingGiveTheBitsOfEagerSteps) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.max_step_seqs = 8;
+    for (const size_t n : {size_t{1}, size_t{3}, size_t{5}}) {
+        std::vector<Sequence> base;
+        for (size_t i = 0; i < n; i++) {
+            base.push_back({prompt(i, 10 + 30 * i), {}});
+        }
+        std::vector<Sequence> a = base, b = base;
+        CudaBackend eager(o, {.graphs = false, .tune = true, .algorithm_file = ""});
+        const auto expected = decode(eager, a, 4);
+        EXPECT_EQ(llm::emulation::device().graph_launches, 0u);
+        CudaBackend graphs(o, {});
+        const auto got = decode(graphs, b, 4);
+        EXPECT_EQ(got, expected) << n;
+        EXPECT_EQ(llm::emulation::device().graph_launches, 4u);
+        EXPECT_GE(graphs.graphs(), 1u);
+        llm::emulation::device().graph_launches = 0;
+    }
+}
+
+TEST_F(CudaBackendTest, AgreesWithTheCpuBackend) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 6, DType::kBf16);
+    CudaBackend gpu(options(dir.path()));
+    BackendOptions o = options(dir.path());
+    o.threads = 1;
+    CpuBackend cpu(o);
+    StepRunner on_gpu(gpu), on_cpu(cpu);
+    const std::vector<int32_t> tokens = prompt(3, 120);
+    Sequence a{tokens, {}}, b{tokens, {}};
+    std::vector<double> differences;
+    double worst_regret = 0;
+    for (const size_t count : {size_t{70}, size_t{1}, size_t{30}, size_t{1}, size_t{18}}) {
+        const std::vector<float> mine = on_gpu.run({{&a, count, true}}).logits;
+        const std::vector<float> theirs = on_cpu.run({{&b, count, true}}).logits;
+        ASSERT_EQ(mine.size(), theirs.size());
+        for (size_t row = 0; row < mine.size() / 333; row++) {
+            const auto log_sum = [&](const std::vector<float>& from) {
+                double sum = 0;
+                for (size_t i = 0; i < 333; i++) {
+                    sum += std::exp(static_cast<double>(from[row * 333 + i]));
+                }
+                return std::log(sum);
+            };
+            const double mine_sum = log_sum(mine), their_sum = log_sum(theirs);
+            size_t best = 0, their_best = 0;
+            for (size_t i = 0; i < 333; i++) {
+                best = mine[row * 333 + i] > mine[row * 333 + best] ? i : best;
+                their_best = theirs[row * 333 + i] > theirs[row * 333 + their_best] ? i : their_best;
+                differences.push_back(std::fabs((static_cast<double>(mine[row * 333 + i]) - mine_sum) -
+                                                (static_cast<double>(theirs[row * 333 + i]) - their_sum)));
+            }
+            worst_regret = std::max(worst_regret, static_cast<double>(theirs[row * 333 + their_best] -
+                                                                      theirs[row * 333 + best]));
+        }
+    }
+    std::sort(differences.begin(), differences.end());
+    double mean = 0;
+    for (const double d : differences) {
+        mean += d / static_cast<double>(differences.size());
+    }
+    EXPECT_LT(worst_regret, 0.2);
+    EXPECT_LT(mean, 0.06);
+    EXPECT_LT(differences[differences.size() * 99 / 100], 0.2);
+}
+
+TEST_F(CudaBackendTest, MixedStepsPreemptionAndSharedPrefixesChangeNothing) {
+    const TempDir dir;
+    llm::testing::write_copy_model(dir.path(), 259, 9);
+    CudaBackend backend(options(dir.path()));
+    StepRunner runner(backend);
+    const auto text = [](int seed) {
+        std::vector<int32_t> out;
+        for (int i = 0; i < 10; i++) {
+            out.push_back((i * 41 + seed * 17) % 259);
+        }
+        return out;
+    };
+    SampleParams greedy = StepRunner::greedy();
+    std::vector<Sequence> s;
+    for (int i = 0; i < 4; i++) {
+        s.push_back({text(i), {}});
+    }
+    for (int round = 0; round < 14; round++) {
+        std::vector<Feed> feeds;
+        for (size_t i = 0; i < s.size(); i++) {
+            if (round >= static_cast<int>(i) * 2) {  // they start one after the other
+                feeds.push_back({&s[i], s[i].tokens.size() - s[i].computed(), false, greedy});
+            }
+        }
+        if (round == 8) {
+            runner.release(s[1]);  // preempted: everything is computed anew
+            feeds[1].count = s[1].tokens.size();
+        }
+        const StepResult result = runner.run(feeds, false);
+        for (size_t i = 0; i < feeds.size(); i++) {
+            feeds[i].sequence->tokens.push_back(result.token[i]);
+        }
+    }
+    for (const Sequence& one : s) {
+        for (size_t i = 10; i < one.tokens.size(); i++) {
+            EXPECT_EQ(one.tokens[i], one.tokens[i - 10]);
+        }
+    }
+}
+
+TEST_F(CudaBackendTest, SamplingWithExtrasGoesThroughGraphs) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 8, DType::kF32);
+    BackendOptions o = options(dir.path());
+    CudaBackend backend(o);
+    StepRunner runner(backend);
+    std::vector<uint32_t> mask(11, 0);
+    mask[4] = 1u << 9;
+    const std::vector<std::pair<int32_t, float>> bias = {{77, 1000.0f}};
+    SampleParams masked = StepRunner::greedy(), biased = StepRunner::greedy();
+    masked.mask = mask.data();
+    biased.logit_bias = bias.data();
+    biased.n_logit_bias = 1;
+    Sequence a{prompt(1, 5), {}}, b{prompt(2, 6), {}};
+    runner.run({{&a, 4}, {&b, 5}}, false);
+    for (int round = 0; round < 3; round++) {
+        const StepResult result = runner.run({{&a, 1, false, masked}, {&b, 1, false, biased}}, false);
+        EXPECT_EQ(result.token, (std::vector<int32_t>{137, 77}));
+        a.tokens.push_back(137);
+        b.tokens.push_back(77);
+    }
+    EXPECT_GT(backend.graphs(), 0u);
+}
+
+std::string why_not(const BackendOptions& o) {
+    try {
+        const CudaBackend backend(o);
+        return "";
+    } catch (const std::runtime_error& error) {
+        EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
+        return error.what();
+    }
+}
+
+TEST_F(CudaBackendTest, SaysWhyItCannotStart) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    const BackendOptions o = options(dir.path());
+    auto& gpu = llm::emulation::device();
+    gpu.driver_version = 0;
+    EXPECT_NE(why_not(o).find("no NVIDIA driver"), std::string::npos);
+    gpu.driver_version = 12040;
+    EXPECT_NE(why_not(o).find("too old: it supports CUDA 12.4, this program needs 13.0"), std::string::npos);
+    gpu.driver_version = 13000;
+    gpu.count = 0;
+    gpu.count_error = cudaErrorNoDevice;
+    EXPECT_NE(why_not(o).find("finds no GPU"), std::string::npos);
+    gpu.count = 1;
+    gpu.count_error = cudaSuccess;
+    gpu.memory = size_t{40} << 20;
+    const std::string fit = why_not(o);
+    EXPECT_NE(fit.find("does not fit: it needs "), std::string::npos) << fit;
+    EXPECT_NE(fit.find("may use 36.0 MiB"), std::string::npos) << fit;
+    gpu.memory = size_t{512} << 20;
+    BackendOptions bad = o;
+    bad.dtype = "int8";
+    EXPECT_NE(why_not(bad).find("--dtype int8"), std::string::npos);
+    bad = o;
+    bad.max_context = 100000;
+    EXPECT_NE(why_not(bad).find("max_position_embeddings"), std::string::npos);
+    bad = o;
+    bad.kv_tokens = 100'000'000;
+    EXPECT_NE(why_not(bad).find("100000016 tokens"), std::string::npos);
+    EXPECT_EQ(why_not(o), "");
+}
+
+TEST_F(CudaBackendTest, TakesNoMemoryAfterTheStart) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.kv_tokens = 0;
+    o.gpu_memory = 0.5;
+    auto& gpu = llm::emulation::device();
+    CudaBackend backend(o);
+    EXPECT_LE(gpu.used, gpu.memory / 2);
+    EXPECT_EQ(backend.info().kv_slots, 512 * 4) << "no more than all sequences can use";
+    const size_t used = gpu.used;
+    gpu.allocations_until_failure = 0;
+    std::vector<Sequence> s = {{prompt(1, 50), {}}, {prompt(2, 3), {}}};
+    decode(backend, s, 3);
+    EXPECT_EQ(gpu.used, used);
+}
+
+TEST_F(CudaBackendTest, AGpuThatDisappearsIsReportedAtEveryPlace) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.kv_tokens = 256;
+    for (const long calls : {1L, 2L, 5L, 9L, 14L, 20L, 31L, 33L}) {
+        CudaBackend backend(o);
+        std::vector<Sequence> s = {{prompt(1, 20), {}}};
+        llm::emulation::device().calls_until_lost = calls;
+        try {
+            decode(backend, s, 10);
+            ADD_FAILURE() << "nothing was noticed after " << calls;
+        } catch (const std::runtime_error& error) {
+            EXPECT_NE(std::string(error.what()).find("GPU"), std::string::npos);
+            EXPECT_NE(std::string(error.what()).find("launch failure"), std::string::npos) << error.what();
+        }
+        llm::emulation::device().calls_until_lost = -1;
+    }
+}
+
+}  // namespace
+}  // namespace llm::engine::cuda

@@ -1,0 +1,190 @@
+// Products of few rows against float64: every kernel variant, epilogue, cut and number of rows.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "engine_worker/backend/cuda/kernels/launch.hpp"
+#include "engine_worker/backend/cuda/plan.hpp"
+#include "tests/support/gpu_array.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+using llm::testing::as_bf16;
+using llm::testing::as_f32;
+using llm::testing::GpuArray;
+using llm::testing::random_values;
+using llm::testing::test_stream;
+
+// e4m3 by its definition: sign, 4 bits of exponent with bias 7, 3 of mantissa, subnormals; no infinity.
+double e4m3_value(uint8_t bits) {
+    const int exponent = bits >> 3 & 15;
+    const int mantissa = bits & 7;
+    const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+    return bits & 0x80 ? -magnitude : magnitude;
+}
+
+struct Case {
+    int n, k, rows, warps, splits;
+    bool e4m3;
+    GemvEpilogue epilogue;
+    bool bias;
+};
+
+class Gemv : public ::testing::Test {
+  protected:
+    // Also keeps the bits of the result, to compare launches.
+    std::vector<float> run(const Case& c, uint64_t seed = 1) {
+        const auto n = static_cast<size_t>(c.n);
+        const auto k = static_cast<size_t>(c.k);
+        const auto rows = static_cast<size_t>(c.rows);
+        const std::vector<float> x = random_values(rows * k, seed);
+        std::vector<double> w(n * k);
+        std::vector<float> scale(n, 1.0f);
+        std::vector<uint8_t> bytes(n * k * (c.e4m3 ? 1 : 2));
+        if (c.e4m3) {
+            std::mt19937 random(static_cast<unsigned>(seed));
+            for (size_t i = 0; i < n * k; i++) {
+                do {
+                    bytes[i] = static_cast<uint8_t>(random());
+                } while ((bytes[i] & 0x7f) == 0x7f);
+            }
+            for (size_t j = 0; j < n; j++) {
+                scale[j] = 0.001f * static_cast<float>(j % 7 + 1);
+            }
+            for (size_t i = 0; i < n * k; i++) {
+                w[i] = e4m3_value(bytes[i]) * static_cast<double>(scale[i / k]);
+            }
+        } else {
+            const std::vector<float> values = random_values(n * k, seed + 1, 0.1f);
+            std::copy(values.begin(), values.end(), w.begin());
+            const std::vector<uint16_t> bf16 = as_bf16(values);
+            std::memcpy(bytes.data(), bf16.data(), bytes.size());
+        }
+        const std::vector<float> bias = random_values(n, seed + 2);
+        const std::vector<float> before = random_values(rows * n, seed + 3);
+
+        const bool swiglu = c.epilogue == GemvEpilogue::kSwiglu;
+        const GpuArray<uint8_t> gpu_w(bytes);
+        const GpuArray<uint16_t> gpu_x(as_bf16(x));
+        const GpuArray<float> gpu_bias(bias), gpu_scale(scale);
+        const GpuArray<float> y = c.epilogue == GemvEpilogue::kAdd ? GpuArray<float>(before) : GpuArray<float>(rows * n);
+        const GpuArray<uint16_t> half(rows * n / 2);
+        const GpuArray<float> partial(static_cast<size_t>(c.splits) * n * 32);
+        const GpuArray<unsigned> tickets(std::vector<unsigned>(n / 16, 0));
+        GemvArgs args{};
+        args.w = gpu_w.get();
+        args.scale = c.e4m3 ? gpu_scale.get() : nullptr;
+        args.bias = c.bias ? gpu_bias.get() : nullptr;
+        args.x = gpu_x.get();
+        args.y = swiglu ? static_cast<void*>(half.get()) : y.get();
+        args.partial = partial.get();
+        args.tickets = tickets.get();
+        args.n = c.n;
+        args.k = c.k;
+        args.rows = c.rows;
+        args.y_stride = swiglu ? c.n / 2 : c.n;
+        args.epilogue = c.epilogue;
+        launch_gemv(args, {c.warps, c.splits}, test_stream().get());
+        for (const unsigned ticket : tickets.values()) {
+            EXPECT_EQ(ticket, 0u);
+        }
+
+        const std::vector<float> got = swiglu ? as_f32(half.values()) : y.values();
+        double worst = 0;
+        for (size_t row = 0; row < rows; row++) {
+            std::vector<double> sums(n);
+            double magnitude = 0;
+            for (size_t j = 0; j < n; j++) {
+                double size = 0;
+                for (size_t i = 0; i < k; i++) {
+                    const double product = static_cast<double>(x[row * k + i]) * w[j * k + i];
+                    sums[j] += product;
+                    size += std::fabs(product);
+                }
+                sums[j] += c.bias ? static_cast<double>(bias[j]) : 0.0;
+                magnitude = std::max(magnitude, size);
+            }
+            for (size_t j = 0; j < (swiglu ? n / 2 : n); j++) {
+                double expected = sums[j];
+                double tolerance = 2e-6 * magnitude;
+                if (swiglu) {
+                    const double gate = sums[j / 8 * 16 + j % 8];
+                    expected = gate / (1 + std::exp(-gate)) * sums[j / 8 * 16 + 8 + j % 8];
+                    tolerance = 0.004 * std::fabs(expected) + 1e-4 * magnitude;
+                } else if (c.epilogue == GemvEpilogue::kAdd) {
+                    expected += static_cast<double>(before[row * n + j]);
+                }
+                const double error = std::fabs(static_cast<double>(got[row * (swiglu ? n / 2 : n) + j]) - expected);
+                worst = std::max(worst, std::isfinite(error) ? error / tolerance : INFINITY);
+            }
+        }
+        EXPECT_LE(worst, 1) << "n " << c.n << " k " << c.k << " rows " << c.rows << " warps " << c.warps << " splits "
+                            << c.splits << " e4m3 " << c.e4m3;
+        return got;
+    }
+};
+
+TEST_F(Gemv, EveryNumberOfRows) {
+    for (const bool e4m3 : {false, true}) {
+        for (const int rows : {1, 2, 3, 7, 8, 9, 15, 16}) {
+            run({48, 192, rows, 4, 1, e4m3, GemvEpilogue::kStore, false});
+        }
+    }
+    for (const int rows : {17, 31, 32}) {
+        run({32, 128, rows, 2, 1, true, GemvEpilogue::kStore, false});
+    }
+}
+
+TEST_F(Gemv, EveryEpilogue) {
+    for (const bool e4m3 : {false, true}) {
+        for (const GemvEpilogue epilogue : {GemvEpilogue::kStore, GemvEpilogue::kAdd, GemvEpilogue::kSwiglu}) {
+            run({64, 320, 5, 4, 1, e4m3, epilogue, epilogue != GemvEpilogue::kSwiglu});
+            run({64, 320, 12, 2, 3, e4m3, epilogue, false});
+        }
+    }
+}
+
+TEST_F(Gemv, EveryCut) {
+    for (const int k : {64, 128, 704, 2112}) {
+        for (const int warps : {1, 2, 8, 16}) {
+            for (const int splits : {1, 2, 5}) {
+                run({16, k, 3, warps, splits, false, GemvEpilogue::kStore, true});
+                run({16, k, 3, warps, splits, true, GemvEpilogue::kAdd, true});
+            }
+        }
+    }
+}
+
+TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
+    const auto compare = [&](Case c, int alone) {
+        const std::vector<float> all = run(c);
+        c.rows = alone;
+        const std::vector<float> few = run(c);  // the same first rows: the generator starts alike
+        ASSERT_EQ(std::memcmp(all.data(), few.data(), few.size() * sizeof(float)), 0);
+    };
+    compare({32, 256, 16, 4, 2, false, GemvEpilogue::kStore, false}, 1);
+    compare({32, 256, 16, 4, 2, false, GemvEpilogue::kStore, false}, 8);
+    compare({32, 256, 32, 4, 1, true, GemvEpilogue::kStore, false}, 3);
+}
+
+TEST_F(Gemv, PlannedShapesCoverRealModels) {
+    // outputs and inputs of Llama-3.1-8B and Qwen2.5-0.5B
+    const int shapes[][2] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}, {128256, 4096},
+                             {1152, 896},  {896, 896},   {9728, 896},   {896, 4864},   {151936, 896}};
+    for (const auto& [n, k] : shapes) {
+        for (const int bytes : {1, 2}) {
+            const GemvShape shape = plan_gemv(n, k, bytes, 132);
+            EXPECT_GE(shape.warps, 1);
+            EXPECT_LE(shape.warps, 16);
+            EXPECT_LE(shape.splits, 8);
+            const int groups = k * bytes / 256;
+            EXPECT_LE(shape.warps * shape.splits, std::max(4, groups)) << n << "x" << k;
+            // work for most of the multiprocessors
+            EXPECT_GE(n / 16 * shape.splits, std::min(110, n / 16 * std::max(1, groups / 8))) << n << "x" << k;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace llm::engine::cuda
