@@ -30,6 +30,6 @@ target_link_options(ngx_http_llm_dispatch_module PRIVATE $<TARGET_PROPERTY:llm_h
 set(dashboard "${CMAKE_CURRENT_SOURCE_DIR}/web/dashboard")
 set_property(SOURCE web/dashboard.cpp PROPERTY COMPILE_DEFINITIONS "LLM_DASHBOARD=\"${dashboard}\"")
 set_property(SOURCE web/dashboard.cpp PROPERTY OBJECT_DEPENDS
-  "${dashboard}.html;${dashboard}.css;${dashboard}.js")
+  "${dashboard}.html;${dashboard}.css;${dashboard}_charts.js;${dashboard}.js")
 # nginx's loader looks these names up
 set_property(SOURCE nginx/modules.c PROPERTY COMPILE_OPTIONS -fvisibility=default)

@@ -5,7 +5,7 @@
 
 #include <string_view>
 
-// LLM_DASHBOARD is the path of the three files without their endings, given by the build.
+// LLM_DASHBOARD is the path of the files without their endings, given by the build.
 #define LLM_EMBED(name, ending)                                                                              \
     __asm__(".section .rodata\n.global llm_dashboard_" name "_begin\n.hidden llm_dashboard_" name            \
             "_begin\n.global llm_dashboard_" name "_end\n.hidden llm_dashboard_" name "_end\nllm_dashboard_" \
@@ -13,6 +13,7 @@
 
 LLM_EMBED("html", ".html")
 LLM_EMBED("css", ".css")
+LLM_EMBED("charts", "_charts.js")
 LLM_EMBED("js", ".js")
 
 #define LLM_HIDDEN __attribute__((visibility("hidden")))
@@ -21,6 +22,8 @@ extern const char llm_dashboard_html_begin[] LLM_HIDDEN;
 extern const char llm_dashboard_html_end[] LLM_HIDDEN;
 extern const char llm_dashboard_css_begin[] LLM_HIDDEN;
 extern const char llm_dashboard_css_end[] LLM_HIDDEN;
+extern const char llm_dashboard_charts_begin[] LLM_HIDDEN;
+extern const char llm_dashboard_charts_end[] LLM_HIDDEN;
 extern const char llm_dashboard_js_begin[] LLM_HIDDEN;
 extern const char llm_dashboard_js_end[] LLM_HIDDEN;
 }
@@ -50,7 +53,8 @@ void replace_mark(std::string& html, std::string_view mark, std::string_view ope
 
 Dashboard make() {
     const std::string_view css = between(llm_dashboard_css_begin, llm_dashboard_css_end);
-    const std::string_view js = between(llm_dashboard_js_begin, llm_dashboard_js_end);
+    std::string js(between(llm_dashboard_charts_begin, llm_dashboard_charts_end));
+    js += between(llm_dashboard_js_begin, llm_dashboard_js_end);
     Dashboard page;
     page.html = between(llm_dashboard_html_begin, llm_dashboard_html_end);
     replace_mark(page.html, "<!--style-->", "<style>", css, "</style>");

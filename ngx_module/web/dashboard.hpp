@@ -1,4 +1,4 @@
-// The dashboard: one self-contained page, embedded at build time from dashboard.html, .css and .js.
+// The dashboard: one self-contained page, embedded at build time from dashboard.html, its style and its scripts.
 #pragma once
 
 #include <string>

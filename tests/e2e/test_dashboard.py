@@ -233,6 +233,19 @@ def test_policy_and_history(fake_engine, gateway, browser):
                        " document.body.append(s); return window.foreign === undefined; })()")
 
 
+def test_no_secret_is_shown(fake_engine, gateway, browser):
+    engine = fake_engine(max_running=1)
+    gate = gateway(users=[user("sk-of-alice", name="Alice")], http=f"llm_engine {engine.url} model=m id=e max_running=1 key=sk-of-the-engine;")
+    pending = busy(gate, engine, ["sk-of-alice"])
+    assert engine.requests[0].header("authorization") == "Bearer sk-of-the-engine"
+    open_dashboard(browser, gate)
+    browser.wait("document.querySelectorAll('#models tr[data-request]').length === 1")
+    shown = browser.run("document.documentElement.outerHTML") + str(gate.status()) + gate.metrics().text
+    assert "Alice" in shown and "sk-of" not in shown
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 2
+
+
 @pytest.mark.parametrize("width", [375, 768, 1280])
 def test_nothing_sticks_out(fake_engine, gateway, browser, width):
     """Long names, a queue, a phone: the page never scrolls sideways."""
