@@ -59,6 +59,12 @@ void set_place(Engine& e, std::string_view host, std::string_view key, bool tls,
     copy_text(e.key, key);
     e.tls = tls ? 1 : 0;
     e.address = address;
+    e.place_version++;
+}
+
+void set_org(Engine& e, uint32_t org) {
+    e.org = org;
+    e.place_version++;
 }
 
 // The engine's models become `list` (static ones first). False when nothing changed.
@@ -159,7 +165,7 @@ void apply_spec(Core& c, const EngineSpec& spec, bool& topology) {
     e.is_static = 1;
     e.static_listed = 1;
     e.backup = spec.backup ? 1 : 0;
-    e.org = open_org(c, spec.org);
+    set_org(e, open_org(c, spec.org));
     e.config_max_running = spec.max_running;
     uint32_t list[kMaxEngineModels];
     uint32_t count = 0;
@@ -301,7 +307,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
     e.state = static_cast<uint8_t>(report.state);
     e.preempts = report.preempts ? 1 : 0;
     if (e.is_static == 0 || e.org == kNone) {
-        e.org = open_org(c, report.org);
+        set_org(e, open_org(c, report.org));
     }
     e.tokens_per_second = std::isfinite(report.tokens_per_second) ? report.tokens_per_second : 0;
     e.tokens_per_second_per_user =
@@ -412,18 +418,21 @@ bool engine_target(const ZoneLock& lock, uint32_t engine, EngineTarget& out) {
         return false;
     }
     const Engine& e = t.engines[engine];
-    out.engine = engine;
-    out.generation = e.generation;
-    out.address = e.address;
-    out.tls = e.tls != 0;
-    out.is_static = e.is_static != 0;
-    std::memcpy(out.id, e.id, sizeof out.id);
-    std::memcpy(out.url, e.url, sizeof out.url);
-    std::memcpy(out.host, e.host, sizeof out.host);
-    std::memcpy(out.key, e.key, sizeof out.key);
-    std::memset(out.org, 0, sizeof out.org);
-    if (e.org != kNone) {
-        std::memcpy(out.org, t.orgs[e.org].name, sizeof out.org);
+    if (out.engine != engine || out.generation != e.generation || out.place_version != e.place_version) {
+        out.engine = engine;
+        out.generation = e.generation;
+        out.place_version = e.place_version;
+        out.address = e.address;
+        out.tls = e.tls != 0;
+        out.is_static = e.is_static != 0;
+        std::memcpy(out.id, e.id, sizeof out.id);
+        std::memcpy(out.url, e.url, sizeof out.url);
+        std::memcpy(out.host, e.host, sizeof out.host);
+        std::memcpy(out.key, e.key, sizeof out.key);
+        std::memset(out.org, 0, sizeof out.org);
+        if (e.org != kNone) {
+            std::memcpy(out.org, t.orgs[e.org].name, sizeof out.org);
+        }
     }
     out.max_running = e.max_running;
     out.held = e.held;

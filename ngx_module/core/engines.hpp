@@ -92,6 +92,7 @@ bool drain_engine(const ZoneLock& lock, std::string_view id, bool drain, int64_t
 struct EngineTarget {
     uint32_t engine = kNone;
     uint32_t generation = 0;
+    uint32_t place_version = 0;  // within this generation: the texts and the address are those of then
     EngineAddress address;
     bool tls = false;
     bool is_static = false;
@@ -106,7 +107,7 @@ struct EngineTarget {
 };
 
 // Copies the target of an engine that the caller holds a lease on (then it cannot vanish). False when the
-// slot is unused.
+// slot is unused. `out` may be what an earlier call filled: texts that are of this engine and current stay.
 bool engine_target(const ZoneLock& lock, uint32_t engine, EngineTarget& out);
 
 // Any usable (ready, breaker closed) engine, for requests that need no lease (OPTIONS). kNone when there is

@@ -322,7 +322,7 @@ struct Engine {
     char host[kMaxEngineHostBytes + 1];
     char key[kMaxEngineKeyBytes + 1];
     EngineAddress address;
-    uint32_t reserved;
+    uint32_t place_version;  // grows whenever what engine_target() copies as text, or the address, may change
 
     // facts: reports
     uint64_t boot;

@@ -1,6 +1,7 @@
 // The engine a request goes to, copied out of the zone: nothing in shared memory may be pointed to while
 // nginx works.
 #include <cstring>
+#include <iterator>
 
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/request.hpp"
@@ -10,38 +11,91 @@ namespace llm::nginx {
 
 namespace {
 
-core::EngineTarget found;  // large; used only from one call to the next
-bool is_there = false;
+// Where the zero-terminated texts and the address lie in a packed copy.
+struct Layout {
+    uint16_t id, url, host, key, org, address, end;
+    uint16_t id_size, url_size, host_size, key_size, org_size;
+};
+
+// What is known of an engine, with all that requests need in one piece, to be copied at once.
+struct Known {
+    core::EngineTarget engine;
+    Layout layout;
+    uint32_t packed_engine = core::kNone;  // of what `packed` is
+    uint32_t packed_generation = 0;
+    uint32_t packed_version = 0;
+    alignas(16) u_char packed[sizeof(core::EngineTarget)];
+};
+
+Known known[32];  // engines share places; each entry is large
+const Known* found = nullptr;
+
+void pack(Known& k) {
+    const core::EngineTarget& e = k.engine;
+    Layout& at = k.layout;
+    uint16_t used = 0;
+    const auto put = [&](const void* bytes, size_t size) {
+        const uint16_t begin = used;
+        std::memcpy(k.packed + begin, bytes, size);
+        used = static_cast<uint16_t>(begin + size);
+        return begin;
+    };
+    const auto put_text = [&](const char* text, uint16_t& size) {
+        size = static_cast<uint16_t>(std::strlen(text));
+        return put(text, size_t{size} + 1);
+    };
+    at.address = put(e.address.sockaddr, (e.address.length + 7) & ~size_t{7});  // first: it must be aligned
+    at.id = put_text(e.id, at.id_size);
+    at.url = put_text(e.url, at.url_size);
+    at.host = put_text(e.host, at.host_size);
+    at.key = put_text(e.key, at.key_size);
+    at.org = put_text(e.org, at.org_size);
+    at.end = used;
+    k.packed_engine = e.engine;
+    k.packed_generation = e.generation;
+    k.packed_version = e.place_version;
+}
 
 }  // namespace
 
 void read_target(const core::ZoneLock& lock, uint32_t engine) {
-    is_there = core::engine_target(lock, engine, found) && found.address.length != 0;
+    Known& k = known[engine % std::size(known)];
+    found = nullptr;
+    if (!core::engine_target(lock, engine, k.engine) || k.engine.address.length == 0) {
+        return;
+    }
+    found = &k;
+    if (k.packed_engine != k.engine.engine || k.packed_generation != k.engine.generation ||
+        k.packed_version != k.engine.place_version) {
+        pack(k);
+    }
 }
 
 bool set_target(Request& request) {
-    if (!is_there) {
+    if (found == nullptr) {
         return false;
     }
-    ngx_pool_t* pool = request.r->pool;
+    const core::EngineTarget& engine = found->engine;
+    const Layout& at = found->layout;
     // fresh copies each time: nginx keeps pointers to the name of every attempt for $upstream_addr
-    Target target;
-    target.engine = found.engine;
-    target.tls = found.tls;
-    target.max_running = found.max_running;
-    target.held = found.held;
-    target.tokens_per_second_per_user = found.tokens_per_second_per_user;
-    target.address_len = static_cast<socklen_t>(found.address.length);
-    target.address = static_cast<sockaddr*>(ngx_palloc(pool, target.address_len));
-    if (target.address == nullptr || !copy_to_pool(pool, {{&target.id, found.id},
-                                                          {&target.url, found.url},
-                                                          {&target.host, found.host},
-                                                          {&target.key, found.key},
-                                                          {&target.organisation, found.org}})) {
+    auto* const copy = static_cast<u_char*>(ngx_palloc(request.r->pool, at.end));
+    if (copy == nullptr) {
         return false;
     }
-    std::memcpy(target.address, found.address.sockaddr, target.address_len);
-    request.target = target;
+    ngx_memcpy(copy, found->packed, at.end);
+    Target& target = request.target;
+    target.engine = engine.engine;
+    target.tls = engine.tls;
+    target.max_running = engine.max_running;
+    target.held = engine.held;
+    target.tokens_per_second_per_user = engine.tokens_per_second_per_user;
+    target.address = reinterpret_cast<sockaddr*>(copy + at.address);
+    target.address_len = static_cast<socklen_t>(engine.address.length);
+    target.id = {at.id_size, copy + at.id};
+    target.url = {at.url_size, copy + at.url};
+    target.host = {at.host_size, copy + at.host};
+    target.key = {at.key_size, copy + at.key};
+    target.organisation = {at.org_size, copy + at.org};
     return set_engine_headers(request);
 }
 

@@ -36,8 +36,9 @@ struct Worker {
     std::vector<Request*> parked;         // by ticket index
 };
 
+constinit Worker instance;
+
 Worker& worker() {
-    static Worker instance;
     return instance;
 }
 
