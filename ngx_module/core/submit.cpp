@@ -1,4 +1,6 @@
 // Arrival: may this request run now, wait, or neither?
+#include <new>
+
 #include "ngx_module/core/core.hpp"
 
 namespace llm::core {
@@ -290,13 +292,14 @@ Verdict submit(const ZoneLock& lock, const RequestArgs& args, int64_t now_us, in
     } else if (c.header.run_pending != 0) {
         run_all(c);
     }
-    ClientView again;
+    alignas(ClientView) unsigned char again[sizeof(ClientView)];  // large, and hardly ever needed
     const ClientView* client = args.client;
     bool valid = true;
     if (!client->anonymous && client->epoch != c.header.clients_epoch) {
         // The table has been swapped since the lookup: the token may have been revoked.
-        valid = lookup_row_locked(c, client->hash, again);
-        client = valid ? &again : client;
+        auto* const current = new (again) ClientView;
+        valid = lookup_row_locked(c, client->hash, *current);
+        client = valid ? current : client;
     }
     Arrival a{args, *client, {}};
     if (!valid || !view_is_valid(*client, wall_s)) {

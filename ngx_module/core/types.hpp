@@ -117,19 +117,18 @@ struct Settings {
 // lock has been released. Never overflows.
 class WakeSet {
   public:
-    void add(uint32_t slot) {
-        words_[slot / 64] |= uint64_t{1} << (slot % 64);
-        used_ |= uint32_t{1} << (slot / 64);
-    }
+    void add(uint32_t slot) { join(slot / 64, uint64_t{1} << (slot % 64)); }
     void merge(const WakeSet& other) {
-        for (size_t i = 0; i < kWords; ++i) {
-            words_[i] |= other.words_[i];
+        for (uint32_t used = other.used_; used != 0; used &= used - 1) {
+            const auto i = static_cast<uint32_t>(__builtin_ctz(used));
+            join(i, other.words_[i]);
         }
-        used_ |= other.used_;
     }
-    bool contains(uint32_t slot) const { return (words_[slot / 64] >> (slot % 64) & 1) != 0; }
+    bool contains(uint32_t slot) const {
+        return (used_ >> (slot / 64) & 1) != 0 && (words_[slot / 64] >> (slot % 64) & 1) != 0;
+    }
     bool empty() const { return used_ == 0; }
-    void clear() { *this = WakeSet(); }
+    void clear() { used_ = 0; }
 
     // Calls visit(slot) for each slot, ascending.
     template <class Visit>
@@ -144,9 +143,15 @@ class WakeSet {
 
   private:
     static constexpr size_t kWords = kMaxProcesses / 64;
+
+    void join(uint32_t i, uint64_t word) {
+        words_[i] = (used_ >> i & 1) != 0 ? words_[i] | word : word;
+        used_ |= uint32_t{1} << i;
+    }
+
     static_assert(kWords <= 32);
-    uint64_t words_[kWords] = {};
-    uint32_t used_ = 0;  // one bit per word that is not zero
+    uint64_t words_[kWords];  // only those that used_ names mean something: most sets stay empty
+    uint32_t used_ = 0;       // one bit per word that is not zero
 };
 
 }  // namespace llm::core

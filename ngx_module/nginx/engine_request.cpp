@@ -13,23 +13,23 @@ namespace {
 bool is_written_here(std::string_view name) {
     switch (name.size()) {
         case 2:
-            return name == "te";
+            return same_bytes(name, "te");
         case 4:
-            return name == "host";
+            return same_bytes(name, "host");
         case 6:
-            return name == "expect";
+            return same_bytes(name, "expect");
         case 7:
-            return name == "upgrade";
+            return same_bytes(name, "upgrade");
         case 10:
-            return name == "connection" || name == "keep-alive";
+            return same_bytes(name, "connection") || same_bytes(name, "keep-alive");
         case 14:
-            return name == "content-length";
+            return same_bytes(name, "content-length");
 #if (nginx_version >= 1029007)
         case 16:
-            return name == "proxy-connection";
+            return same_bytes(name, "proxy-connection");
 #endif
         case 17:
-            return name == "transfer-encoding";
+            return same_bytes(name, "transfer-encoding");
         default:
             return false;
     }

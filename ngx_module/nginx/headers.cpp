@@ -31,19 +31,22 @@ std::string_view lower_case_name(const ngx_table_elt_t& header) {
 
 // Credentials must not leave the gateway, and our own headers must not be forged.
 bool stays_here(std::string_view name) {
+    if (name.size() >= 6 && same_bytes(name.substr(0, 6), "x-llm-")) {
+        return true;
+    }
     switch (name.size()) {
         case 7:
-            return name == "api-key";
+            return same_bytes(name, "api-key");
         case 9:
-            return name == "x-api-key";
+            return same_bytes(name, "x-api-key");
         case 12:
-            return name == "x-request-id" || name.starts_with("x-llm-");
+            return same_bytes(name, "x-request-id");
         case 13:
-            return name == "authorization" || name.starts_with("x-llm-");
+            return same_bytes(name, "authorization");
         case 19:
-            return name == "proxy-authorization" || name.starts_with("x-llm-");
+            return same_bytes(name, "proxy-authorization");
         default:
-            return name.starts_with("x-llm-");
+            return false;
     }
 }
 

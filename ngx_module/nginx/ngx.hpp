@@ -9,6 +9,7 @@ extern "C" {
 #include <ngx_http.h>
 }
 
+#include <cstring>
 #include <initializer_list>
 #include <string_view>
 
@@ -16,6 +17,12 @@ namespace llm::nginx {
 
 inline std::string_view view(const ngx_str_t& text) {
     return {reinterpret_cast<const char*>(text.data), text.len};
+}
+
+// Whether a text of that literal's size is that literal. Compared a word at a time, without a call.
+template <size_t size>
+inline bool same_bytes(std::string_view text, const char (&literal)[size]) {
+    return std::memcmp(text.data(), literal, size - 1) == 0;
 }
 
 // An ngx_str_t over bytes that someone else keeps alive. nginx never writes through the strings we hand it.

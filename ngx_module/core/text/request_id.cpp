@@ -3,6 +3,10 @@
 #include <bit>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 namespace llm::core {
 namespace {
 
@@ -11,6 +15,24 @@ bool is_id_byte(char c) {
            c == '_' || c == ':' || c == '-';
 }
 
+#if defined(__x86_64__)
+// Sixteen bytes below 16 as lower-case digits.
+__m128i hex_digits(__m128i values) {
+    const __m128i letters = _mm_cmpgt_epi8(values, _mm_set1_epi8(9));
+    return _mm_add_epi8(_mm_add_epi8(values, _mm_set1_epi8('0')),
+                        _mm_and_si128(letters, _mm_set1_epi8('a' - '0' - 10)));
+}
+
+void write_all(const uint8_t* bytes, char* text) {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    const __m128i low_bits = _mm_set1_epi8(0x0f);
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(x, 4), low_bits);
+    const __m128i low = _mm_and_si128(x, low_bits);
+    auto* const out = reinterpret_cast<__m128i*>(text);
+    _mm_storeu_si128(out, hex_digits(_mm_unpacklo_epi8(high, low)));
+    _mm_storeu_si128(out + 1, hex_digits(_mm_unpackhi_epi8(high, low)));
+}
+#else
 // Four bytes as eight lower-case digits, all at once: a byte of `digits` per digit.
 void write_hex(const uint8_t* bytes, char* text) {
     const uint64_t spread =
@@ -21,6 +43,13 @@ void write_hex(const uint8_t* bytes, char* text) {
     static_assert(std::endian::native == std::endian::little);
     std::memcpy(text, &out, sizeof(out));
 }
+
+void write_all(const uint8_t* bytes, char* text) {
+    for (size_t i = 0; i < 16; i += 4) {
+        write_hex(bytes + i, text + 2 * i);
+    }
+}
+#endif
 
 }  // namespace
 
@@ -38,9 +67,7 @@ bool valid_request_id(std::string_view id) {
 
 std::array<char, 32> format_request_id(std::span<const uint8_t, 16> random) {
     std::array<char, 32> text;
-    for (size_t i = 0; i < random.size(); i += 4) {
-        write_hex(random.data() + i, text.data() + 2 * i);
-    }
+    write_all(random.data(), text.data());
     return text;
 }
 
