@@ -44,6 +44,7 @@ bench:
 	@scripts/deps.sh build bench
 	@scripts/build.sh release
 	@bench/gateway-overhead/run.py
+	@bench/metrics-scrape/run.py
 
 clean:
 	@rm -rf build .run .venv

@@ -14,6 +14,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr size_t kShownClients = 500;
 constexpr size_t kShownRequests = 200;  // waiting ones, and as many running ones
 
 int64_t age_ms(int64_t now, int64_t since) {
@@ -125,7 +126,7 @@ ordered_json engines(const std::vector<core::EngineSnapshot>& all, int64_t now) 
 
 ordered_json clients() {
     ordered_json out = ordered_json::array();
-    for (const core::AccountSnapshot& account : all_accounts()) {
+    for (const core::AccountSnapshot& account : busiest_accounts(kShownClients)) {
         out.push_back({{"name", account.name},
                        {"organisation", account.organisation},
                        {"priority", account.priority},

@@ -40,6 +40,15 @@ bool shown_before(const core::RequestSnapshot& a, const core::RequestSnapshot& b
     return a.arrived_us < b.arrived_us;
 }
 
+bool busier(const core::AccountSnapshot& a, const core::AccountSnapshot& b) {
+    const auto live = [](const core::AccountSnapshot& s) { return s.running + s.waiting; };
+    const auto ever = [](const core::AccountSnapshot& s) { return s.prompt_tokens + s.completion_tokens; };
+    if (a.tokens_last_minute != b.tokens_last_minute) {
+        return a.tokens_last_minute > b.tokens_last_minute;
+    }
+    return live(a) != live(b) ? live(a) > live(b) : ever(a) > ever(b);
+}
+
 }  // namespace
 
 std::vector<core::ModelView> all_models() {
@@ -56,12 +65,15 @@ std::vector<core::EngineSnapshot> all_engines() {
     return walk<core::EngineSnapshot>(zone().plan().engines, core::snapshot_engines);
 }
 
-std::vector<core::AccountSnapshot> all_accounts() {
-    return walk<core::AccountSnapshot>(
+std::vector<core::AccountSnapshot> busiest_accounts(size_t limit) {
+    std::vector<core::AccountSnapshot> all = walk<core::AccountSnapshot>(
         zone().plan().accounts,
         [](const core::ZoneLock& lock, uint32_t& cursor, core::AccountSnapshot* out, uint32_t capacity) {
             return core::snapshot_accounts(lock, cursor, out, capacity, now_us());
         });
+    std::sort(all.begin(), all.end(), busier);
+    all.resize(std::min(all.size(), limit));
+    return all;
 }
 
 std::vector<core::RequestSnapshot> live_requests(size_t limit) {

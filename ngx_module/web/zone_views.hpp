@@ -12,7 +12,9 @@ namespace llm::nginx::web {
 
 std::vector<core::ModelView> all_models();
 std::vector<core::EngineSnapshot> all_engines();
-std::vector<core::AccountSnapshot> all_accounts();
+
+// Clients with requests or a recent past, those that used most in the last minute first, at most `limit`.
+std::vector<core::AccountSnapshot> busiest_accounts(size_t limit);
 
 // Waiting requests (granted ones too), highest class first, oldest first within it; then running ones, oldest
 // first. Up to `limit` of each kind; the lock is taken O(requests / 32) times.

@@ -47,6 +47,9 @@ def test_ten_thousand_clients_and_invented_models_add_no_series(gateway):
     assert metrics.total("llm_client_tokens_total", type="completion") == 4 * count, "what has no series of its own is in \"other\""
     assert metrics.total("llm_client_tokens_total", type="completion", client="other") == 4 * (count - 200)
     assert "invented" not in metrics.text
+    # a page that is read every two seconds stays small, too
+    assert len(gate.status()["clients"]) == 500
+    assert len(gate.client.get("/llm/status.json").body) < 300_000
 
 
 def test_no_counter_ever_falls(fake_engine, gateway):
@@ -92,3 +95,13 @@ def test_the_sample_log_format_has_every_variable(fake_engine, gateway):
     log = gate.directory / "logs" / "json.log"
     line = json.loads(until(lambda: log.read_text().endswith("\n") and log.read_text(), "a line is written"))
     assert line["status"] == 200 and line["client"] == "alice" and line["outcome"] == "completed" and line["completion_tokens"] == "4"
+
+
+def test_a_long_name_is_cut_between_characters(fake_engine, gateway):
+    """What is no UTF-8 would cost Prometheus the whole scrape."""
+    gate = gateway([fake_engine()], [user(f"t{shift}", name="x" * shift + "é" * 40) for shift in range(2)])
+    for shift in range(2):
+        assert gate.client.ask(token=f"t{shift}").status == 200
+    gate.wait_outcomes({"completed": 2})
+    text = gate.client.get("/metrics").body.decode("utf-8")
+    assert 'client="xé' in text and 'client="éé' in text
