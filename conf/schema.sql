@@ -1,6 +1,6 @@
 -- Tables of the dispatcher, for a new installation:
 --
---     createdb llm && psql llm -f schema.sql -f llm_notify.sql
+--     createdb llm && psql llm -f schema.sql -f llm_notify.sql -f llm_usage.sql       # or: llmctl db init
 --
 -- A database of Aristote Dispatcher works as it is: only token, priority and threshold are required of `users`, and
 -- every column that is missing is taken for NULL. Running this file twice changes nothing.

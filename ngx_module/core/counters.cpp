@@ -184,7 +184,14 @@ ZoneCounters read_counters(const Zone& zone) {
     to.observed_queued = load(from.observed_queued);
     to.grants = load(from.grants);
     to.aged_grants = load(from.aged_grants);
+    to.usage_written = load(from.usage_written);
+    to.usage_dropped = load(from.usage_dropped);
     return to;
+}
+
+void count_usage_records(Zone& zone, uint64_t written, uint64_t dropped) {
+    bump(zone.header()->counters.usage_written, written);
+    bump(zone.header()->counters.usage_dropped, dropped);
 }
 
 }  // namespace llm::core

@@ -74,7 +74,11 @@ struct ZoneCounters {
     uint64_t observed_queued = 0;      // llm_observe: would have waited
     uint64_t grants = 0;
     uint64_t aged_grants = 0;  // dispatches that passed a stricter class
+    uint64_t usage_written = 0;  // usage records that the database has taken
+    uint64_t usage_dropped = 0;  // and that were lost
 };
 ZoneCounters read_counters(const Zone& zone);
+
+void count_usage_records(Zone& zone, uint64_t written, uint64_t dropped);
 
 }  // namespace llm::core

@@ -218,7 +218,7 @@ std::string_view engine_key(std::string_view engine_id) {
 
 bool start_sources(Worker& self, ngx_cycle_t* cycle, const MainConf& conf) {
     if (!conf.options->usage_url.empty()) {
-        sources::start_usage(cycle, conf.options->usage_url, conf.options->usage_addresses);
+        sources::start_usage(cycle, conf.options->usage_url, conf.options->usage_addresses, self.zone);
     }
     sources::Hooks hooks;
     hooks.zone = &self.zone;

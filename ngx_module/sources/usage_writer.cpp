@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "ngx_module/core/counters.hpp"
 #include "ngx_module/sources/log_text.hpp"
 
 namespace llm::nginx::sources {
@@ -21,8 +22,8 @@ Running* running = nullptr;
 
 }  // namespace
 
-UsageWriter::UsageWriter(const PgEndpoint& endpoint)
-    : client_(endpoint, *this, PgClient::Life::until_exit),
+UsageWriter::UsageWriter(const PgEndpoint& endpoint, core::Zone& zone)
+    : zone_(zone), client_(endpoint, *this, PgClient::Life::until_exit),
       timer_([](void* self) { static_cast<UsageWriter*>(self)->send(); }, this) {}
 
 void UsageWriter::add(UsageRecord record) {
@@ -89,7 +90,9 @@ void UsageWriter::send() {
         [this](const PGresult*, const std::string& error) {
             const size_t records = sending_.size();
             sending_.clear();
-            if (!error.empty()) {
+            if (error.empty()) {
+                core::count_usage_records(zone_, records, 0);
+            } else {
                 drop(records, error);  // it would be refused again
                 table_known_ = false;
             }
@@ -101,6 +104,7 @@ void UsageWriter::send() {
 
 void UsageWriter::drop(size_t records, const std::string& reason) {
     dropped_ += records;
+    core::count_usage_records(zone_, 0, records);
     if (records > 0 && complaint_.pass()) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uL usage records lost: %s",
                       dropped_ - std::exchange(reported_, dropped_), printable(reason, 300).c_str());
@@ -121,7 +125,8 @@ void UsageWriter::finish() {
     drop(waiting, "the worker ends and the database does not answer");
 }
 
-void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses) {
+void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses,
+                 core::Zone& zone) {
     if (running != nullptr) {
         return;
     }
@@ -129,17 +134,13 @@ void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<P
     running->endpoint.addresses = addresses;
     running->endpoint.resolver = http_resolver(cycle);
     parse_pg_url(url, running->endpoint.url);  // checked when the directive was read
-    running->writer = std::make_unique<UsageWriter>(running->endpoint);
+    running->writer = std::make_unique<UsageWriter>(running->endpoint, zone);
 }
 
 void record_usage(UsageRecord record) {
     if (running != nullptr) {
         running->writer->add(std::move(record));
     }
-}
-
-uint64_t usage_dropped() {
-    return running == nullptr ? 0 : running->writer->dropped();
 }
 
 void finish_usage() {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ngx_module/core/zone.hpp"
 #include "ngx_module/sources/loop.hpp"
 #include "ngx_module/sources/pg_client.hpp"
 #include "ngx_module/sources/usage_record.hpp"
@@ -18,17 +19,14 @@ namespace llm::nginx::sources {
 
 class UsageWriter : private PgClient::Listener {
   public:
-    // `endpoint` must outlive the writer. Connects with the first record.
-    explicit UsageWriter(const PgEndpoint& endpoint);
+    // `endpoint` and `zone` must outlive the writer. Connects with the first record.
+    UsageWriter(const PgEndpoint& endpoint, core::Zone& zone);
 
     // Takes a record; drops the oldest one when kMaxBacklog wait already. Never blocks, O(1).
     void add(UsageRecord record);
 
     // Sends what waits, blocking for at most a second, and closes. In exit_process.
     void finish();
-
-    // Records lost since the worker's start.
-    uint64_t dropped() const { return dropped_; }
 
     static constexpr size_t kMaxBacklog = 10'000;
 
@@ -42,6 +40,7 @@ class UsageWriter : private PgClient::Listener {
     void send();
     void drop(size_t records, const std::string& reason);
 
+    core::Zone& zone_;
     PgClient client_;
     UsageQuery query_;
     bool table_known_ = false;
@@ -54,11 +53,11 @@ class UsageWriter : private PgClient::Listener {
 };
 
 // The writer of this worker: start in init_process, finish in exit_process. `url` is that of llm_usage, or of
-// llm_priority_db for `on`; `addresses` as in ClientSourceConfig. Without a start, record_usage() does
+// llm_priority_db for `on`; `addresses` as in ClientSourceConfig; `zone` counts. Without a start, record_usage() does
 // nothing.
-void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses);
+void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses,
+                 core::Zone& zone);
 void record_usage(UsageRecord record);
-uint64_t usage_dropped();
 void finish_usage();
 
 }  // namespace llm::nginx::sources

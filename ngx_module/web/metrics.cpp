@@ -179,6 +179,8 @@ void write_counters(PrometheusText& out) {
     counter("llm_observed_queued_total",
             "Requests that llm_observe let through although they would have waited.",
             counters.observed_queued);
+    counter("llm_usage_records_total", "Usage records that the database has taken.", counters.usage_written);
+    counter("llm_usage_dropped_total", "Usage records that were lost.", counters.usage_dropped);
     const core::ClientTableView clients = core::client_table(zone());
     counter("llm_bad_client_rows_total", "Rows of the client table that were skipped.", clients.bad_rows);
     out.family("llm_dispatch_seconds", "histogram", "From a free seat to the request handed on.");

@@ -1,11 +1,14 @@
 """llm_usage: one row of the table `metrics` for each request that an engine got."""
 
 import datetime
+import http.client
+import threading
 
 import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.paths import CONF
 from support.poll import until
 
 ROWS = "INSERT INTO users (token, name, organization, priority, threshold) VALUES ('alice', 'Alice', 'cs', 5, 10)"
@@ -17,6 +20,17 @@ def database(postgres_cluster):
     with postgres_cluster.connect(name) as connection:
         connection.execute(ROWS)
         yield postgres_cluster.url(name), connection
+
+
+def ask_many(port, count):
+    """Requests one after the other over one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for _ in range(count):
+        connection.request("POST", "/v1/chat/completions", chat_body("sim", max_tokens=1), {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        assert reply.status == 200
+        reply.read()
+    connection.close()
 
 
 def rows(connection, count):
@@ -56,6 +70,68 @@ def test_records_wait_for_the_database_and_requests_do_not(own_postgres, fake_en
     own_postgres.start()
     with own_postgres.connect(name) as connection:
         rows(connection, 5)
+
+
+def test_a_row_says_what_happened(database, fake_engine, gateway):
+    """Waiting, another attempt and a stream without usage, next to a plain request; and what the view makes of them."""
+    url, connection = database
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], users=None, http=f'llm_priority_db "{url}"; llm_usage on; llm_retries 2;')
+    gate.wait_ready()
+    engine.hold()
+    first = gate.client.send(token="alice")
+    engine.wait_requests(1)
+    second = gate.client.send(token="alice")
+    gate.wait_queued(1)
+    connection.execute("SELECT pg_sleep(0.2)")  # what it waited must be seen in its row
+    engine.open_gate()
+    assert first.reply().status == 200 and second.reply().status == 200
+    found = rows(connection, 2)
+    waited = sorted((row[12] - row[11]).total_seconds() for row in found)
+    assert waited[0] < 0.2 <= waited[1]
+    connection.execute((CONF / "llm_usage.sql").read_text())
+    day, name, requests, prompt, completion, total, wait, took = connection.execute("SELECT * FROM llm_usage_daily").fetchone()
+    assert (day, name, requests) == (found[0][11].astimezone(datetime.timezone.utc).date(), "Alice", 2)
+    assert (prompt, completion) == (sum(row[4] for row in found), sum(row[5] for row in found)) and total == prompt + completion
+    assert abs(wait - sum(waited) / 2) < 0.01 and took > 0
+    assert connection.execute("SELECT user_name, model, requests FROM llm_usage_daily_models").fetchall() == [("Alice", "m", 2)]
+    until(lambda: gate.metrics().total("llm_usage_records_total") == 2, "the rows are counted")
+    assert gate.metrics().total("llm_usage_dropped_total") == 0
+
+
+def test_records_that_are_refused_are_counted(database, fake_engine, gateway):
+    url, connection = database
+    gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    connection.execute("ALTER TABLE metrics ADD CONSTRAINT none_of_alice CHECK (user_name <> 'Alice')")
+    for _ in range(3):
+        assert gate.client.ask(token="alice").status == 200
+    until(lambda: gate.metrics().total("llm_usage_dropped_total") == 3, "the lost rows are counted")
+    assert "usage records lost" in gate.error_log()
+    connection.execute("ALTER TABLE metrics DROP CONSTRAINT none_of_alice")
+    assert gate.client.ask(token="alice").status == 200
+    rows(connection, 1)
+    until(lambda: gate.metrics().total("llm_usage_records_total") == 1, "the row is counted")
+
+
+def test_the_backlog_is_bounded(own_postgres, llm_engine, nginx):
+    """One worker, no database, more requests than are kept: the oldest rows are lost, counted, and the rest is written."""
+    kept, more = 10_000, 150
+    name = own_postgres.create_database()
+    engine = llm_engine(sim=True)
+    gate = nginx(workers=1, http=f'llm_engine {engine.url} model=sim max_running=64; llm_usage "{own_postgres.url(name)}";')
+    own_postgres.stop()
+    threads = [threading.Thread(target=ask_many, args=(gate.port, (kept + more) // 10)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gate.wait_outcomes({"completed": kept + more}, 60)
+    until(lambda: gate.metrics().total("llm_usage_dropped_total") == more, "the oldest are dropped", 30)
+    own_postgres.start()
+    with own_postgres.connect(name) as connection:
+        until(lambda: connection.execute("SELECT count(*) FROM metrics").fetchone()[0] == kept, "the others are written", 60)
+    until(lambda: gate.metrics().total("llm_usage_records_total") == kept, "and counted")
 
 
 def test_usage_on_without_a_database_is_a_configuration_error(gateway):
