@@ -241,8 +241,10 @@ std::string to_json(const EngineReport& report) {
     out["uptime_s"] = report.uptime_s;
     out["tokens_in"] = static_cast<uint64_t>(report.tokens_in);
     out["tokens_out"] = static_cast<uint64_t>(report.tokens_out);
-    out["decode_tokens"] = static_cast<uint64_t>(report.decode_tokens);
-    out["user_seconds"] = report.user_seconds;
+    if (report.has_counters) {
+        out["decode_tokens"] = static_cast<uint64_t>(report.decode_tokens);
+        out["user_seconds"] = report.user_seconds;
+    }
     out["completed"] = static_cast<uint64_t>(report.completed);
     out["tokens_per_second"] = report.tokens_per_second;
     out["tokens_per_second_per_user"] = report.tokens_per_second_per_user;

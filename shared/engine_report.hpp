@@ -46,7 +46,8 @@ struct EngineReport {
     double decode_tokens = 0;   // completion tokens but each sequence's first; absent: tokens_out
     double user_seconds = 0;    // per sequence from its first token to its end, preempted time excluded
     double completed = 0;       // requests finished
-    bool has_counters = false;  // user_seconds and a token counter were present: speed can be measured
+    bool has_counters = false;  // user_seconds and a token counter are there: speed can be measured. Without,
+                                // decode_tokens and user_seconds are not written
 
     // Over the last 2 s, for people; the gateway's control law uses the counters.
     double tokens_per_second = 0;

@@ -41,7 +41,7 @@ void RecentRates::apply(EngineReport& report, double now) {
     samples_.push_back({now, report.tokens_out, report.decode_tokens, report.user_seconds});
 }
 
-ReportPublisher::ReportPublisher(const PublisherOptions& options, std::function<EngineReport()> snapshot)
+ReportPublisher::ReportPublisher(const PublisherOptions& options, Snapshot snapshot)
     : options_(options), snapshot_(std::move(snapshot)), redis_(options.redis), thread_([this] { run(); }) {}
 
 ReportPublisher::~ReportPublisher() {
@@ -89,11 +89,29 @@ bool ReportPublisher::publish(const EngineReport& snapshot) {
     if (why.empty() == failing_) {
         failing_ = !failing_;
         std::fprintf(stderr,
-                     failing_ ? "llm-engine: Redis is not reachable, serving goes on: %s\n"
-                              : "llm-engine: Redis is reachable%s\n",
-                     why.c_str());
+                     failing_ ? "%s: Redis is not reachable, everything else goes on: %s\n"
+                              : "%s: Redis is reachable%s\n",
+                     options_.program.c_str(), why.c_str());
+    }
+    if (why.empty()) {
+        published_ = std::move(report);
     }
     return why.empty();
+}
+
+// Whoever was never heard of need not say goodbye.
+void ReportPublisher::say_gone() {
+    if (const std::optional<EngineReport> report = snapshot_(); report && !publish(*report)) {
+        return;  // draining, if nobody heard it yet
+    }
+    if (!published_) {
+        return;
+    }
+    EngineReport report = *published_;
+    report.state = EngineState::gone;
+    const std::string json = write(report);
+    redis_.run(
+        {{"DEL", options_.prefix + "engine:" + report.id}, {"PUBLISH", options_.prefix + "engines", json}});
 }
 
 void ReportPublisher::run() {
@@ -114,7 +132,8 @@ void ReportPublisher::run() {
             changed_ = false;
         }
         const auto now = SteadyClock::now();
-        if (publish(snapshot_())) {
+        const std::optional<EngineReport> report = snapshot_();
+        if (!report || publish(*report)) {
             backoff = kFirstBackoff;
             next = now + duration(options_.heartbeat);
             earliest = now + duration(options_.min_gap);
@@ -126,14 +145,7 @@ void ReportPublisher::run() {
         }
     }
     if (say_goodbye_) {
-        EngineReport report = snapshot_();
-        if (!publish(report)) {  // draining, if nobody heard it yet
-            return;
-        }
-        report.state = EngineState::gone;
-        const std::string json = write(report);
-        redis_.run({{"DEL", options_.prefix + "engine:" + report.id},
-                    {"PUBLISH", options_.prefix + "engines", json}});
+        say_gone();
     }
 }
 

@@ -1,5 +1,5 @@
-// Tells gateways, through Redis, that this engine exists, what it serves and how fast it is (docs: engine
-// report).
+// Tells gateways, through Redis, that an engine exists, what it serves and how fast it is (docs: engine
+// report). Used by llm-engine for itself and by llm-reporter for others.
 #pragma once
 
 #include <condition_variable>
@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -18,8 +19,9 @@ namespace llm::engine {
 struct PublisherOptions {
     RedisUrl redis;
     std::string prefix = "llm:";
-    double heartbeat = 0.5;  // seconds between reports when nothing changes
-    double min_gap = 0.1;    // seconds between reports when much changes
+    double heartbeat = 0.5;              // seconds between reports when nothing changes
+    double min_gap = 0.1;                // seconds between reports when much changes
+    std::string program = "llm-engine";  // for log lines
 };
 
 // Speed over the last two seconds, from reports of cumulative counters.
@@ -38,8 +40,10 @@ class RecentRates {
 // Owns its thread: Redis being absent, slow or restarted delays nothing but reports.
 class ReportPublisher {
   public:
-    // `snapshot` gives a report without seq and rates; called from the publisher's thread.
-    ReportPublisher(const PublisherOptions& options, std::function<EngineReport()> snapshot);
+    using Snapshot = std::function<std::optional<EngineReport>()>;
+    // `snapshot` gives a report without seq and rates, or nothing when there is nothing to say; called from
+    // the publisher's thread.
+    ReportPublisher(const PublisherOptions& options, Snapshot snapshot);
     ~ReportPublisher();  // without a goodbye
 
     void notify();  // something changed; any thread, does not block
@@ -50,11 +54,13 @@ class ReportPublisher {
   private:
     void run();
     bool publish(const EngineReport& report);
+    void say_gone();
     std::string write(EngineReport& report);
     void end(bool say_goodbye);
 
     PublisherOptions options_;
-    std::function<EngineReport()> snapshot_;
+    Snapshot snapshot_;
+    std::optional<EngineReport> published_;  // the last one that Redis has taken
     RedisClient redis_;
     RecentRates rates_;
     uint64_t seq_ = 0;

@@ -44,6 +44,7 @@ TEST(EngineReport, RoundTrip) {
     report.decode_tokens = 123001;
     report.user_seconds = 4567.75;
     report.completed = 455;
+    report.has_counters = true;
     EngineReport back;
     ASSERT_EQ(parse_engine_report(to_json(report), back), "");
     EXPECT_EQ(to_json(back), to_json(report));
