@@ -1,6 +1,6 @@
 # The two commands of the README, `make run` and `make test`, and their parts. The build itself is CMake's (CMakePresets.json).
 SHELL := /bin/bash
-.PHONY: help build run test test-unit test-e2e test-asan test-mainline fuzz-smoke bench clean
+.PHONY: help build run test test-unit test-e2e test-asan test-mainline fuzz-smoke soak bench clean
 
 help:
 	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-asan   the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make test-mainline NGINX_SOURCE=dir  the end-to-end tests with an nginx built from that source tree"
 	@echo "make fuzz-smoke  every fuzz target for FUZZ_SECONDS=60"
+	@echo "make soak        random faults under load for SOAK_SECONDS=1800, SEED= to repeat a run"
 	@echo "make bench       what the gateway costs over plain nginx"
 	@echo "make clean       remove build/, .run/ and .venv/"
 
@@ -39,6 +40,12 @@ test-mainline:
 
 fuzz-smoke:
 	@scripts/fuzz.sh
+
+soak:
+	@scripts/deps.sh build test
+	@scripts/venv.sh
+	@scripts/build.sh release -- llm-engine ngx_http_llm_dispatch_module
+	@BUILD_DIR=build/release SOAK_SECONDS="$(SOAK_SECONDS)" SEED="$(SEED)" .venv/bin/python scripts/soak.py
 
 bench:
 	@scripts/deps.sh build bench

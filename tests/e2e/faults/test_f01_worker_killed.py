@@ -112,6 +112,8 @@ def test_worker_deaths_under_load(fake_engine, gateway):
     fates = traffic.stop()
     broken = [fate for fate in fates if not fate.ok]
     assert {fate.port for fate in broken} <= lost, "a connection of another worker failed"
+    for fate in broken:
+        fate.orphaned = True
     assert all(fate.status in (None, 200) for fate in fates), "a request was refused"
     assert len(broken) < len(fates) / 2
     invariants.check(gate, fates, lost=kills)

@@ -30,6 +30,7 @@ class Fate:
     code: str | None = None      # of an error object
     complete: bool = False       # the framing's own end was seen
     left: bool = False           # the client went away by its own will
+    orphaned: bool = False       # set by tests: its worker was killed, which the client cannot tell from an engine's failure
     retry_after_ms: int | None = None
     should_retry: bool = True
     size: int = 0
@@ -45,7 +46,7 @@ class Fate:
 
     def outcome(self):
         """The outcome that the metrics must have counted; None when the client's own view does not tell."""
-        if self.left or self.status is None:
+        if self.left or self.orphaned or self.status is None:
             return None
         if self.status == 200:
             return "completed" if self.complete else "engine_error"
