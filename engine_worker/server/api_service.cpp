@@ -79,7 +79,11 @@ void ApiService::drain(bool then_stop) {
     if (stopping_ && then_stop) {
         return server_->stop();
     }
-    if (state_.load() != EngineState::failed) {
+    const EngineState state = state_.load();
+    if (state == EngineState::ready) {
+        refuse_at_ = clock_() + options_.drain_grace;
+    }
+    if (state != EngineState::failed) {
         set_state(EngineState::draining);
     }
     if (then_stop) {
@@ -90,7 +94,8 @@ void ApiService::drain(bool then_stop) {
 }
 
 void ApiService::stop_when_done() {
-    if (stopping_ && (clock_() >= stop_at_ || (exchanges_.empty() && server_->all_sent()))) {
+    const double now = clock_();
+    if (stopping_ && (now >= stop_at_ || (now >= refuse_at_ && exchanges_.empty() && server_->all_sent()))) {
         server_->stop();
     }
 }
@@ -219,6 +224,10 @@ void ApiService::require_ready() const {
         case EngineState::loading:
             throw not_ready("loading", "The model is still being loaded.", 5);
         case EngineState::draining:
+            if (clock_() < refuse_at_) {
+                return;
+            }
+            [[fallthrough]];
         case EngineState::gone:
             throw not_ready("draining", "This engine is shutting down.", 1);
         case EngineState::failed:

@@ -24,6 +24,7 @@ namespace llm::engine {
 struct ServiceOptions {
     std::vector<std::string> model_names;  // known before the model is loaded
     int32_t max_waiting = 256;             // sequences in line before new requests are refused with 429
+    double drain_grace = 0;                // seconds after drain() for which new requests are still taken
     double drain_timeout = 120;            // seconds that drain_and_stop() waits for running requests
 };
 
@@ -46,7 +47,8 @@ class ApiService : public HttpHandler {
     // Any thread: reports and answers say from now on that the engine has failed.
     void fail();
 
-    // Takes nothing new. With `then_stop`, stops the server when everything under way is answered, or after
+    // Reports draining, and takes nothing new once drain_grace is over: a gateway's requests cross the report on
+    // its way. With `then_stop`, stops the server when everything under way is answered, or after
     // drain_timeout; a second call stops at once.
     void drain(bool then_stop);
 
@@ -100,6 +102,7 @@ class ApiService : public HttpHandler {
     std::mt19937_64 random_{std::random_device{}()};
     bool stopping_ = false;
     double stop_at_ = 0;
+    double refuse_at_ = 0;  // while draining: when nothing new is taken any more
 };
 
 }  // namespace llm::engine

@@ -125,6 +125,9 @@ class ReportSource {
     std::atomic<int32_t> fixed_max_running_{0}, fixed_max_context_{0};
 };
 
+// Seconds: a report is published within 100 ms, and gateways act on it at once.
+constexpr double kDrainGrace = 1;
+
 int fail(const std::string& why) {
     std::fprintf(stderr, "llm-engine: %s\n", why.c_str());
     return 1;
@@ -136,6 +139,7 @@ int serve(const Options& options) {
     service_options.model_names = served_names(options);
     service_options.max_waiting = options.max_waiting;
     service_options.drain_timeout = options.drain_timeout;
+    service_options.drain_grace = options.drain_grace.value_or(options.redis.empty() ? 0 : kDrainGrace);
     ApiService service(service_options, steady_seconds);
     HttpServerOptions http_options;
     http_options.limits.max_body = options.max_body;

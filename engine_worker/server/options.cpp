@@ -174,6 +174,8 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_number(v, o.step_target_ms); }},
         {"--drain-timeout", "S", "seconds that SIGTERM waits for running requests [120]",
          [](Options& o, const std::string& v) { return set_number(v, o.drain_timeout); }},
+        {"--drain-grace", "S", "seconds that a draining engine takes requests of gateways that have not heard [1 with --redis, else 0]",
+         [](Options& o, const std::string& v) { return set_number(v, o.drain_grace.emplace()); }},
         {"--max-body", "BYTES", "largest request body [33554432]",
          [](Options& o, const std::string& v) { return set_integer(v, 1024, 1LL << 40, o.max_body); }},
         {"--sim", "LIST",

@@ -1,6 +1,7 @@
 // The command line of llm-engine.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct Options {
     int max_waiting = 256;
     double step_target_ms = 0;
     double drain_timeout = 120;
+    std::optional<double> drain_grace;  // absent: kDrainGrace where gateways hear of it, else none
     size_t max_body = 32u << 20;
     bool help = false, version = false;
 };

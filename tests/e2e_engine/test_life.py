@@ -72,6 +72,18 @@ def test_sigterm_finishes_what_runs_and_refuses_the_rest(start_engine):
     assert engine.process.wait(10) == 0
 
 
+def test_a_draining_engine_serves_those_who_have_not_heard(start_engine, redis):
+    """The report says draining at once; a request that crosses it on its way is served."""
+    engine = start_engine("--redis", redis.url, "--id", "e1", "--drain-grace", "30")
+    engine.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: json.loads(redis.command("GET", KEY) or "{}").get("state") == "draining", "the report")
+    assert engine.request("GET", "/ready")[0] == 503
+    assert engine.chat(max_tokens=3)[0] == 200
+    assert engine.process.poll() is None, "an idle engine left before its gateways could know"
+    engine.process.send_signal(signal.SIGTERM)
+    assert engine.process.wait(10) == 0
+
+
 def test_a_second_sigterm_ends_at_once(start_engine):
     engine = start_engine(sim="base=10")
     connection = engine.connect()
