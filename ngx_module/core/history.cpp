@@ -69,7 +69,8 @@ HistoryTotals history_totals(const Zone& zone) {
         for (uint32_t priority = 0; priority < kWaitPriorities; ++priority) {
             add_buckets(totals.wait, read_wait_histogram(zone, model, priority));
         }
-        add_buckets(totals.first_token, read_model_histogram(zone, model, ModelHistogram::time_to_first_token));
+        add_buckets(totals.first_token,
+                    read_model_histogram(zone, model, ModelHistogram::time_to_first_token));
     }
     return totals;
 }
@@ -85,7 +86,8 @@ void record_history(const ZoneLock& lock, const HistoryTotals& totals, int64_t n
         const HistoryTotals& before = h.history_totals;
         HistorySample sample;
         sample.wall_s = wall_s;
-        sample.interval_ms = difference(static_cast<uint64_t>(now_us / 1000), static_cast<uint64_t>(before_us / 1000));
+        sample.interval_ms =
+            difference(static_cast<uint64_t>(now_us / 1000), static_cast<uint64_t>(before_us / 1000));
         sample.queued = h.queued;
         sample.running = h.held;
         sample.completed = difference(totals.completed, before.completed);

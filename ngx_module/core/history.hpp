@@ -1,5 +1,5 @@
-// The last fifteen minutes, for the dashboard: one sample of totals each five seconds, in a ring in the zone, so
-// that a page that was just opened has something to show. Not for billing: a crash may cost one sample.
+// The last fifteen minutes, for the dashboard: one sample of totals each five seconds, in a ring in the zone,
+// so that a page that was just opened has something to show. Not for billing: a crash may cost one sample.
 //
 // Whoever sweeps records: the sums are read without the lock, the sample is stored under it.
 #pragma once
@@ -52,15 +52,15 @@ bool history_due(const Zone& zone, int64_t now_us);
 // Without the lock; O(models).
 HistoryTotals history_totals(const Zone& zone);
 
-// Stores one sample, unless somebody else has done so since history_due(). The very first call only starts the
-// first interval, which has all that happened since the zone was made. O(1).
+// Stores one sample, unless somebody else has done so since history_due(). The very first call only starts
+// the first interval, which has all that happened since the zone was made. O(1).
 void record_history(const ZoneLock& lock, const HistoryTotals& totals, int64_t now_us, int64_t wall_s);
 
 // Copies the newest samples, oldest first; returns how many. O(capacity).
 uint32_t read_history(const ZoneLock& lock, HistorySample* out, uint32_t capacity);
 
-// Linear within its bucket; the last bound when it lies beyond; 0 without observations. `counts` has bounds + 1
-// entries, not cumulative. 0 <= share <= 1.
+// Linear within its bucket; the last bound when it lies beyond; 0 without observations. `counts` has bounds +
+// 1 entries, not cumulative. 0 <= share <= 1.
 double histogram_quantile(const double* bound, size_t bounds, const uint64_t* counts, double share);
 
 }  // namespace llm::core

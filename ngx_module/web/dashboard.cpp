@@ -6,15 +6,28 @@
 #include <string_view>
 
 // LLM_DASHBOARD is the path of the files without their endings, given by the build.
-#define LLM_EMBED(name, ending)                                                                              \
-    __asm__(".section .rodata\n.global llm_dashboard_" name "_begin\n.hidden llm_dashboard_" name            \
-            "_begin\n.global llm_dashboard_" name "_end\n.hidden llm_dashboard_" name "_end\nllm_dashboard_" \
-            name "_begin:\n.incbin \"" LLM_DASHBOARD ending "\"\nllm_dashboard_" name "_end:\n.previous\n"); \
-
-LLM_EMBED("html", ".html")
-LLM_EMBED("css", ".css")
-LLM_EMBED("charts", "_charts.js")
-LLM_EMBED("js", ".js")
+#define LLM_EMBED(name, ending)           \
+    __asm__(                              \
+        ".section .rodata\n"              \
+        ".global llm_dashboard_" name     \
+        "_begin\n"                        \
+        ".hidden llm_dashboard_" name     \
+        "_begin\n"                        \
+        ".global llm_dashboard_" name     \
+        "_end\n"                          \
+        ".hidden llm_dashboard_" name     \
+        "_end\n"                          \
+        "llm_dashboard_" name             \
+        "_begin:\n"                       \
+        ".incbin \"" LLM_DASHBOARD ending \
+        "\"\n"                            \
+        "llm_dashboard_" name             \
+        "_end:\n"                         \
+        ".previous\n")
+LLM_EMBED("html", ".html");
+LLM_EMBED("css", ".css");
+LLM_EMBED("charts", "_charts.js");
+LLM_EMBED("js", ".js");
 
 #define LLM_HIDDEN __attribute__((visibility("hidden")))
 extern "C" {
@@ -59,8 +72,9 @@ Dashboard make() {
     page.html = between(llm_dashboard_html_begin, llm_dashboard_html_end);
     replace_mark(page.html, "<!--style-->", "<style>", css, "</style>");
     replace_mark(page.html, "<!--script-->", "<script>", js, "</script>");
-    page.policy = "default-src 'none'; script-src " + csp_hash(js) + "; style-src " + csp_hash(css) +
-                  "; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    page.policy =
+        "default-src 'none'; script-src " + csp_hash(js) + "; style-src " + csp_hash(css) +
+        "; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     return page;
 }
 

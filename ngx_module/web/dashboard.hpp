@@ -1,4 +1,5 @@
-// The dashboard: one self-contained page, embedded at build time from dashboard.html, its style and its scripts.
+// The dashboard: one self-contained page, embedded at build time from dashboard.html, its style and its
+// scripts.
 #pragma once
 
 #include <string>
@@ -7,7 +8,8 @@ namespace llm::nginx::web {
 
 struct Dashboard {
     std::string html;
-    std::string policy;  // Content-Security-Policy: nothing runs but this page's own script, nothing is loaded
+    std::string
+        policy;  // Content-Security-Policy: nothing runs but this page's own script, nothing is loaded
 };
 
 // Put together at the first call of a process.

@@ -229,7 +229,8 @@ std::string status_json(const MainConf& conf, bool admin) {
     out["version"] = LLM_VERSION;
     out["time"] = wall_s();
     out["admin"] = admin;
-    out["scheduler"] = static_cast<core::Scheduler>(conf.scheduler) == core::Scheduler::strict ? "strict" : "weighted";
+    out["scheduler"] =
+        static_cast<core::Scheduler>(conf.scheduler) == core::Scheduler::strict ? "strict" : "weighted";
     out["totals"] = totals();
     out["models"] = models(now);
     out["engines"] = engines(all, now);

@@ -225,8 +225,13 @@ def test_policy_and_history(fake_engine, gateway, browser):
     assert all(4000 <= ms <= 30000 for ms in history["interval_ms"])
     browser.wait("document.querySelectorAll('.chart svg path').length >= 8", "the charts are drawn")
     assert browser.run("[...document.querySelectorAll('.chart svg path')].some(p => p.getAttribute('d').includes('NaN'))") is False
-    # what a sample says is under the pointer
-    assert browser.text("[data-field='requests-completed']") not in (None, "–")
+    # the legend says what the newest sample says, or the one under the pointer
+    browser.wait("(h => document.querySelector(\"[data-field='depth-running']\").textContent === String(h.running.at(-1)) &&"
+                 " document.querySelector(\"[data-field='requests-refused']\").textContent === number(h.rejected.at(-1) / h.interval_ms.at(-1) * 1000))(last.history)")
+    browser.hover("[data-chart=requests] svg")
+    browser.wait("!!document.querySelector('[data-chart=requests] .mark')", "a line under the pointer")
+    browser.wait("document.querySelector(\"[data-field='requests-completed']\").textContent === number(last.history.completed[0] / last.history.interval_ms[0] * 1000)",
+                 "the pointer is left of the first sample, which is then the nearest")
     # a script that is not the page's own does not run
     browser.expected.append("Content Security Policy")
     assert browser.run("(() => { const s = document.createElement('script'); s.textContent = 'window.foreign = 1';"
