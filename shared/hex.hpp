@@ -1,4 +1,4 @@
-// The value of one hexadecimal digit.
+// Hexadecimal digits, one at a time.
 #pragma once
 
 namespace llm {
@@ -10,6 +10,11 @@ constexpr int hex_value(char c) {
     }
     c = static_cast<char>(c | 0x20);
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// The lower-case digit of the lowest four bits.
+constexpr char hex_digit(unsigned value) {
+    return "0123456789abcdef"[value & 15];
 }
 
 }  // namespace llm

@@ -14,12 +14,11 @@ TokenHash hash_token(std::string_view token) {
 }
 
 std::string to_hex(const TokenHash& hash) {
-    static constexpr char kDigits[] = "0123456789abcdef";
     std::string out;
     out.reserve(hash.size() * 2);
     for (uint8_t byte : hash) {
-        out += kDigits[byte >> 4];
-        out += kDigits[byte & 15];
+        out += hex_digit(byte >> 4);
+        out += hex_digit(byte);
     }
     return out;
 }

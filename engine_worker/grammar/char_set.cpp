@@ -6,6 +6,8 @@
 #include <tuple>
 #include <utility>
 
+#include "shared/hex.hpp"
+
 namespace llm::engine {
 namespace {
 
@@ -106,8 +108,7 @@ std::string escaped(uint32_t c) {
         default:
             break;
     }
-    constexpr std::string_view kHex = "0123456789abcdef";
-    return std::string("\\u00") + kHex[c >> 4] + kHex[c & 15];
+    return std::string("\\u00") + hex_digit(c >> 4) + hex_digit(c);
 }
 
 }  // namespace

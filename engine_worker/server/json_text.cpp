@@ -1,5 +1,6 @@
 // JSON strings on the hot path: one per token and client.
 #include "engine_worker/server/api_response.hpp"
+#include "shared/hex.hpp"
 
 namespace llm::engine {
 namespace {
@@ -31,7 +32,6 @@ size_t utf8_length(std::string_view text) {
 }  // namespace
 
 void append_json_string(std::string& out, std::string_view text) {
-    static constexpr char kHex[] = "0123456789abcdef";
     out += '"';
     while (!text.empty()) {
         const char c = text.front();
@@ -43,8 +43,8 @@ void append_json_string(std::string& out, std::string_view text) {
             out += "\\n";
         } else if (static_cast<unsigned char>(c) < 0x20) {
             out += "\\u00";
-            out += kHex[c >> 4];
-            out += kHex[c & 15];
+            out += hex_digit(static_cast<unsigned char>(c) >> 4);
+            out += hex_digit(static_cast<unsigned char>(c));
         } else if (const size_t length = utf8_length(text); length == 0) {
             out += kReplacement;
         } else {

@@ -57,6 +57,28 @@ enum class RoutingPolicy : uint8_t { throughput, least_running, round_robin, pre
 enum class ClientPriority : uint8_t { lower, ignore };
 enum class RoutingMode : uint8_t { any, private_first, private_only };
 
+// As written in configuration, requests, the client table and usage records; in the order of the enumerators.
+constexpr std::string_view kRoutingPolicyNames[] = {"throughput", "least_running", "round_robin", "prefix",
+                                                    "random"};
+constexpr std::string_view kRoutingModeNames[] = {"any", "private-first", "private-only"};
+
+constexpr std::string_view name_of(RoutingPolicy policy) {
+    return kRoutingPolicyNames[static_cast<size_t>(policy)];
+}
+constexpr std::string_view name_of(RoutingMode mode) {
+    return kRoutingModeNames[static_cast<size_t>(mode)];
+}
+// False, and `out` unchanged, for any other text.
+constexpr bool parse_routing_mode(std::string_view text, RoutingMode& out) {
+    for (const RoutingMode mode : {RoutingMode::any, RoutingMode::private_first, RoutingMode::private_only}) {
+        if (name_of(mode) == text) {
+            out = mode;
+            return true;
+        }
+    }
+    return false;
+}
+
 // Every way in which a request can end, one metric series each (contract, section 5). The names of the label
 // values are in counters.hpp: outcome_name().
 enum class Outcome : uint8_t {

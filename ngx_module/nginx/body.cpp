@@ -92,13 +92,7 @@ bool routing_mode_of(Request& request, const core::ControlKeys& keys, Refusal& r
         return true;
     }
     const std::string_view mode = keys.routing_mode();
-    if (mode == "any") {
-        request.mode = core::RoutingMode::any;
-    } else if (mode == "private-first") {
-        request.mode = core::RoutingMode::private_first;
-    } else if (mode == "private-only") {
-        request.mode = core::RoutingMode::private_only;
-    } else {
+    if (!core::parse_routing_mode(mode, request.mode)) {
         refusal.code = ErrorCode::invalid_json;
         refusal.param = to_ngx("routing-mode");
         refusal.detail =

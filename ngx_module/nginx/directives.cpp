@@ -237,6 +237,8 @@ char* set_status(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
 // --- tables
 // --------------------------------------------------------------------------------------------------------
 
+#define LLM_POLICY(value) \
+    { to_ngx(core::name_of(core::RoutingPolicy::value)), static_cast<ngx_uint_t>(core::RoutingPolicy::value) }
 #define LLM_NAME(text, value) \
     { ngx_string(text), static_cast<ngx_uint_t>(value) }
 constexpr ngx_conf_enum_t kEnd = {ngx_null_string, 0};
@@ -249,10 +251,8 @@ EnumSpec scope_spec = {
     {LLM_NAME("token", core::ThresholdScope::token), LLM_NAME("queue", core::ThresholdScope::queue), kEnd}};
 EnumSpec routing_spec = {
     "allowed: throughput, least_running, round_robin, prefix, random",
-    {LLM_NAME("throughput", core::RoutingPolicy::throughput),
-     LLM_NAME("least_running", core::RoutingPolicy::least_running),
-     LLM_NAME("round_robin", core::RoutingPolicy::round_robin),
-     LLM_NAME("prefix", core::RoutingPolicy::prefix), LLM_NAME("random", core::RoutingPolicy::random), kEnd}};
+    {LLM_POLICY(throughput), LLM_POLICY(least_running), LLM_POLICY(round_robin), LLM_POLICY(prefix),
+     LLM_POLICY(random), kEnd}};
 EnumSpec client_priority_spec = {
     "allowed: lower, ignore",
     {LLM_NAME("lower", core::ClientPriority::lower), LLM_NAME("ignore", core::ClientPriority::ignore), kEnd}};
@@ -261,6 +261,7 @@ EnumSpec engine_priority_spec = {
 EnumSpec compat_spec = {"allowed: aristote, off",
                         {LLM_NAME("aristote", kCompatAristote), LLM_NAME("off", kCompatOff), kEnd}};
 #undef LLM_NAME
+#undef LLM_POLICY
 
 constexpr ngx_uint_t kEverywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 

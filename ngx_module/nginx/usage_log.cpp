@@ -9,32 +9,6 @@
 namespace llm::nginx {
 namespace {
 
-std::string_view routing_name(ngx_uint_t policy) {
-    switch (static_cast<core::RoutingPolicy>(policy)) {
-        case core::RoutingPolicy::least_running:
-            return "least_running";
-        case core::RoutingPolicy::round_robin:
-            return "round_robin";
-        case core::RoutingPolicy::prefix:
-            return "prefix";
-        case core::RoutingPolicy::random:
-            return "random";
-        default:
-            return "throughput";
-    }
-}
-
-std::string_view mode_name(core::RoutingMode mode) {
-    switch (mode) {
-        case core::RoutingMode::private_first:
-            return "private-first";
-        case core::RoutingMode::private_only:
-            return "private-only";
-        default:
-            return "any";
-    }
-}
-
 // The core's times are monotonic; the table has dates.
 double date_of(int64_t monotonic_us) {
     if (monotonic_us == 0) {
@@ -64,13 +38,13 @@ void record_usage(const Request& request, const core::RequestSummary& summary) {
     record.server_organization = view(request.target.organisation);
     record.prompt_tokens = summary.usage.prompt_tokens;
     record.completion_tokens = summary.usage.completion_tokens;
-    record.strategy = routing_name(conf.routing);
+    record.strategy = core::name_of(static_cast<core::RoutingPolicy>(conf.routing));
     record.requeue_count = summary.attempts > 0 ? summary.attempts - 1 : 0;
     record.max_parallel_requests = request.target.max_running;
     record.current_parallel_requests = request.target.held;
     record.priority = summary.priority;
     record.performance_score = request.target.tokens_per_second_per_user;
-    record.routing_mode = mode_name(request.mode);
+    record.routing_mode = core::name_of(request.mode);
     sources::record_usage(std::move(record));
 }
 

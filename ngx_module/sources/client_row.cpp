@@ -116,13 +116,8 @@ std::string parse_texts(const RawRow& row, uint64_t position, ClientRecord& out)
         out.name = "client-" + (out.id.empty() ? std::to_string(position) : out.id);
     }
     const std::string_view mode = text(Column::default_routing_mode);
-    if (mode.empty() || mode == "any") {
-        out.routing = core::RoutingMode::any;
-    } else if (mode == "private-first") {
-        out.routing = core::RoutingMode::private_first;
-    } else if (mode == "private-only") {
-        out.routing = core::RoutingMode::private_only;
-    } else {
+    out.routing = core::RoutingMode::any;
+    if (!mode.empty() && !core::parse_routing_mode(mode, out.routing)) {
         return "default_routing_mode: must be any, private-first or private-only";
     }
     return {};

@@ -3,6 +3,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "shared/hex.hpp"
+
 namespace llm::core {
 namespace {
 
@@ -64,10 +66,9 @@ Unit next_unit(std::string_view text, char (&scratch)[6]) {
     }
     const auto byte = static_cast<uint8_t>(c);
     if (byte < 0x20 || byte == 0x7f) {
-        constexpr char kDigits[] = "0123456789abcdef";
         std::memcpy(scratch, "\\u00", 4);
-        scratch[4] = kDigits[byte >> 4];
-        scratch[5] = kDigits[byte & 15];
+        scratch[4] = hex_digit(byte >> 4);
+        scratch[5] = hex_digit(byte);
         return {1, {scratch, 6}};
     }
     if (byte < 0x80) {
