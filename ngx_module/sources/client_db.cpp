@@ -25,13 +25,15 @@ constexpr std::array<const char*, 4> kSession = {
     "SET statement_timeout = '120s'",
     "SET timezone = 'UTC'",  // a timestamp without time zone is taken for UTC
     "SET extra_float_digits = 1",
-    "LISTEN llm_users",
+    "LISTEN llm_users",  // the last: not for the reader of the table
 };
 
 }  // namespace
 
 ClientDb::ClientDb(const PgEndpoint& endpoint, uint64_t refresh_ms, const Hooks& hooks)
     : client_(endpoint, *this),
+      reader_(*this),
+      table_(endpoint, reader_),
       sink_(hooks, "database " + endpoint.url.place),
       refresh_ms_(static_cast<ngx_msec_t>(refresh_ms)),
       refresh_(
@@ -49,11 +51,26 @@ void ClientDb::stop() {
     heartbeat_.stop();
     apply_.cancel();
     client_.stop();
+    table_.stop();
     sink_.abandon();
 }
 
 void ClientDb::on_ready() {
-    prepare_session(0);
+    prepare(client_, 0, &ClientDb::on_listening);
+}
+
+void ClientDb::on_reader_ready() {
+    prepare(table_, 0, &ClientDb::on_reader_prepared);
+}
+
+void ClientDb::on_reader_lost() {
+    table_ready_ = false;
+    loaded_ = false;
+    load_wanted_ = true;
+    loading_ = false;
+    meanwhile_.clear();
+    sink_.abandon();
+    sink_.source_state(false);
 }
 
 void ClientDb::on_lost() {
@@ -61,39 +78,53 @@ void ClientDb::on_lost() {
     heartbeat_.stop();
     session_ready_ = false;
     changed_.clear();  // a whole load follows the next connect
-    sink_.abandon();
     sink_.source_state(false);
 }
 
-void ClientDb::prepare_session(size_t step) {
-    if (step == kSession.size()) {
-        session_ready_ = true;
-        load_wanted_ = true;
-        heartbeat_.start(kHeartbeatMs);
-        proceed();
+void ClientDb::prepare(PgClient& client, size_t step, void (ClientDb::*then)()) {
+    if (step == kSession.size() - (&client == &table_ ? 1 : 0)) {
+        (this->*then)();
         return;
     }
-    client_.query(
+    client.query(
         kSession[step], {}, [](const PGresult&) {},
-        [this, step](const PGresult*, const std::string& error) {
+        [this, &client, step, then](const PGresult*, const std::string& error) {
             if (!error.empty()) {
                 // a pooler may refuse; then changes are seen with the next refresh
                 complain(kSession[step], error);
             }
-            prepare_session(step + 1);
+            prepare(client, step + 1, then);
         });
 }
 
-// Starts what is due, one thing at a time.
+void ClientDb::on_listening() {
+    session_ready_ = true;
+    load_wanted_ = true;
+    heartbeat_.start(kHeartbeatMs);
+    if (!std::exchange(table_started_, true)) {
+        table_.start();
+    }
+    proceed();
+}
+
+void ClientDb::on_reader_prepared() {
+    table_ready_ = true;
+    proceed();
+}
+
+// Starts what is due, one thing at a time on each connection.
 void ClientDb::proceed() {
-    if (!session_ready_ || !client_.ready() || leaving()) {
+    if (!session_ready_ || leaving()) {
         return;
     }
-    if (load_wanted_) {
+    if (load_wanted_ && !loading_ && table_ready_ && table_.ready()) {
         load_wanted_ = false;
+        loading_ = true;
         refresh_.stop();
         discover();
-    } else if (!changed_.empty() && to_change_.empty() && to_remove_.empty()) {
+    }
+    // before the first load nothing is known of the table, and all of it is about to be read
+    if (loaded_ && client_.ready() && !changed_.empty() && to_change_.empty() && to_remove_.empty()) {
         read_changed();
     }
 }
@@ -117,7 +148,7 @@ void ClientDb::ask() {
 // The table may have changed its shape since the last time.
 void ClientDb::discover() {
     load_began_ = ngx_current_msec;
-    client_.query(
+    table_.query(
         std::string(kUsersColumnsQuery), {}, [](const PGresult&) {},
         [this](const PGresult* last, const std::string& error) {
             if (!error.empty()) {
@@ -138,10 +169,10 @@ void ClientDb::discover() {
 }
 
 void ClientDb::load() {
-    changed_.clear();
+    meanwhile_.clear();
     position_ = 0;
     sink_.begin();
-    client_.query(
+    table_.query(
         users_.select_all(), {}, [this](const PGresult& row) { on_row(row); },
         [this](const PGresult*, const std::string& error) { on_loaded(error); });
 }
@@ -151,7 +182,7 @@ void ClientDb::on_row(const PGresult& row) {
     ClientRecord record;
     std::string id;
     std::string reason;
-    if (parse(row, record, id, reason)) {
+    if (parse(users_, row, position_, record, id, reason)) {
         sink_.add(record);
     } else {
         sink_.skip(id.empty() ? "row " + std::to_string(position_) : "id " + id, reason);
@@ -159,12 +190,20 @@ void ClientDb::on_row(const PGresult& row) {
 }
 
 void ClientDb::on_loaded(const std::string& error) {
+    loading_ = false;
     if (error.empty()) {
         loaded_ = true;
         complaint_.reset();
         sink_.commit();
-        to_change_.clear();  // older than what has just been read
+        to_change_.clear();  // older than what has just been read, but for what follows
         to_remove_.clear();
+        for (auto& [id, record] : meanwhile_) {
+            if (record) {
+                to_change_.push_back(std::move(*record));
+            } else {
+                to_remove_.push_back(id);
+            }
+        }
         sink_.source_state(true);
     } else {
         loaded_ = false;
@@ -172,10 +211,11 @@ void ClientDb::on_loaded(const std::string& error) {
         sink_.abandon();
         sink_.source_state(false);
     }
+    meanwhile_.clear();
     loaded_at_ = ngx_current_msec;
     load_took_ = loaded_at_ - load_began_;
     refresh_.start(refresh_ms_);
-    proceed();
+    work_off_changes();
 }
 
 void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
@@ -193,25 +233,28 @@ void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
 // Somebody changes more than can be followed row by row: reading the table takes at most half of our time.
 void ClientDb::load_soon() {
     const ngx_msec_t rested = ngx_current_msec - loaded_at_;
-    if (rested >= load_took_ || load_wanted_) {
+    if (loading_ || rested >= load_took_ || load_wanted_) {
         load_wanted_ = true;
         proceed();
-    } else if (client_.ready()) {
+    } else if (table_ready_) {
         refresh_.start(std::min(refresh_ms_, load_took_ - rested));
     }
 }
 
 void ClientDb::read_changed() {
     const std::vector<std::string> ids(changed_.begin(), changed_.end());
-    position_ = 0;
+    // a load may find another shape of the table before the answer is there
+    auto users = std::make_shared<const UsersQuery>(users_);
     // what the answer does not name has been deleted
     auto missing = std::make_shared<std::set<std::string>>(std::exchange(changed_, {}));
     client_.query(
-        users_.select_some(), {array_literal(ids)},
-        [this, missing](const PGresult& row) { on_changed_row(row, *missing); },
+        users->select_some(), {array_literal(ids)},
+        [this, users, missing](const PGresult& row) { on_changed_row(*users, row, *missing); },
         [this, missing](const PGresult*, const std::string& error) {
             if (error.empty()) {
-                to_remove_.insert(to_remove_.end(), missing->begin(), missing->end());
+                for (const std::string& id : *missing) {
+                    remove(id);
+                }
             } else {
                 complain("reading changed users", error);
                 to_change_.clear();
@@ -222,18 +265,32 @@ void ClientDb::read_changed() {
         });
 }
 
-void ClientDb::on_changed_row(const PGresult& row, std::set<std::string>& missing) {
+void ClientDb::on_changed_row(const UsersQuery& users, const PGresult& row, std::set<std::string>& missing) {
     ClientRecord record;
     std::string id;
     std::string reason;
-    const bool valid = parse(row, record, id, reason);
+    const bool valid = parse(users, row, 0, record, id, reason);
     missing.erase(id);
     if (valid) {
-        to_change_.push_back(std::move(record));
+        change(std::move(record));
     } else {
         sink_.skip("id " + id, reason);
-        to_remove_.push_back(std::move(id));
+        remove(std::move(id));
     }
+}
+
+void ClientDb::change(ClientRecord record) {
+    if (loading_) {
+        meanwhile_[record.id] = record;
+    }
+    to_change_.push_back(std::move(record));
+}
+
+void ClientDb::remove(std::string id) {
+    if (loading_) {
+        meanwhile_[id] = std::nullopt;
+    }
+    to_remove_.push_back(std::move(id));
 }
 
 void ClientDb::work_off_changes() {
@@ -253,9 +310,10 @@ void ClientDb::work_off_changes() {
 }
 
 // `id` is set whenever the row has one.
-bool ClientDb::parse(const PGresult& row, ClientRecord& out, std::string& id, std::string& reason) const {
+bool ClientDb::parse(const UsersQuery& users, const PGresult& row, uint64_t position, ClientRecord& out,
+                     std::string& id, std::string& reason) const {
     RawRow raw;
-    const auto columns = users_.columns();
+    const auto columns = users.columns();
     if (PQnfields(&row) != static_cast<int>(columns.size())) {
         reason = "an unexpected number of columns";
         return false;
@@ -270,7 +328,7 @@ bool ClientDb::parse(const PGresult& row, ClientRecord& out, std::string& id, st
     if (raw[Column::id]) {
         id = *raw[Column::id];
     }
-    reason = parse_client_row(raw, position_, out);
+    reason = parse_client_row(raw, position, out);
     return reason.empty();
 }
 

@@ -1,10 +1,15 @@
 // Clients from PostgreSQL: the whole table at the start and every `refresh`, single rows as soon as a
 // notification on channel llm_users names them.
+//
+// Two connections, because a server tells a session nothing while it answers it: one listens and reads changed
+// rows, the other reads the table, which takes many seconds for a million rows.
 #pragma once
 
 #include "ngx_module/nginx/ngx.hpp"
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -30,7 +35,25 @@ class ClientDb : private PgClient::Listener {
     void on_late() override { sink_.source_state(false); }
     void on_notify(std::string_view channel, std::string_view payload) override;
 
-    void prepare_session(size_t step);
+    // The connection that reads the table.
+    class Reader : public PgClient::Listener {
+      public:
+        explicit Reader(ClientDb& db) : db_(db) {}
+        void on_ready() override { db_.on_reader_ready(); }
+        void on_lost() override { db_.on_reader_lost(); }
+        void on_late() override { db_.on_late(); }
+        void on_notify(std::string_view, std::string_view) override {}
+
+      private:
+        ClientDb& db_;
+    };
+    void on_reader_ready();
+    void on_reader_lost();
+
+    // Runs the statements from `step` on, then calls then().
+    void prepare(PgClient& client, size_t step, void (ClientDb::*then)());
+    void on_listening();
+    void on_reader_prepared();
     void ask();
     void discover();
     void load();
@@ -39,21 +62,29 @@ class ClientDb : private PgClient::Listener {
     void proceed();
     void load_soon();
     void read_changed();
-    void on_changed_row(const PGresult& row, std::set<std::string>& missing);
+    void on_changed_row(const UsersQuery& users, const PGresult& row, std::set<std::string>& missing);
+    void change(ClientRecord record);
+    void remove(std::string id);
     void work_off_changes();
-    bool parse(const PGresult& row, ClientRecord& out, std::string& id, std::string& reason) const;
+    bool parse(const UsersQuery& users, const PGresult& row, uint64_t position, ClientRecord& out,
+               std::string& id, std::string& reason) const;
     void complain(const char* what, const std::string& error);
 
-    PgClient client_;
+    PgClient client_;  // listens
+    Reader reader_;
+    PgClient table_;  // reads the table
     ClientSink sink_;
     ngx_msec_t refresh_ms_;
     Timer refresh_;
     Timer heartbeat_;
     UsersQuery users_;
-    uint64_t position_ = 0;  // of the row within its answer
+    uint64_t position_ = 0;  // of the row within the table
 
     bool session_ready_ = false;
+    bool table_started_ = false;
+    bool table_ready_ = false;
     bool load_wanted_ = false;
+    bool loading_ = false;
     bool loaded_ = false;  // the last attempt to read the table succeeded
     ngx_msec_t load_began_ = 0;
     ngx_msec_t loaded_at_ = 0;
@@ -64,6 +95,8 @@ class ClientDb : private PgClient::Listener {
     std::vector<ClientRecord> to_change_;
     std::vector<std::string> to_remove_;
     Continuation apply_;
+    // What was changed (nothing: removed) while the table was being read: the read may not have seen it.
+    std::map<std::string, std::optional<ClientRecord>> meanwhile_;
     OncePerMinute complaint_;
 };
 

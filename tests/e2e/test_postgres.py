@@ -131,3 +131,27 @@ def test_password_is_not_logged(postgres_cluster, fake_engine, gateway):
     gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "{url}";')
     gate.wait_logged("does_not_exist")
     assert "pgsecret" not in gate.error_log()
+
+
+def test_changes_during_a_load(database, fake_engine, gateway):
+    """A server tells a session nothing while it answers it: changes waited for the end of the table, and the table then undid them."""
+    cluster, name, connection = database
+    connection.execute("""
+        ALTER TABLE users RENAME TO people;
+        CREATE FUNCTION gate() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN true; END';
+        CREATE VIEW users AS SELECT id, token, name, priority, threshold FROM people WHERE token <> 'zero' OR gate()""")
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=300ms"))
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    connection.execute("SELECT pg_advisory_lock(42)")
+    until(lambda: connection.execute(waiting).fetchone()[0] == 1, "the table is being read")
+    connection.execute("DELETE FROM people WHERE token = 'alice'")
+    connection.execute("INSERT INTO people (token, name, priority, threshold) VALUES ('late', 'Late', 1, 1)")
+    until(lambda: gate.client.ask(token="alice").status == 401, "a removed client is told of during the load")
+    until(lambda: gate.client.ask(token="late").status == 200, "a new client is told of during the load")
+    assert connection.execute(waiting).fetchone()[0] == 1
+    connection.execute("SELECT pg_advisory_unlock(42)")
+    until(lambda: connection.execute(waiting).fetchone()[0] == 0, "the table has been read")
+    stays(lambda: gate.client.ask(token="alice").status == 401, "the table that was read has a client that is gone", 0.4)
+    assert gate.client.ask(token="late").status == 200
