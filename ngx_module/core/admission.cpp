@@ -126,7 +126,9 @@ void control(Core& c, Engine& e, const EngineReport& report, bool newer_boot) {
     e.foreign = reported > held_then ? static_cast<uint32_t>(reported - held_then) : 0;
     e.held_high = e.held;
     e.stale_hold = 0;
-    restart_own(c, e);
+    if (report.has_counters) {
+        restart_own(c, e);  // otherwise our own streams are all that is measured (control_stale())
+    }
 
     const bool credible = baseline && report.has_counters && dt > 0 && dt < kMaxStepS && tokens >= 0 &&
                           user_seconds >= 0 && completed >= 0 && std::isfinite(tokens) &&
@@ -169,21 +171,25 @@ void control_stale(Core& c, Engine& e) {
         }
     }
     const int64_t unit = e.announced != 0 ? e.ttl_us / 6 : 0;
-    if (e.announced != 0 && c.now - e.report_us <= 10 * unit) {
+    const bool silent = e.announced == 0 || c.now - e.report_us > 10 * unit;
+    if (!silent && e.has_baseline != 0) {
         return;
     }
-    // Silent, or never reports: nobody knows of foreign requests; the gateway measures its own streams.
-    e.foreign = 0;
+    // Silent, never reports, or reports without counters of speed: the gateway measures its own streams. Of foreign
+    // requests nobody knows where there are no reports.
+    if (silent) {
+        e.foreign = 0;
+    }
     const double dt = static_cast<double>(c.now - e.own_us) / 1e6;
     if (dt < 0.5) {
         return;
     }
     if (e.own_user_seconds > 0 && e.own_tokens / e.own_user_seconds <= kMaxSpeed) {
-        e.stale_hold = 1;
-        e.kv_usage = 0;
+        e.stale_hold = silent ? 1 : 0;
+        e.kv_usage = silent ? 0 : e.kv_usage;
         adapt(c, e, std::min(dt, kFilterS), e.own_tokens, e.own_user_seconds, true);
         clamp_limit(c, e);
-    } else if (e.stale_hold == 0 && e.announced != 0 && minimum > 0) {
+    } else if (silent && e.stale_hold == 0 && e.announced != 0 && minimum > 0) {
         e.stale_hold = 1;
         e.limit *= kStaleHold;
         clamp_limit(c, e);

@@ -332,5 +332,44 @@ TEST_F(Admission, ASilentEngineIsMeasuredByItsStreams) {
     EXPECT_LT(limit(), 0.6 * last);
 }
 
+// Reports for an engine that tells nothing of its speed say that it lives; its streams say how fast it is.
+TEST_F(Admission, AnEngineWithoutCountersIsMeasuredByItsStreams) {
+    report.has_counters = false;
+    const auto run = [this](uint32_t tokens) {
+        fill();
+        std::vector<Ticket> running;
+        ZoneLock lock(z.zone);
+        uint32_t cursor = 0;
+        RequestSnapshot all[64];
+        const uint32_t n = snapshot_requests(lock, cursor, all, 64);
+        for (uint32_t k = 0; k < n; ++k) {
+            if (all[k].state == RequestState::running) {
+                running.push_back(all[k].ticket);
+            }
+        }
+        for (Ticket ticket : running) {
+            charge(lock, ticket, tokens, false, z.now, z.wakes);
+        }
+        return running.size();
+    };
+    ASSERT_EQ(limit(), 2);
+    uint32_t tokens = 1;
+    for (int i = 0; i < 10; ++i) {
+        step(0.5, 0, 0);  // "alive", twice a second, and nothing more
+        tokens += 50;
+        run(tokens);
+        z.tick(500'000);
+    }
+    const double grown = limit();
+    EXPECT_GT(grown, 3) << "100 tokens/s each are four times the minimum";
+    for (int i = 0; i < 20; ++i) {
+        step(0.5, 0, 0);
+        tokens += 3;
+        run(tokens);
+        z.tick(500'000);
+    }
+    EXPECT_LT(limit(), 0.8 * grown) << "6 tokens/s each are too slow";
+}
+
 }  // namespace
 }  // namespace llm::core
