@@ -116,6 +116,7 @@ void free_request(Core& c, Request& r);
 // ---- processes.cpp
 // ------------------------------------------------------------------------------------------
 
+void beat(Core& c, uint32_t process);  // a sign of life; runs what has to wait for one
 void link_to_process(Core& c, Request& r);
 void unlink_from_process(Core& c, Request& r);
 void put_mail(Core& c, Request& r, Mail mail);

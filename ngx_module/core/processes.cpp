@@ -92,6 +92,10 @@ uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, 
 
 void heartbeat(const ZoneLock& lock, uint32_t process, int64_t now_us, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
+    beat(c, process);
+}
+
+void beat(Core& c, uint32_t process) {
     if (process < kMaxProcesses && c.processes[process].used != 0) {
         beat(c, c.processes[process]);
     }

@@ -288,7 +288,7 @@ Verdict submit(const ZoneLock& lock, const RequestArgs& args, int64_t now_us, in
                WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     if (args.process < kMaxProcesses) {
-        heartbeat(lock, args.process, now_us, wakes);
+        beat(c, args.process);
     } else if (c.header.run_pending != 0) {
         run_all(c);
     }

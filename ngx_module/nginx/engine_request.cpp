@@ -36,20 +36,47 @@ bool is_written_here(std::string_view name) {
 }
 
 template <class Visit>
-void for_each_passed_header(ngx_http_request_t* r, Visit visit) {
+void for_each_header(ngx_http_request_t* r, Visit visit) {
     for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
         const auto* header = static_cast<const ngx_table_elt_t*>(part->elts);
         for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-            if (!is_written_here({reinterpret_cast<const char*>(header[i].lowcase_key), header[i].key.len})) {
-                visit(header[i]);
-            }
+            visit(header[i]);
         }
     }
 }
 
-u_char* put(u_char* at, std::string_view text) {
-    std::memcpy(at, text.data(), text.size());
-    return at + text.size();
+bool is_passed(const ngx_table_elt_t& header) {
+    return !is_written_here({reinterpret_cast<const char*>(header.lowcase_key), header.key.len});
+}
+
+// The first and the last `Word` of a text, which may overlap.
+template <class Word>
+inline void put_words(u_char* at, const char* text, size_t size) {
+    Word first;
+    Word last;
+    std::memcpy(&first, text, sizeof(Word));
+    std::memcpy(&last, text + size - sizeof(Word), sizeof(Word));
+    std::memcpy(at, &first, sizeof(Word));
+    std::memcpy(at + size - sizeof(Word), &last, sizeof(Word));
+}
+
+// Most texts of a head are short: a call of memcpy() would cost more than the copy.
+inline u_char* put(u_char* at, std::string_view text) {
+    const size_t size = text.size();
+    if (size > 32) {
+        std::memcpy(at, text.data(), size);
+    } else if (size >= 16) {
+        put_words<unsigned __int128>(at, text.data(), size);
+    } else if (size >= 8) {
+        put_words<uint64_t>(at, text.data(), size);
+    } else if (size >= 4) {
+        put_words<uint32_t>(at, text.data(), size);
+    } else {
+        for (size_t i = 0; i < size; ++i) {
+            at[i] = static_cast<u_char>(text[i]);
+        }
+    }
+    return at + size;
 }
 
 constexpr std::string_view kLineEnd = "\r\n";
@@ -95,7 +122,7 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
     }
     size_t bytes = r->method_name.len + 1 + r->unparsed_uri.len + kVersionAndHost.size() + host.size() +
                    kContentLength.size() + NGX_OFF_T_LEN + 2 * kLineEnd.size();
-    for_each_passed_header(r, [&](const ngx_table_elt_t& header) {
+    for_each_header(r, [&](const ngx_table_elt_t& header) {  // those too that will not be passed: they are few
         bytes += header.key.len + 2 + header.value.len + kLineEnd.size();
     });
     ngx_buf_t* buffer = ngx_create_temp_buf(r->pool, bytes);
@@ -110,11 +137,13 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
     auto* const digits = reinterpret_cast<char*>(at);
     at += std::to_chars(digits, digits + NGX_OFF_T_LEN, r->headers_in.content_length_n).ptr - digits;
     at = put(at, kLineEnd);
-    for_each_passed_header(r, [&](const ngx_table_elt_t& header) {
-        at = put(at, view(header.key));
-        *at++ = ':';
-        *at++ = ' ';
-        at = put(put(at, view(header.value)), kLineEnd);
+    for_each_header(r, [&](const ngx_table_elt_t& header) {
+        if (is_passed(header)) {
+            at = put(at, view(header.key));
+            *at++ = ':';
+            *at++ = ' ';
+            at = put(put(at, view(header.value)), kLineEnd);
+        }
     });
     buffer->last = put(at, kLineEnd);
     return chain_up(r, buffer);

@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kLongestName = 30;  // compared in two vectors, with its colon
 constexpr size_t kMostLines = 32;
+constexpr size_t kVersionSize = sizeof("HTTP/1.1 ") - 1;
 
 // Lower case of what a name may consist of, 0 for everything else. nginx allows more than this, and treats it
 // in its own way.
@@ -157,6 +158,23 @@ inline ngx_int_t enter(ngx_http_request_t* r, ngx_http_upstream_t& u, const Name
 
 }  // namespace
 
+StatusLine status_line(const ngx_buf_t& buffer) {
+    const u_char* const p = buffer.pos;
+    if (buffer.last - p < 64 || !same_bytes({reinterpret_cast<const char*>(p), 9}, "HTTP/1.1 ")) {
+        return {};
+    }
+    const u_char* const digits = p + kVersionSize;
+    const unsigned hundreds = digits[0] - unsigned{'0'};
+    const unsigned tens = digits[1] - unsigned{'0'};
+    const unsigned ones = digits[2] - unsigned{'0'};
+    if (hundreds < 2 || hundreds > 9 || tens > 9 || ones > 9 || (digits[3] != ' ' && digits[3] != '\r')) {
+        return {};
+    }
+    const u_char* const end = value_end(digits + 3, p + 48, buffer.last);
+    return end == nullptr ? StatusLine{}
+                          : StatusLine{hundreds * 100 + tens * 10 + ones, static_cast<size_t>(end - digits)};
+}
+
 u_char* status_line_end(const ngx_buf_t& buffer) {
     constexpr std::string_view kVersion = "HTTP/1.";
     constexpr size_t kLongest = 128;
@@ -168,11 +186,11 @@ u_char* status_line_end(const ngx_buf_t& buffer) {
     return end != nullptr ? end + 1 : nullptr;
 }
 
-ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u) {
+ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u, const StatusLine& status) {
     ngx_buf_t& buffer = u.buffer;
     const u_char* const last = buffer.last;
     const u_char* const first = buffer.pos;
-    const u_char* p = first;
+    const u_char* p = first + (status.status != 0 ? kVersionSize + status.size + 2 : 0);
     Line lines[kMostLines];
     size_t count = 0;
     const Name** expected = &first_name;  // engines send the same lines in the same order
@@ -204,16 +222,23 @@ ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u) {
         p = end + 2;
         ++count;
     }
-    if (count == 0) {
+    const auto size = static_cast<size_t>(p - first);
+    if (size == 0) {
         return NGX_OK;
     }
-    const auto size = static_cast<size_t>(p - first);
     auto* const copy = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
     if (copy == nullptr) {
         return NGX_ERROR;
     }
     ngx_memcpy(copy, first, size);
     buffer.pos += size;
+    if (status.status != 0) {
+        if (u.state != nullptr && u.state->status == 0) {
+            u.state->status = status.status;
+        }
+        u.headers_in.status_n = status.status;
+        u.headers_in.status_line = {status.size, copy + kVersionSize};
+    }
     for (size_t i = 0; i < count; ++i) {
         const Line& line = lines[i];
         u_char* const value = copy + (line.text - first);
@@ -228,11 +253,15 @@ ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u) {
 
 #else
 
+StatusLine status_line(const ngx_buf_t&) {
+    return {};
+}
+
 u_char* status_line_end(const ngx_buf_t&) {
     return nullptr;
 }
 
-ngx_int_t take_header_lines(ngx_http_request_t*, ngx_http_upstream_t&) {
+ngx_int_t take_header_lines(ngx_http_request_t*, ngx_http_upstream_t&, const StatusLine&) {
     return NGX_OK;
 }
 

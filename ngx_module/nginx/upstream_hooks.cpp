@@ -88,28 +88,53 @@ void keep_wrapped(Request& request) {
     }
 }
 
-// Proxy's own callback, which sees the status line alone first: so that the usual header lines behind it can be
-// taken the short way.
-ngx_int_t call_parser(Request& request) {
+// Proxy's callbacks, which it keeps to itself: that for the status line and the one it exchanges it for.
+ngx_int_t (*proxy_status)(ngx_http_request_t* r) = nullptr;
+ngx_int_t (*proxy_lines)(ngx_http_request_t* r) = nullptr;
+
+// Proxy's own callback sees the status line alone first, so that the usual header lines behind it can be taken
+// the short way; then the rest. NGX_AGAIN: the rest is to be read by request.process_header.
+ngx_int_t take_usual_lines(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_http_upstream_t& u = *r->upstream;
-    u_char* const line_end = r->state == 0 ? status_line_end(u.buffer) : nullptr;
-    if (line_end != nullptr) {
-        const auto parse_status = request.process_header;
-        u_char* const last = u.buffer.last;
-        u.buffer.last = line_end;
-        ngx_int_t result = request.process_header(r);
-        u.buffer.last = last;
-        keep_wrapped(request);
+    if (request.process_header == proxy_status) {
+        if (const StatusLine line = status_line(u.buffer); line.status != 0) {
+            request.process_header = proxy_lines;
+            const ngx_int_t result = take_header_lines(r, u, line);
+            return result == NGX_OK ? NGX_AGAIN : result;
+        }
+    }
+    u_char* const line_end = status_line_end(u.buffer);
+    if (line_end == nullptr) {
+        return NGX_AGAIN;
+    }
+    const auto parse_status = request.process_header;
+    u_char* const last = u.buffer.last;
+    u.buffer.last = line_end;
+    ngx_int_t result = request.process_header(r);
+    u.buffer.last = last;
+    keep_wrapped(request);
+    if (result != NGX_AGAIN || request.process_header == parse_status || r->state != 0) {
+        return result;
+    }
+    // another callback: the status line was good
+    if (view(u.conf->module) == "proxy") {
+        proxy_status = parse_status;
+        proxy_lines = request.process_header;
+    }
+    if (u.headers_in.status_n != kEarlyHints) {
+        result = take_header_lines(r, u, {});
+        return result == NGX_OK ? NGX_AGAIN : result;
+    }
+    return NGX_AGAIN;
+}
+
+ngx_int_t call_parser(Request& request) {
+    ngx_http_request_t* r = request.r;
+    if (r->state == 0) {
+        const ngx_int_t result = take_usual_lines(request);
         if (result != NGX_AGAIN) {
             return result;
-        }
-        // another callback: the status line was good
-        if (request.process_header != parse_status && r->state == 0 && u.headers_in.status_n != kEarlyHints) {
-            result = take_header_lines(r, u);
-            if (result != NGX_OK) {
-                return result;
-            }
         }
     }
     const ngx_int_t result = request.process_header(r);

@@ -143,10 +143,13 @@ const char* UsageScan::whole_usage(const char* p, const char* end) {
                 continue;
             }
         } else if (is_digit(*p)) {
-            uint64_t number = static_cast<uint64_t>(*p - '0');
-            const char* const most = p + 15;
-            for (++p; is_digit(*p) && p < most; ++p) {
-                number = number * 10 + static_cast<uint64_t>(*p - '0');
+            const char* const digits = p;
+            uint64_t number = 0;
+            for (uint32_t digit; (digit = static_cast<uint8_t>(*p) - uint32_t{'0'}) <= 9; ++p) {
+                number = number * 10 + digit;
+            }
+            if (p - digits > 15) {
+                return begin;  // nonsense, which saturates in count_bytes()
             }
             if (key != Key::none) {
                 counted = true;
