@@ -44,7 +44,7 @@ add_library(llm_hot INTERFACE)
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT LLM_SANITIZE)
   target_compile_options(llm_hot INTERFACE -O2 -fomit-frame-pointer)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(llm_hot INTERFACE -flto=auto -ffat-lto-objects)
+    target_compile_options(llm_hot INTERFACE -flto=auto -ffat-lto-objects -fno-plt)
     if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
       # a few hundred bytes are cleared and copied faster by the C library than by `rep stos` and `rep movs`
       target_compile_options(llm_hot INTERFACE

@@ -248,7 +248,7 @@ ngx_int_t refuse_unread(Request& request) {
 
 ngx_int_t start(Request& request) {
     ngx_http_request_t* r = request.r;
-    if (!authenticate(request)) {
+    if (request.auth == AuthState::unknown && !authenticate(request)) {
         return NGX_ERROR;
     }
     if (r->method == NGX_HTTP_OPTIONS && request.auth == AuthState::missing) {

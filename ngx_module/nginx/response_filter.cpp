@@ -140,7 +140,9 @@ ngx_chain_t* scan_answer(Request& request, ngx_chain_t* in) {
         in = hide_usage(request, in);
     } else {
         for (const ngx_chain_t* link = in; link != nullptr; link = link->next) {
-            stream.scan.feed(memory_of(*link->buf));
+            if (const std::string_view bytes = memory_of(*link->buf); !bytes.empty()) {
+                stream.scan.feed(bytes);
+            }
         }
     }
     if (stream.event_stream && request.stage == Stage::running) {

@@ -285,6 +285,20 @@ __attribute__((target("avx2"))) SkippedText skip_avx2(const char* p, const char*
         const int first = std::countr_zero(stop | high);
         return (stop >> first) & 1 ? SkippedText{p + first, true} : skip_utf8_avx2(p, end);
     }
+    if (p != end && end - begin >= 32) {
+        // the last 32 bytes, of which some were looked at before
+        const auto seen = static_cast<uint32_t>(32 - (end - p));
+        const __m256i x = load(end - 32);
+        const auto high = static_cast<uint32_t>(_mm256_movemask_epi8(x)) >> seen;
+        const uint32_t odd = text_end_mask32(x) >> seen | high;
+        if (odd == 0) {
+            return {end, true};
+        }
+        const int first = std::countr_zero(odd);
+        if ((high >> first & 1) == 0) {
+            return {p + first, true};
+        }
+    }
     return skip_from(begin, p, end);
 }
 
