@@ -9,6 +9,7 @@ from support import invariants
 from support.client import chat_body
 from support.metrics import Metrics
 from support.poll import stays, until
+from support.process import stop_for_now
 from support.users import user
 
 
@@ -33,7 +34,7 @@ def stopped(fake_engine, gateway):
     mine = [one for one, owner in zip(pending, owners) if owner == victim]
     others = [one for one, owner in zip(pending, owners) if owner != victim]
     assert set(owners[:8]) != {victim}, "the kernel gave all connections to one worker"
-    os.kill(victim, signal.SIGSTOP)
+    stop_for_now(victim)
     yield gate, engine, victim, mine, others
     if os.path.exists(f"/proc/{victim}"):
         os.kill(victim, signal.SIGCONT)

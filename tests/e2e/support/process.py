@@ -51,6 +51,17 @@ def children_of(pid):
     return found
 
 
+def stop_for_now(pid):
+    """SIGSTOP, and waits until it has taken effect: the process may be in the midst of something on another processor."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped():
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+
+    until(stopped, f"pid {pid} stands still")
+
+
 class Process:
     """`limits`: {resource.RLIMIT_…: number}, soft and hard."""
 

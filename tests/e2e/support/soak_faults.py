@@ -8,6 +8,7 @@ import time
 
 from .client import request_bytes
 from .poll import until
+from .process import stop_for_now
 from .traffic import Plan, Traffic
 from .wire import Reader
 
@@ -30,7 +31,7 @@ class WorkerKilled(Fault):
     def strike(self, world, rng):
         gate = world.gate
         victim = rng.choice(gate.workers())
-        os.kill(victim, signal.SIGSTOP)
+        stop_for_now(victim)
         world.lost_ports |= gate.connections_of(victim)
         start = time.monotonic()
         os.kill(victim, signal.SIGKILL)
