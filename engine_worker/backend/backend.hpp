@@ -50,7 +50,9 @@ struct Step {
     int32_t n_logit = 0;              // rows whose logits are needed
     const int32_t* logit_row = nullptr;        // [n_logit] index into tok
     const SampleParams* sampling = nullptr;    // [n_logit]
-    bool want_logits = false;                  // tests and embeddings: also copy the raw logits out
+    bool want_logits = false;                  // tests: also copy the raw logits out
+    int32_t n_hidden = 0;                      // embeddings: rows whose last hidden state is wanted
+    const int32_t* hidden_row = nullptr;       // [n_hidden] index into tok
 };
 
 struct TokenLogprob {
@@ -63,6 +65,7 @@ struct StepResult {
     std::vector<float> logprob;                     // [n_logit] of the sampled id, from the raw logits; 0 if not asked
     std::vector<std::vector<TokenLogprob>> top;     // [n_logit] best first; empty where not asked
     std::vector<float> logits;                      // [n_logit][vocab] raw, only with want_logits
+    std::vector<float> hidden;                      // [n_hidden][hidden_size] after the last norm
 };
 
 // What the scheduler has to know of a loaded model.
@@ -73,6 +76,7 @@ struct BackendInfo {
     int64_t kv_slots = 0;         // one slot holds keys and values of one token in all layers
     int32_t max_step_tokens = 0;  // upper bound of Step::n_tok
     int32_t max_step_seqs = 0;    // upper bound of Step::n_seq
+    int32_t hidden_size = 0;      // of StepResult::hidden; 0 = n_hidden is not supported
 };
 
 // A backend is driven by one thread. launch() and wait() alternate; a backend that computes synchronously does all

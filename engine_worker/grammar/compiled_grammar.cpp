@@ -8,7 +8,7 @@ namespace llm::engine {
 namespace {
 
 constexpr size_t kFewTokens = 64;                 // fewer are kept as a list
-constexpr size_t kMaxKnownBytes = 64U << 20;      // of remembered masks per grammar
+constexpr size_t kMaxKnownBytes = 16U << 20;      // of remembered masks per grammar
 constexpr size_t kMaxLocalSize = 8'192;           // of the shared automaton between two walks
 constexpr size_t kMaxMatcherSize = 512;           // of a sequence's own
 constexpr uint64_t kMaxWorkPerStep = 30'000'000;  // threads followed: some tenths of a second

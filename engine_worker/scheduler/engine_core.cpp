@@ -1,6 +1,7 @@
 #include "engine_worker/scheduler/engine_core.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -75,12 +76,17 @@ void EngineCore::add(Request request) {
             s->priority_class = request.priority_class;
             s->tokens = request.prompts[p];
             s->n_prompt = s->n_tokens();
+            s->task = request.task;
             s->max_tokens = std::min(sampling->max_tokens, max_context_ - s->n_prompt);
             s->sampling = sampling;
             s->seed = seed_of(sampling->seed, s->choice);
             s->root = root;
             s->arrived = s->waiting_since = now;
             s->text = std::make_unique<TextOutput>(tokenizer_, sampling->stop, sampling->include_stop);
+            if (request.grammar != nullptr) {
+                s->grammar = std::make_unique<GrammarMatcher>(
+                    request.grammar, sampling->ignore_eos ? std::vector<int32_t>() : options_.end_tokens);
+            }
             s->bias = sampling->logit_bias;
             s->bias_no_end = no_end;
             ++pending.open;
@@ -123,17 +129,77 @@ bool EngineCore::step(std::vector<Event>& events) {
 
     charge_users(now);
     ended_.clear();
+    broken_.clear();
     size_t sampled = 0;
+    const float* hidden = result_.hidden.data();
     for (const PlannedRow& row : plan.rows) {
+        const int32_t first = row.sequence->n_computed;
         scheduler_.commit(row);
-        if (row.sample) {
+        if (row.sequence->task != Task::generate) {
+            hidden = embed(row, first, hidden, now, events);
+        } else if (row.sample) {
             accept(row, result_, sampled++, now, events);
         }
     }
     for (const uint64_t id : ended_) {
         scheduler_.remove(id);
     }
+    end_broken(events);
     return true;
+}
+
+const float* EngineCore::embed(const PlannedRow& row, int32_t first, const float* hidden, double now,
+                               std::vector<Event>& events) {
+    Sequence& s = *row.sequence;
+    const auto size = static_cast<size_t>(hidden_size());
+    if (first == 0 || s.task == Task::embed_last) {
+        s.hidden_sum.assign(size, 0);  // a preempted mean starts again
+    }
+    // In the order of the tokens and in double: the same whatever the chunks were.
+    const int32_t n = s.task == Task::embed_mean ? row.n_tokens : row.sample ? 1 : 0;
+    for (int32_t i = 0; i < n; ++i, hidden += size) {
+        for (size_t k = 0; k < size; ++k) {
+            s.hidden_sum[k] += static_cast<double>(hidden[k]);
+        }
+    }
+    if (row.sample) {
+        double square = 0;
+        for (const double value : s.hidden_sum) {
+            square += value * value;
+        }
+        Event event;
+        event.request = s.request;
+        event.choice = s.choice;
+        event.cached_tokens = s.n_cached;
+        event.finish = FinishReason::stop;
+        for (const double value : s.hidden_sum) {
+            event.embedding.push_back(static_cast<float>(square > 0 ? value / std::sqrt(square) : 0.0));
+        }
+        stats_.tokens_in += static_cast<uint64_t>(s.n_prompt);
+        finish_sequence(s, now);
+        events.push_back(std::move(event));
+    }
+    return hidden;
+}
+
+void EngineCore::end_broken(std::vector<Event>& events) {
+    for (const uint64_t request : broken_) {
+        if (requests_.contains(request)) {
+            Event event;
+            event.request = request;
+            event.finish = FinishReason::failed;
+            event.error =
+                "The text cannot go on as its grammar asks: no token of this model fits, or it is too "
+                "complex.";
+            events.push_back(std::move(event));
+            cancel(request);
+        }
+    }
+}
+
+// True: the token stands where the grammar allows it, and is taken.
+bool EngineCore::obeys_grammar(Sequence& s, int32_t token) {
+    return s.grammar == nullptr || (!s.grammar->mask().empty() && s.grammar->accept(token));
 }
 
 void EngineCore::charge_users(double now) {
@@ -179,10 +245,17 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
     event.cached_tokens = s.n_cached;
     const bool end =
         (!asked.ignore_eos && contains(options_.end_tokens, token)) || contains(asked.stop_tokens, token);
+    if (!end && !obeys_grammar(s, token)) {
+        broken_.push_back(s.request);
+        return;
+    }
     if (end) {
         s.text->finish(event.text);
         event.finish = FinishReason::stop;
     } else if (s.text->push(token, event.text)) {
+        event.finish = FinishReason::stop;
+    } else if (s.grammar != nullptr && s.grammar->must_end()) {
+        s.text->finish(event.text);  // nothing but an end-of-text token could follow: no step for that
         event.finish = FinishReason::stop;
     } else if (s.n_generated() >= s.max_tokens) {
         event.finish = s.text->finish(event.text) ? FinishReason::stop : FinishReason::length;
@@ -204,6 +277,10 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
 void EngineCore::end_sequence(Sequence& s, FinishReason reason, double now) {
     ++(reason == FinishReason::stop ? stats_.finished_stop : stats_.finished_length);
     scheduler_.record_output(s.n_generated());
+    finish_sequence(s, now);
+}
+
+void EngineCore::finish_sequence(const Sequence& s, double now) {
     ended_.push_back(s.id);
     const auto found = requests_.find(s.request);
     if (--found->second.open == 0) {

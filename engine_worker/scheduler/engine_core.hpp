@@ -37,6 +37,7 @@ class EngineCore {
     // The most tokens that a prompt and its answer may have together.
     int32_t max_context() const { return max_context_; }
     int32_t max_running() const { return max_running_; }
+    int32_t hidden_size() const { return backend_->info().hidden_size; }  // 0 = no embeddings
 
     // Every prompt must be shorter than max_context(), request.id new.
     void add(Request request);
@@ -65,8 +66,14 @@ class EngineCore {
 
     void accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
                 std::vector<Event>& events);
+    // Takes up the hidden states of the row, from `hidden` on; returns where the next row's are.
+    const float* embed(const PlannedRow& row, int32_t first, const float* hidden, double now,
+                       std::vector<Event>& events);
+    void end_broken(std::vector<Event>& events);
     void count_token(Sequence& sequence, double now);
     void charge_users(double now);
+    bool obeys_grammar(Sequence& sequence, int32_t token);
+    void finish_sequence(const Sequence& sequence, double now);
     void end_sequence(Sequence& sequence, FinishReason reason, double now);
 
     std::unique_ptr<Backend> backend_;
@@ -79,7 +86,8 @@ class EngineCore {
     StepBuilder builder_;
     StepResult result_;
     std::unordered_map<uint64_t, Pending> requests_;
-    std::vector<uint64_t> ended_;  // sequences that ended in this step
+    std::vector<uint64_t> ended_;   // sequences that ended in this step
+    std::vector<uint64_t> broken_;  // requests whose grammar led nowhere in this step
     uint64_t next_sequence_ = 1;
     EngineStats stats_;
 };

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine_worker/backend/backend.hpp"
+#include "engine_worker/grammar/compiled_grammar.hpp"
 
 namespace llm::engine {
 
@@ -34,13 +36,22 @@ struct Sampling {
 // The class of requests that say nothing: the middle of the gateway's scale 0..100 (lower is sooner).
 inline constexpr int32_t kDefaultPriorityClass = 50;
 
+// What a request wants of its prompts.
+enum class Task : uint8_t {
+    generate,
+    embed_last,  // one vector per prompt: the last token's hidden state
+    embed_mean,  // the mean over all tokens'
+};
+
 struct Request {
     uint64_t id = 0;                            // unique in this process
     std::vector<std::vector<int32_t>> prompts;  // at least one, none empty
-    int32_t n = 1;                              // choices per prompt; choice c of prompt p has index p·n + c
+    Task task = Task::generate;
+    int32_t n = 1;  // choices per prompt; choice c of prompt p has index p·n + c
     int32_t priority_class = kDefaultPriorityClass;
     std::string salt;  // who shares cached prefixes with whom
     Sampling sampling;
+    std::shared_ptr<CompiledGrammar> grammar;  // what every choice must look like; null = anything
 };
 
 enum class FinishReason : uint8_t { none, stop, length, failed };
@@ -54,6 +65,7 @@ struct Event {
     int32_t completion_tokens = 0;  // of this choice so far
     int32_t cached_tokens = 0;      // of this choice's prompt, taken from the prefix cache
     std::vector<TokenLogprob> logprobs;  // empty, or the token itself and then the asked-for best ones
+    std::vector<float> embedding;        // with the end of a prompt that was to be embedded: of length 1
     std::string error;                   // with FinishReason::failed: one sentence
 };
 

@@ -148,7 +148,9 @@ void Scheduler::start(size_t waiting_index, double now) {
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_index));
     Sequence& s = *sequence;
     // At least one token is left to compute: its logits are what the step is for.
-    blocks_.match(s.tokens, s.n_tokens() - 1, s.blocks, s.chain);
+    // A mean needs the state of every token, and memory holds none.
+    const int32_t reusable = s.task == Task::embed_mean ? 0 : s.n_tokens() - 1;
+    blocks_.match(s.tokens, reusable, s.blocks, s.chain);
     s.n_published = static_cast<int32_t>(s.blocks.size());
     s.n_computed = s.n_published * kBlock;
     if (s.n_cached < 0) {

@@ -17,6 +17,7 @@ struct Sequence {
     int32_t choice = 0;
     int32_t prompt_index = 0;
     int32_t priority_class = kDefaultPriorityClass;
+    Task task = Task::generate;
 
     // The text: prompt, then what was generated. A preempted sequence keeps it.
     std::vector<int32_t> tokens;
@@ -49,8 +50,11 @@ struct Sequence {
     double last_token = 0;
     double charged_until = 0;  // user seconds are counted up to here
 
+    std::vector<double> hidden_sum;  // of Task::embed_mean, over the computed tokens
+
     // End of text and logprobs; the engine core's.
     std::unique_ptr<TextOutput> text;
+    std::unique_ptr<GrammarMatcher> grammar;             // where the text stands in its grammar; may be null
     std::vector<std::pair<int32_t, float>> bias;         // logit_bias as asked
     std::vector<std::pair<int32_t, float>> bias_no_end;  // and end-of-text forbidden (min_tokens, ignore_eos)
 

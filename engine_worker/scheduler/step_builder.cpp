@@ -21,6 +21,7 @@ const Step& StepBuilder::build(const Plan& plan) {
     q_start_.clear();
     ctx_len_.clear();
     logit_row_.clear();
+    hidden_row_.clear();
     sampling_.clear();
 
     int32_t longest = 0;
@@ -31,7 +32,7 @@ const Step& StepBuilder::build(const Plan& plan) {
 
     for (size_t i = 0; i < plan.rows.size(); ++i) {
         const PlannedRow& row = plan.rows[i];
-        const Sequence& s = *row.sequence;
+        Sequence& s = *row.sequence;
         const int32_t end = s.n_computed + row.n_tokens;
         q_start_.push_back(static_cast<int32_t>(tok_.size()));
         for (int32_t p = s.n_computed; p < end; ++p) {
@@ -41,7 +42,13 @@ const Step& StepBuilder::build(const Plan& plan) {
         }
         ctx_len_.push_back(end);
         fill_table(i, s, end);
-        if (row.sample) {
+        if (s.task != Task::generate) {
+            const auto last = static_cast<int32_t>(tok_.size()) - 1;
+            const int32_t wanted = s.task == Task::embed_mean ? row.n_tokens : row.sample ? 1 : 0;
+            for (int32_t at = last - wanted + 1; at <= last; ++at) {
+                hidden_row_.push_back(at);
+            }
+        } else if (row.sample) {
             logit_row_.push_back(static_cast<int32_t>(tok_.size()) - 1);
             sampling_.push_back(sample_params(s));
         }
@@ -61,6 +68,8 @@ const Step& StepBuilder::build(const Plan& plan) {
     step_.n_logit = static_cast<int32_t>(logit_row_.size());
     step_.logit_row = logit_row_.data();
     step_.sampling = sampling_.data();
+    step_.n_hidden = static_cast<int32_t>(hidden_row_.size());
+    step_.hidden_row = hidden_row_.data();
     return step_;
 }
 
@@ -85,7 +94,7 @@ void StepBuilder::fill_table(size_t row, const Sequence& sequence, int32_t lengt
     known.length = std::max(known.length, length);
 }
 
-SampleParams StepBuilder::sample_params(const Sequence& s) {
+SampleParams StepBuilder::sample_params(Sequence& s) {
     const Sampling& asked = *s.sampling;
     SampleParams out;
     out.temperature = asked.temperature;
@@ -105,6 +114,9 @@ SampleParams StepBuilder::sample_params(const Sequence& s) {
     out.logit_bias = bias.data();
     out.n_logit_bias = static_cast<int32_t>(bias.size());
     out.n_logprobs = asked.n_logprobs;
+    if (s.grammar != nullptr && !s.grammar->mask().empty()) {
+        out.mask = s.grammar->mask().data();
+    }
     return out;
 }
 

@@ -26,10 +26,10 @@ class StepBuilder {
 
     void fill_table(size_t row, const Sequence& sequence, int32_t length);
     void grow_table(size_t rows, int32_t length);
-    static SampleParams sample_params(const Sequence& sequence);
+    static SampleParams sample_params(Sequence& sequence);
 
     Step step_;
-    std::vector<int32_t> tok_, pos_, slot_, q_start_, ctx_len_, logit_row_, table_;
+    std::vector<int32_t> tok_, pos_, slot_, q_start_, ctx_len_, logit_row_, hidden_row_, table_;
     std::vector<SampleParams> sampling_;
     std::vector<TableRow> table_rows_;
     int32_t table_ld_ = 0;

@@ -107,7 +107,7 @@ std::vector<int32_t> parse_stop_tokens(const Params& params, int32_t vocab_size)
 }
 
 // Fields that would change the answer; each with the value, if any, that asks for what we do anyway.
-constexpr std::array<std::pair<const char*, const char*>, 30> kUnsupported = {{
+constexpr std::array<std::pair<const char*, const char*>, 29> kUnsupported = {{
     {"allowed_token_ids", "[]"},
     {"audio", "{}"},
     {"bad_words", "[]"},
@@ -129,7 +129,6 @@ constexpr std::array<std::pair<const char*, const char*>, 30> kUnsupported = {{
     {"prediction", "{}"},
     {"prompt_embeds", "\"\""},
     {"prompt_logprobs", "0"},
-    {"response_format", "{\"type\":\"text\"}"},
     {"return_token_ids", "false"},
     {"skip_special_tokens", "true"},
     {"structured_outputs", "{}"},

@@ -11,9 +11,11 @@ namespace llm::engine {
 namespace {
 
 constexpr int64_t kMaxChoices = 128;              // of one request, over all prompts
+constexpr int64_t kMaxInputs = 2048;              // of one request for embeddings, as OpenAI has it
 constexpr int32_t kMaxTopLogprobs = 20;           // SampleParams::n_logprobs
 constexpr int32_t kDefaultCompletionTokens = 16;  // of the legacy endpoint, as OpenAI documents it
 constexpr int32_t kMaxClass = 10000;
+constexpr int kMaxDepth = 1000;  // of a body's brackets
 
 void read_priority(const HttpRequest& http, const Params& params, Request& request) {
     const auto body = params.integer("priority", -kMaxClass, kMaxClass);
@@ -76,12 +78,12 @@ void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, con
     }
 }
 
-std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model) {
+std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model, const std::string& param) {
     std::vector<int32_t> ids;
     for (const Json& id : list) {
         if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
             id.get<int64_t>() >= model.tokenizer->vocab_size()) {
-            throw bad_value("prompt", "'prompt' holds something that is not a token id of this model.");
+            throw bad_value(param, "'" + param + "' holds something that is not a token id of this model.");
         }
         ids.push_back(id.get<int32_t>());
     }
@@ -90,7 +92,7 @@ std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model) {
 
 // A string, an array of strings, an array of token ids, or an array of arrays of token ids.
 std::vector<std::vector<int32_t>> parse_prompts(const Json& prompt, const ServedModel& model,
-                                                bool add_special) {
+                                                bool add_special, const std::string& param, int64_t most) {
     const auto encode = [&](const Json& text) {
         return model.tokenizer->encode(text.get_ref<const std::string&>(),
                                        {.add_special = add_special, .parse_special = true});
@@ -99,25 +101,53 @@ std::vector<std::vector<int32_t>> parse_prompts(const Json& prompt, const Served
         return {encode(prompt)};
     }
     if (!prompt.is_array() || prompt.empty()) {
-        throw bad_value("prompt", "'prompt' must be a string, or a non-empty array of strings or token ids.");
+        throw bad_value(param,
+                        "'" + param + "' must be a string, or a non-empty array of strings or token ids.");
     }
     if (prompt.front().is_number()) {
-        return {checked_ids(prompt, model)};
+        return {checked_ids(prompt, model, param)};
     }
     std::vector<std::vector<int32_t>> out;
-    if (prompt.size() > static_cast<size_t>(kMaxChoices)) {
-        throw bad_value("prompt", "At most " + std::to_string(kMaxChoices) + " prompts are supported.");
+    if (prompt.size() > static_cast<size_t>(most)) {
+        throw bad_value(param, "At most " + std::to_string(most) + " prompts are supported.");
     }
     for (const Json& one : prompt) {
         if (one.is_string()) {
             out.push_back(encode(one));
         } else if (one.is_array()) {
-            out.push_back(checked_ids(one, model));
+            out.push_back(checked_ids(one, model, param));
         } else {
-            throw bad_value("prompt", "'prompt' must hold strings or arrays of token ids.");
+            throw bad_value(param, "'" + param + "' must hold strings or arrays of token ids.");
         }
     }
     return out;
+}
+
+}  // namespace
+
+namespace {
+
+// Values of JSON are copied, written and freed by recursion: too deep a one would end the process. Brackets
+// in strings do not count.
+bool nested_too_deep(std::string_view text) {
+    int depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (in_string) {
+            i += c == '\\' ? 1 : 0;
+            in_string = c != '"';
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            if (++depth > kMaxDepth) {
+                return true;
+            }
+        } else if (c == '}' || c == ']') {
+            --depth;
+        }
+    }
+    return false;
 }
 
 }  // namespace
@@ -126,6 +156,10 @@ Json parse_body(const HttpRequest& http) {
     if (!http.header("content-encoding").empty() && http.header("content-encoding") != "identity") {
         throw ApiError(415, "invalid_request_error", "unsupported_encoding",
                        "A Content-Encoding is not supported; send plain JSON.");
+    }
+    if (nested_too_deep(http.body)) {
+        throw ApiError(400, "invalid_request_error", "invalid_json",
+                       "The request body is nested more than " + std::to_string(kMaxDepth) + " deep.");
     }
     Json body = Json::parse(http.body, nullptr, false);
     if (!body.is_object()) {
@@ -160,14 +194,82 @@ const Json* read_tools(const Params& params, GenerationCall& call) {
     if (const Json* choice = params.find("tool_choice")) {
         if (*choice == "none") {
             tools = nullptr;
-        } else if (*choice != "auto") {
-            throw unsupported("tool_choice",
-                              "Only 'auto' and 'none' are supported as 'tool_choice' by this engine.");
+        } else if (*choice != "auto" && *choice != "required" && !choice->is_object()) {
+            throw bad_value(
+                "tool_choice",
+                "'tool_choice' must be none, auto, required or the function that must be called.");
         }
     }
     call.shape.output.tools = tools != nullptr;
     call.shape.output.one_call = !params.boolean("parallel_tool_calls").value_or(true);
+    if (tools != nullptr && tools->is_array()) {
+        for (const Json& tool : *tools) {
+            if (tool.is_object() && tool.contains("function") && tool["function"].is_object()) {
+                call.shape.output.names.push_back(Params(tool["function"]).string("name").value_or(""));
+            }
+        }
+    }
     return tools;
+}
+
+// The function that `tool_choice` names; empty: none.
+std::string named_function(const Json& choice) {
+    if (!choice.is_object()) {
+        return "";
+    }
+    const Params params(choice);
+    if (params.string("type").value_or("") != "function") {
+        throw unsupported("tool_choice",
+                          "An object as 'tool_choice' is supported with the type 'function' only.");
+    }
+    const Json* function = params.find("function");
+    const std::string name =
+        function != nullptr && function->is_object() ? Params(*function).string("name").value_or("") : "";
+    if (name.empty()) {
+        throw bad_value("tool_choice", "'tool_choice.function.name' is required.");
+    }
+    return name;
+}
+
+// What tool_choice and the tools, checked already, mean for the form of the answer.
+void read_calls(const Params& params, const Json* tools, bool one_call, Constraint& out) {
+    const Json* choice = params.find("tool_choice");
+    const std::string name = choice == nullptr ? "" : named_function(*choice);
+    const bool required = choice != nullptr && (*choice == "required" || !name.empty());
+    if (tools == nullptr) {
+        if (required) {
+            throw bad_value("tool_choice", "'tool_choice' asks for a call, but there are no 'tools'.");
+        }
+        return;
+    }
+    out.calls = required ? Constraint::Calls::required : Constraint::Calls::allowed;
+    out.several_calls = !one_call && name.empty();
+    for (size_t i = 0; i < tools->size(); ++i) {
+        const Json& function = (*tools)[i]["function"];
+        const auto& function_name = function["name"].get_ref<const std::string&>();
+        if (!name.empty() && function_name != name) {
+            continue;
+        }
+        const std::string param = "tools[" + std::to_string(i) + "].function.parameters";
+        const Json* parameters = Params(function).find("parameters");
+        if (parameters != nullptr && !parameters->is_object()) {
+            throw bad_value(param, "'" + param + "' must be a JSON Schema.");
+        }
+        out.tools.push_back({function_name, parameters == nullptr ? Json() : *parameters, param});
+    }
+    if (out.tools.empty()) {
+        throw bad_value("tool_choice", "'tool_choice' names a function that is not among the 'tools'.");
+    }
+}
+
+// Compiles what the request demands, if it demands anything.
+void constrain(const Constraint& constraint, const ServedModel& model, GenerationCall& call) {
+    if (constraint.constrains()) {
+        if (model.grammars == nullptr) {
+            throw unsupported("response_format");
+        }
+        call.request.grammar = compile(constraint, *model.grammars);
+    }
 }
 
 // Some templates open the reasoning themselves: the answer then starts inside.
@@ -212,6 +314,15 @@ GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uin
     call.request.prompts.push_back(model.encode_chat(*messages, tools, &extra, generation_prompt));
     check_prompt(call.request.prompts.front(), model, "messages");
     call.shape.output.thinking = opens_thinking(call.request.prompts.front(), *model.tokenizer);
+
+    Constraint constraint;
+    read_response_format(params, constraint);
+    read_calls(params, tools, call.shape.output.one_call, constraint);
+    constraint.format = model.tool_format;
+    constraint.thinking = call.shape.output.thinking                     ? Constraint::Thinking::open
+                          : model.tokenizer->token_to_id("<think>") >= 0 ? Constraint::Thinking::may
+                                                                         : Constraint::Thinking::no;
+    constrain(constraint, model, call);
     return call;
 }
 
@@ -237,7 +348,7 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
         throw bad_value("prompt", "You must provide a 'prompt' parameter.");
     }
     const bool add_special = params.boolean("add_special_tokens").value_or(true);
-    call.request.prompts = parse_prompts(*prompt, model, add_special);
+    call.request.prompts = parse_prompts(*prompt, model, add_special, "prompt", kMaxChoices);
     for (const auto& ids : call.request.prompts) {
         check_prompt(ids, model, "prompt");
     }
@@ -245,6 +356,9 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
         throw bad_value(
             "n", "'n' times the number of prompts may be at most " + std::to_string(kMaxChoices) + ".");
     }
+    Constraint constraint;
+    read_response_format(params, constraint);
+    constrain(constraint, model, call);
     if (params.boolean("echo").value_or(false)) {
         if (call.shape.logprobs) {
             throw unsupported("echo", "'echo' together with 'logprobs' is not supported by this engine.");
@@ -253,6 +367,39 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
             call.shape.echo.push_back(model.tokenizer->decode(ids));
         }
     }
+    return call;
+}
+
+GenerationCall parse_embeddings(const HttpRequest& http, const ServedModel& model) {
+    const Json body = parse_body(http);
+    const Params params(body);
+    GenerationCall call;
+    call.shape.chat = false;
+    call.shape.embeddings = true;
+    call.shape.model = checked_model(params, model);
+    if (!model.no_embeddings.empty() || model.hidden_size == 0) {
+        throw unsupported("model", model.no_embeddings.empty()
+                                       ? "This engine's backend computes no embeddings."
+                                       : model.no_embeddings);
+    }
+    const std::string format = params.string("encoding_format").value_or("float");
+    if (format != "float" && format != "base64") {
+        throw bad_value("encoding_format", "'encoding_format' must be float or base64.");
+    }
+    call.shape.base64 = format == "base64";
+    call.shape.dimensions =
+        static_cast<int32_t>(params.integer("dimensions", 1, model.hidden_size).value_or(0));
+    const Json* input = params.find("input");
+    if (input == nullptr) {
+        throw bad_value("input", "You must provide an 'input' parameter.");
+    }
+    call.request.task = model.pooling;
+    call.request.prompts = parse_prompts(*input, model, true, "input", kMaxInputs);
+    for (const auto& ids : call.request.prompts) {
+        check_prompt(ids, model, "input");
+    }
+    read_priority(http, params, call.request);
+    read_salt(http, params, call.request);
     return call;
 }
 

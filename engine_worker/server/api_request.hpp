@@ -16,6 +16,9 @@ namespace llm::engine {
 // How the answer is to be written.
 struct AnswerShape {
     bool chat = true;
+    bool embeddings = false;
+    bool base64 = false;     // embeddings: not as numbers
+    int32_t dimensions = 0;  // embeddings: the first so many; 0 = all
     bool stream = false;
     bool include_usage = false;  // a last chunk with the usage
     bool logprobs = false;
@@ -39,6 +42,9 @@ std::string checked_model(const Params& params, const ServedModel& model);
 // (vLLM's: lower is sooner, 0 is the default class); `x-llm-client` wins over the body's `cache_salt`.
 GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uint64_t random_seed);
 GenerationCall parse_completion(const HttpRequest& http, const ServedModel& model, uint64_t random_seed);
+
+// POST /v1/embeddings.
+GenerationCall parse_embeddings(const HttpRequest& http, const ServedModel& model);
 
 // The ids of POST /tokenize, from `prompt` or `messages`.
 std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model);

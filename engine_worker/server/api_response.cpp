@@ -66,6 +66,7 @@ Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_
 
 void Answer::take(Event&& event) {
     Choice& choice = choices_[static_cast<size_t>(event.choice)];
+    choice.embedding = std::move(event.embedding);
     if (shape_.chat) {
         ChatDelta delta;
         choice.output.push(event.text, delta);
@@ -186,6 +187,9 @@ void Answer::drain_choice(std::string& out, size_t index) {
 // -----------------------------------------------------------------------------------------
 
 std::string Answer::json() const {
+    if (shape_.embeddings) {
+        return embeddings_json();
+    }
     std::string out = head_ + "\"choices\":[";
     for (size_t i = 0; i < choices_.size(); ++i) {
         const Choice& choice = choices_[i];

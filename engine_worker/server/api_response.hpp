@@ -39,6 +39,7 @@ class Answer {
         ChatOutput output;  // chats only
         // All of it, or what is not drained yet (streaming).
         std::string text;
+        std::vector<float> embedding;
         std::string reasoning;
         std::vector<ToolCall> calls;
         int32_t n_calls = 0;                              // before `calls`, drained already
@@ -60,6 +61,7 @@ class Answer {
     void write_completion_logprobs(std::string& out, const Choice& choice, int64_t offset) const;
     void write_token(std::string& out, const TokenLogprob& token) const;
     void write_usage(std::string& out) const;
+    std::string embeddings_json() const;
     std::string token_text(int32_t token) const;
     int64_t characters(const Choice& choice) const;
 

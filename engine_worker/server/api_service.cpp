@@ -13,6 +13,9 @@ namespace llm::engine {
 namespace {
 
 constexpr std::string_view kModels = "/v1/models";
+constexpr std::string_view kChat = "/v1/chat/completions";
+constexpr std::string_view kCompletions = "/v1/completions";
+constexpr std::string_view kEmbeddings = "/v1/embeddings";
 
 ApiError not_ready(const std::string& code, const std::string& message, int retry_after) {
     ApiError error(503, "server_error", code, message);
@@ -167,12 +170,11 @@ HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request,
     const std::string& path = request.path;
     const bool get = request.method == "GET" || request.method == "HEAD";
     const bool post = request.method == "POST";
-    const bool chat = path == "/v1/chat/completions";
-    if (chat || path == "/v1/completions") {
+    if (path == kChat || path == kCompletions || path == kEmbeddings) {
         if (!post) {
             throw method_not_allowed("POST");
         }
-        generate(connection, request, chat);
+        generate(connection, request);
         later = true;
         return {};
     }
@@ -296,18 +298,24 @@ HttpReply ApiService::drain_reply() {
 // ---- generation
 // --------------------------------------------------------------------------------------------
 
-void ApiService::generate(ConnectionId connection, const HttpRequest& http, bool chat) {
+void ApiService::generate(ConnectionId connection, const HttpRequest& http) {
     require_ready();
     const uint64_t seed = random_();
-    GenerationCall call = chat ? parse_chat(http, *model_, seed) : parse_completion(http, *model_, seed);
+    const bool chat = http.path == kChat;
+    const bool embed = http.path == kEmbeddings;
+    GenerationCall call = embed  ? parse_embeddings(http, *model_)
+                          : chat ? parse_chat(http, *model_, seed)
+                                 : parse_completion(http, *model_, seed);
     const auto choices = static_cast<int64_t>(call.request.prompts.size()) * call.request.n;
-    if (open_choices_ + choices > static_cast<int64_t>(options_.max_waiting) + model_->max_running) {
+    // Inputs to embed come by the thousand and take a step each: they count as one.
+    if (open_choices_ + (embed ? 1 : choices) >
+        static_cast<int64_t>(options_.max_waiting) + model_->max_running) {
         ApiError error(429, "rate_limit_error", "queue_full", "The engine's queue is full; try again later.");
         error.retry_after = 1;
         throw error;
     }
     call.request.id = next_request_++;
-    const std::string id = hex_id(chat ? "chatcmpl-" : "cmpl-", random_(), random_());
+    const std::string id = hex_id(chat ? "chatcmpl-" : embed ? "embd-" : "cmpl-", random_(), random_());
     Exchange exchange{call.request.id,
                       Answer(std::move(call.shape), call.request, id, std::time(nullptr), *model_->tokenizer),
                       std::string(http.header("x-request-id"))};
@@ -367,7 +375,9 @@ void ApiService::send(ConnectionId connection, Exchange& exchange) {
 }
 
 void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::string& why) {
-    const ApiError error(500, "server_error", "engine_failed", "The engine has failed: " + why);
+    const bool engine_lost = !engine_->failure().empty();
+    const ApiError error(500, "server_error", engine_lost ? "engine_failed" : "generation_failed",
+                         engine_lost ? "The engine has failed: " + why : why);
     if (exchange.head_sent) {
         server_->write(connection, "data: " + error_json(error) + "\n\n");
         server_->abort(connection);

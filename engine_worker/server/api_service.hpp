@@ -77,7 +77,7 @@ class ApiService : public HttpHandler {
     HttpReply health(bool ready) const;
     HttpReply drain_reply();
     void require_ready() const;
-    void generate(ConnectionId connection, const HttpRequest& http, bool chat);
+    void generate(ConnectionId connection, const HttpRequest& http);
     void deliver(Event&& event);
     void send(ConnectionId connection, Exchange& exchange);
     void fail(ConnectionId connection, Exchange& exchange, const std::string& why);

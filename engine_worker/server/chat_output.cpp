@@ -140,6 +140,17 @@ void ChatOutput::end_call(std::string_view json, std::string_view raw, ChatDelta
     }
 }
 
+void ChatOutput::end_text_call(std::string_view text, ChatDelta& out) {
+    ToolCall call;
+    const auto& names = options_.names;
+    if (parse_call(trimmed(text), call) &&
+        (names.empty() || std::find(names.begin(), names.end(), call.name) != names.end())) {
+        out.calls.push_back(std::move(call));
+    } else {
+        out.content += text;
+    }
+}
+
 void ChatOutput::finish(ChatDelta& out) {
     const std::string rest = std::exchange(held_, {});
     switch (state_) {
@@ -150,7 +161,7 @@ void ChatOutput::finish(ChatDelta& out) {
             end_call(rest, std::string(kCall) + rest, out);
             break;
         case State::json:
-            end_call(rest, rest, out);
+            end_text_call(rest, out);
             break;
         case State::after_call:
             break;

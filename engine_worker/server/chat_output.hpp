@@ -33,6 +33,8 @@ class ChatOutput {
         bool tools = false;     // look for calls
         bool one_call = false;  // drop all but the first
         bool thinking = false;  // the prompt has opened <think> already
+        // Functions that exist, for whole texts that look like a call: {"name":"Ada"} may be just an answer.
+        std::vector<std::string> names = {};  // empty: any name will do
     };
     explicit ChatOutput(const Options& options)
         : options_(options), state_(options.thinking ? State::thinking : State::start) {}
@@ -56,6 +58,7 @@ class ChatOutput {
     bool step(ChatDelta& out);
     bool begin(ChatDelta& out);
     bool until(std::string_view tag, State next, std::string& out);
+    void end_text_call(std::string_view text, ChatDelta& out);
     void end_call(std::string_view json, std::string_view raw, ChatDelta& out);
 
     Options options_;

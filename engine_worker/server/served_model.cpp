@@ -115,6 +115,16 @@ Json checked_tools(const Json& tools, const SpecialText& special) {
     return out;
 }
 
+// The JSON of a file; null when there is none, discarded when it is malformed.
+Json read_json(const std::string& path) {
+    std::ifstream file(path);
+    if (!file) {
+        return nullptr;
+    }
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    return Json::parse(text, nullptr, false);
+}
+
 void add_end_tokens(const std::string& path, std::vector<int32_t>& out) {
     std::ifstream file(path);
     if (!file) {
@@ -171,6 +181,42 @@ std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* 
     } catch (const TemplateError& error) {
         throw bad_value("messages", std::string("The chat template refused these messages: ") + error.what());
     }
+}
+
+bool load_pooling(const std::string& dir, Task& pooling, std::string& why) {
+    const Json modules = read_json(dir + "/modules.json");
+    if (modules.is_array()) {
+        for (const Json& module : modules) {
+            const std::string type = module.is_object() ? module.value("type", "") : "";
+            const std::string_view name = std::string_view(type).substr(type.rfind('.') + 1);
+            if (name != "Transformer" && name != "Pooling" && name != "Normalize") {
+                why = "The model's embeddings need the module '" + type +
+                      "', which this engine does not support.";
+                return false;
+            }
+        }
+    }
+    const Json config = read_json(dir + "/1_Pooling/config.json");
+    if (config.is_null()) {
+        pooling = Task::embed_last;
+        return true;
+    }
+    std::vector<std::string> modes;
+    if (config.is_object()) {
+        for (const auto& [key, value] : config.items()) {
+            if (key.starts_with("pooling_mode_") && value == Json(true)) {
+                modes.push_back(key);
+            }
+        }
+    }
+    const std::string mode = modes.size() == 1 ? modes[0] : "";
+    if (mode != "pooling_mode_lasttoken" && mode != "pooling_mode_mean_tokens") {
+        why = "The model's embeddings are pooled in a way that this engine does not support" +
+              (mode.empty() ? std::string(".") : " (" + mode + ").");
+        return false;
+    }
+    pooling = mode == "pooling_mode_lasttoken" ? Task::embed_last : Task::embed_mean;
+    return true;
 }
 
 std::vector<int32_t> load_end_tokens(const std::string& dir, const Tokenizer& tokenizer) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine_worker/server/api_params.hpp"
+#include "engine_worker/server/constraint.hpp"
 #include "engine_worker/server/special_text.hpp"
 #include "engine_worker/tokenizer/chat_template.hpp"
 #include "engine_worker/tokenizer/tokenizer.hpp"
@@ -18,10 +19,15 @@ struct ServedModel {
     std::unique_ptr<Tokenizer> tokenizer;
     std::unique_ptr<ChatTemplate> chat_template;
     std::unique_ptr<SpecialText> special_text;
+    std::unique_ptr<GrammarCache> grammars;
+    ToolFormat tool_format = ToolFormat::json;
     std::vector<int32_t> end_tokens;
-    int32_t max_context = 0;  // prompt and answer together
-    int32_t max_running = 0;  // sequences at once
-    int64_t created = 0;      // seconds since 1970
+    Task pooling = Task::embed_last;  // how /v1/embeddings makes one vector of many
+    std::string no_embeddings;        // why it does not; empty = it does
+    int32_t hidden_size = 0;          // numbers of an embedding
+    int32_t max_context = 0;          // prompt and answer together
+    int32_t max_running = 0;          // sequences at once
+    int64_t created = 0;              // seconds since 1970
 
     bool serves(const std::string& name) const;
     SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context}; }
@@ -31,6 +37,11 @@ struct ServedModel {
     std::vector<int32_t> encode_chat(const Json& messages, const Json* tools, const Json* template_kwargs,
                                      bool add_generation_prompt) const;
 };
+
+// How the model's directory says that embeddings are pooled (1_Pooling/config.json and modules.json of
+// sentence-transformers; last token where there is none). False: in a way that is not supported; `why` says
+// so.
+bool load_pooling(const std::string& dir, Task& pooling, std::string& why);
 
 // The end-of-text ids of a model directory: `eos_token_id` (a number or a list) of generation_config.json and
 // config.json, and the tokenizer's own. Missing files are fine, malformed ones throw std::runtime_error.

@@ -23,7 +23,10 @@ constexpr const char* kChatMl =
 
 class JinjaTemplate final : public ChatTemplate {
   public:
-    explicit JinjaTemplate(std::string_view source) : block_(jinja::parse_template(source)) {}
+    explicit JinjaTemplate(std::string_view source)
+        : source_(source), block_(jinja::parse_template(source)) {}
+
+    std::string_view source() const override { return source_; }
 
     std::string render(const Context& context) const override {
         try {
@@ -73,6 +76,7 @@ class JinjaTemplate final : public ChatTemplate {
         return bytes;
     }
 
+    std::string source_;
     jinja::Block block_;
 };
 

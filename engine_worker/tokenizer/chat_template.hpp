@@ -22,6 +22,9 @@ class ChatTemplate {
 
     virtual ~ChatTemplate() = default;
 
+    // The template as it was parsed.
+    virtual std::string_view source() const = 0;
+
     struct Context {
         nlohmann::ordered_json messages;  // array of {role, content, …} as the client sent them
         nlohmann::ordered_json tools;     // array or null

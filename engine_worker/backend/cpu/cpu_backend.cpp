@@ -42,6 +42,7 @@ CpuBackend::CpuBackend(const BackendOptions& options, const char* kernels)
     const int32_t max_context = options.max_context > 0 ? options.max_context : config.max_context;
     info_.name = "cpu";
     info_.vocab_size = config.vocab_size;
+    info_.hidden_size = config.dim;
     info_.kv_slots = pick_kv_slots(options, model_, max_context);
     info_.max_context = static_cast<int32_t>(std::min<int64_t>(max_context, info_.kv_slots));
     info_.max_step_tokens = options.max_step_tokens;
@@ -97,6 +98,10 @@ void CpuBackend::launch(const Step& step) {
             result_.logprob[i] = sampled.logprob;
             result_.top[i] = std::move(sampled.top);
         });
+    }
+    if (step.n_hidden > 0) {
+        result_.hidden.resize(static_cast<size_t>(step.n_hidden) * static_cast<size_t>(info_.hidden_size));
+        forward_->last_hidden(step, result_.hidden.data());
     }
     if (step.want_logits) {
         result_.logits.resize(rows * vocab);

@@ -337,6 +337,15 @@ void Forward::matmul(const Matrix& matrix, Epilogue epilogue, void* y, size_t y_
     });
 }
 
+void Forward::last_hidden(const Step& step, float* out) {
+    const auto dim = static_cast<size_t>(model_.config.dim);
+    for_rows(step.n_hidden, model_.config.dim, [&](size_t row, float*) {
+        kernels_.rms_norm(hidden_ + static_cast<size_t>(step.hidden_row[row]) * dim_stride_,
+                          model_.norm.data(), static_cast<float>(model_.config.norm_eps), model_.config.dim,
+                          out + row * dim);
+    });
+}
+
 const float* Forward::run(const Step& step, Profile& profile) {
     const int32_t m = step.n_tok;
     const size_t hidden_bytes = dim_stride_ * sizeof(float);

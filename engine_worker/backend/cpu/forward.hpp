@@ -51,6 +51,8 @@ class Forward {
 
     // Computes the step up to the logits: n_logit rows of logits_stride() floats, valid until the next call.
     const float* run(const Step& step, Profile& profile);
+    // After run(): the states of step.hidden_row behind the last norm, [n_hidden][dim].
+    void last_hidden(const Step& step, float* out);
     size_t logits_stride() const { return static_cast<size_t>(model_.lm_head.packed.n_panels) * kPanel; }
 
   private:

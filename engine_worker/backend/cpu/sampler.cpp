@@ -65,9 +65,16 @@ const float* Sampler::adjust(const float* logits, const SampleParams& params) {
         apply_penalties(params);
     }
     if (params.mask != nullptr) {
-        for (int32_t i = 0; i < vocab_; i++) {
-            if ((params.mask[i / 32] >> (i % 32) & 1u) == 0) {
-                adjusted_[static_cast<size_t>(i)] = kImpossible;
+        for (int32_t begin = 0; begin < vocab_; begin += 32) {
+            const uint32_t word = params.mask[begin / 32];
+            float* const part = adjusted_.data() + begin;
+            const int32_t count = std::min(32, vocab_ - begin);
+            if (word == 0) {
+                std::fill_n(part, count, kImpossible);
+            } else if (word != ~0u) {
+                for (int32_t i = 0; i < count; i++) {
+                    part[i] = (word >> i & 1u) != 0 ? part[i] : kImpossible;
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr int32_t kDefaultContext = 8192;
 constexpr int64_t kDefaultKvTokens = 1 << 19;
 constexpr int32_t kEndOfText = 256;
+constexpr int32_t kHiddenSize = 32;
 
 bool allowed(const SampleParams& params, int32_t token) {
     if (params.mask != nullptr && ((params.mask[token / 32] >> (token % 32)) & 1U) == 0) {
@@ -36,6 +37,7 @@ class SimBackend : public Backend {
         info_.kv_slots = options.kv_tokens > 0 ? options.kv_tokens : kDefaultKvTokens;
         info_.max_step_tokens = options.max_step_tokens;
         info_.max_step_seqs = options.max_step_seqs;
+        info_.hidden_size = kHiddenSize;
     }
 
     const BackendInfo& info() const override { return info_; }
@@ -66,10 +68,23 @@ class SimBackend : public Backend {
                 result.top[i].push_back({result.token[i], 0.0f});
             }
         }
+        result.hidden.clear();
+        for (int32_t i = 0; i < step_->n_hidden; ++i) {
+            const int32_t row = step_->hidden_row[i];
+            add_hidden(step_->tok[row], step_->pos[row], result.hidden);
+        }
         std::this_thread::sleep_until(done_at_);
     }
 
   private:
+    // Numbers that depend on the token and its place, and on nothing else.
+    static void add_hidden(int32_t token, int32_t position, std::vector<float>& out) {
+        for (int32_t i = 0; i < kHiddenSize; ++i) {
+            out.push_back(
+                std::sin(static_cast<float>((token + 1) * (i + 1)) + 0.1f * static_cast<float>(position)));
+        }
+    }
+
     int32_t next(const SampleParams& params) const {
         const int32_t at = static_cast<int32_t>(params.position) - params.n_prompt;
         if (sim_.reply_tokens > 0 && at >= sim_.reply_tokens && allowed(params, kEndOfText)) {

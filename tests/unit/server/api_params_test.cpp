@@ -98,7 +98,7 @@ TEST(Sampling, NamesTheFieldAtFault) {
 
 TEST(Sampling, RefusesWhatItCannotDoAndNothingElse) {
     for (const auto& [text, param] : std::vector<std::pair<std::string, std::string>>{
-             {R"({"response_format":{"type":"json_object"}})", "response_format"},
+             {R"({"guided_json":{"type":"object"}})", "guided_json"},
              {R"({"functions":[{}]})", "functions"},
              {R"({"guided_json":{"type":"object"}})", "guided_json"},
              {R"({"best_of":3})", "best_of"},
