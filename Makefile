@@ -1,6 +1,6 @@
 # The two commands of the README, `make run` and `make test`, and their parts. The build itself is CMake's (CMakePresets.json).
 SHELL := /bin/bash
-.PHONY: help build run test test-unit test-e2e test-asan test-mainline fuzz-smoke soak bench clean
+.PHONY: help build run test test-unit test-e2e test-asan test-gpu test-mainline fuzz-smoke soak bench clean
 
 help:
 	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
@@ -8,6 +8,7 @@ help:
 	@echo "make build       the nginx module and llm-engine, into build/release"
 	@echo "make test-unit   the unit tests          make test-e2e    the end-to-end tests (K=name to choose)"
 	@echo "make test-asan   the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make test-gpu    the CUDA backend on this machine's GPU; without one nothing is run"
 	@echo "make test-mainline NGINX_SOURCE=dir  the end-to-end tests with an nginx built from that source tree"
 	@echo "make fuzz-smoke  every fuzz target for FUZZ_SECONDS=60"
 	@echo "make soak        random faults under load for SOAK_SECONDS=1800, SEED= to repeat a run"
@@ -34,6 +35,9 @@ test-e2e:
 
 test-asan:
 	@PRESET=asan scripts/test.sh unit
+
+test-gpu:
+	@scripts/test_gpu.sh
 
 test-mainline:
 	@NGINX_SOURCE="$(NGINX_SOURCE)" scripts/test_mainline.sh

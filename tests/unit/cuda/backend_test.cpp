@@ -1,4 +1,5 @@
-// The whole CUDA backend, its kernels emulated: real forward pass, graphs, memory and failures, without a GPU.
+// The whole CUDA backend: against the reference, the CPU backend, itself in graphs, and models whose text is known.
+// Compiled twice: with emulated kernels (everywhere) and for a GPU (make test-gpu).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,35 +8,12 @@
 
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
-#include "tests/support/cuda_emulation/runtime.hpp"
 #include "tests/support/model_builder.hpp"
 #include "tests/support/step_runner.hpp"
+#include "tests/unit/cuda/backend_fixture.hpp"
 
 namespace llm::engine::cuda {
 namespace {
-
-using llm::testing::Feed;
-using llm::testing::Sequence;
-using llm::testing::StepRunner;
-using llm::testing::TempDir;
-
-class CudaBackendTest : public ::testing::Test {
-  protected:
-    void SetUp() override { llm::emulation::device() = {}; }
-    void TearDown() override {
-        EXPECT_EQ(llm::emulation::device().used, 0u) << "device memory was not given back";
-        llm::emulation::device() = {};
-    }
-
-    BackendOptions options(const std::string& dir) const {
-        BackendOptions o;
-        o.model_dir = dir;
-        o.kv_tokens = 1024;
-        o.max_step_seqs = 4;
-        o.max_step_tokens = 256;
-        return o;
-    }
-};
 
 std::string read(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
@@ -119,48 +97,6 @@ TEST_F(CudaBackendTest, ConstructedModelsSayExactlyTheirText) {
     }
 }
 
-constexpr const char* kConfig =
-    R"({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 96,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 333,
-    "max_position_embeddings": 512, "tie_word_embeddings": true})";
-
-std::vector<int32_t> prompt(uint64_t seed, size_t length) {
-    const llm::testing::CounterRandom random(seed, "tokens");
-    std::vector<int32_t> list;
-    for (size_t i = 0; i < length; i++) {
-        list.push_back(static_cast<int32_t>((random(i) + 1) / 2 * 333));
-    }
-    return list;
-}
-
-// Continues `sequences` together by `steps` tokens; returns what was sampled, and the logprobs.
-std::vector<std::pair<int32_t, float>> decode(Backend& backend, std::vector<Sequence>& sequences, int steps) {
-    StepRunner runner(backend);
-    SampleParams params;
-    params.temperature = 0.8f;
-    params.top_p = 0.95f;
-    params.n_logprobs = 2;
-    std::vector<std::pair<int32_t, float>> out;
-    for (Sequence& s : sequences) {
-        runner.run({{&s, s.tokens.size() - 1}}, false);
-    }
-    for (int step = 0; step < steps; step++) {
-        std::vector<Feed> feeds;
-        for (size_t i = 0; i < sequences.size(); i++) {
-            params.seed = i;
-            params.position = static_cast<uint32_t>(sequences[i].tokens.size());
-            feeds.push_back({&sequences[i], 1, false, params});
-        }
-        const StepResult result = runner.run(feeds, false);
-        for (size_t i = 0; i < sequences.size(); i++) {
-            sequences[i].tokens.push_back(result.token[i]);
-            out.emplace_back(result.token[i], result.logprob[i]);
-            EXPECT_EQ(result.top[i].size(), 2u);
-        }
-    }
-    return out;
-}
-
 TEST_F(CudaBackendTest, GraphsWithPaddingGiveTheBitsOfEagerSteps) {
     const TempDir dir;
     llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
@@ -174,13 +110,11 @@ TEST_F(CudaBackendTest, GraphsWithPaddingGiveTheBitsOfEagerSteps) {
         std::vector<Sequence> a = base, b = base;
         CudaBackend eager(o, {.graphs = false, .tune = true, .algorithm_file = ""});
         const auto expected = decode(eager, a, 4);
-        EXPECT_EQ(llm::emulation::device().graph_launches, 0u);
+        EXPECT_EQ(eager.graphs(), 0u);
         CudaBackend graphs(o, {});
         const auto got = decode(graphs, b, 4);
         EXPECT_EQ(got, expected) << n;
-        EXPECT_EQ(llm::emulation::device().graph_launches, 4u);
         EXPECT_GE(graphs.graphs(), 1u);
-        llm::emulation::device().graph_launches = 0;
     }
 }
 
@@ -292,85 +226,6 @@ TEST_F(CudaBackendTest, SamplingWithExtrasGoesThroughGraphs) {
         b.tokens.push_back(77);
     }
     EXPECT_GT(backend.graphs(), 0u);
-}
-
-std::string why_not(const BackendOptions& o) {
-    try {
-        const CudaBackend backend(o);
-        return "";
-    } catch (const std::runtime_error& error) {
-        EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
-        return error.what();
-    }
-}
-
-TEST_F(CudaBackendTest, SaysWhyItCannotStart) {
-    const TempDir dir;
-    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
-    const BackendOptions o = options(dir.path());
-    auto& gpu = llm::emulation::device();
-    gpu.driver_version = 0;
-    EXPECT_NE(why_not(o).find("no NVIDIA driver"), std::string::npos);
-    gpu.driver_version = 12040;
-    EXPECT_NE(why_not(o).find("too old: it supports CUDA 12.4, this program needs 13.0"), std::string::npos);
-    gpu.driver_version = 13000;
-    gpu.count = 0;
-    gpu.count_error = cudaErrorNoDevice;
-    EXPECT_NE(why_not(o).find("finds no GPU"), std::string::npos);
-    gpu.count = 1;
-    gpu.count_error = cudaSuccess;
-    gpu.memory = size_t{40} << 20;
-    const std::string fit = why_not(o);
-    EXPECT_NE(fit.find("does not fit: it needs "), std::string::npos) << fit;
-    EXPECT_NE(fit.find("may use 36.0 MiB"), std::string::npos) << fit;
-    gpu.memory = size_t{512} << 20;
-    BackendOptions bad = o;
-    bad.dtype = "int8";
-    EXPECT_NE(why_not(bad).find("--dtype int8"), std::string::npos);
-    bad = o;
-    bad.max_context = 100000;
-    EXPECT_NE(why_not(bad).find("max_position_embeddings"), std::string::npos);
-    bad = o;
-    bad.kv_tokens = 100'000'000;
-    EXPECT_NE(why_not(bad).find("100000016 tokens"), std::string::npos);
-    EXPECT_EQ(why_not(o), "");
-}
-
-TEST_F(CudaBackendTest, TakesNoMemoryAfterTheStart) {
-    const TempDir dir;
-    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
-    BackendOptions o = options(dir.path());
-    o.kv_tokens = 0;
-    o.gpu_memory = 0.5;
-    auto& gpu = llm::emulation::device();
-    CudaBackend backend(o);
-    EXPECT_LE(gpu.used, gpu.memory / 2);
-    EXPECT_EQ(backend.info().kv_slots, 512 * 4) << "no more than all sequences can use";
-    const size_t used = gpu.used;
-    gpu.allocations_until_failure = 0;
-    std::vector<Sequence> s = {{prompt(1, 50), {}}, {prompt(2, 3), {}}};
-    decode(backend, s, 3);
-    EXPECT_EQ(gpu.used, used);
-}
-
-TEST_F(CudaBackendTest, AGpuThatDisappearsIsReportedAtEveryPlace) {
-    const TempDir dir;
-    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
-    BackendOptions o = options(dir.path());
-    o.kv_tokens = 256;
-    for (const long calls : {1L, 2L, 5L, 9L, 14L, 20L, 31L, 33L}) {
-        CudaBackend backend(o);
-        std::vector<Sequence> s = {{prompt(1, 20), {}}};
-        llm::emulation::device().calls_until_lost = calls;
-        try {
-            decode(backend, s, 10);
-            ADD_FAILURE() << "nothing was noticed after " << calls;
-        } catch (const std::runtime_error& error) {
-            EXPECT_NE(std::string(error.what()).find("GPU"), std::string::npos);
-            EXPECT_NE(std::string(error.what()).find("launch failure"), std::string::npos) << error.what();
-        }
-        llm::emulation::device().calls_until_lost = -1;
-    }
 }
 
 }  // namespace

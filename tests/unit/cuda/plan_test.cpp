@@ -7,7 +7,6 @@
 #include <fstream>
 
 #include "engine_worker/backend/cuda/algorithm_cache.hpp"
-#include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
 #include "tests/support/model_builder.hpp"
 
 namespace llm::engine::cuda {

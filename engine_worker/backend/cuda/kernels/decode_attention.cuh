@@ -17,13 +17,6 @@ inline constexpr int kDecodeUnroll = 4;
 inline constexpr float kLog2E = 1.4426950408889634f;
 inline constexpr float kLowest = -1e30f;  // of a maximum: minus infinity would make NaN of a difference
 
-// Positions that split `split` of `splits` reads of [begin, end): equal parts, rounded up to whole blocks of 16.
-__host__ __device__ __forceinline__ void split_range(int begin, int end, int split, int splits, int& low, int& high) {
-    const int part = ((end - begin + splits - 1) / splits + 15) / 16 * 16;
-    low = begin + split * part < end ? begin + split * part : end;
-    high = low + part < end ? low + part : end;
-}
-
 __device__ __forceinline__ void unpack8(const Vec16& v, float (&out)[8]) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {

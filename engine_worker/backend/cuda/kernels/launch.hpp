@@ -9,6 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define LLM_HOST_DEVICE __host__ __device__
+#else
+#define LLM_HOST_DEVICE
+#endif
+
 namespace llm::engine::cuda {
 
 inline constexpr int kMaxHeadDim = 256;
@@ -16,7 +22,6 @@ inline constexpr int kRowPad = 64;       // elements that rows of activations an
 inline constexpr int kGemvMaxRows = 16;  // rows of bf16 that one pass over the weights serves
 inline constexpr int kGemvMaxRows8 = 32; // the same for one-byte weights
 inline constexpr int kQueryTile = 64;    // query rows of a prefill attention block
-inline constexpr int kKvTile = 64;       // context positions of one round
 inline constexpr int kMaxGroup = 8;      // query heads that share a load of keys in decode attention
 inline constexpr int kMaxTop = 20;       // logprobs besides the sampled token's
 
@@ -114,6 +119,13 @@ struct AttentionArgs {
     int window;              // 0 = all
     float scale;             // of the scores
 };
+
+// Positions that split `split` of `splits` reads of [begin, end): equal parts, rounded up to whole blocks of 16.
+LLM_HOST_DEVICE inline void split_range(int begin, int end, int split, int splits, int& low, int& high) {
+    const int part = ((end - begin + splits - 1) / splits + 15) / 16 * 16;
+    low = begin + split * part < end ? begin + split * part : end;
+    high = low + part < end ? low + part : end;
+}
 
 // Sequences 0..n-1 with one token each, token i of sequence i.
 struct DecodeArgs {

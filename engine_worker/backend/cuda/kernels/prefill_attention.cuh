@@ -3,9 +3,9 @@
 //
 // Block (tile, key/value head) of 4 warps; the rows of a tile are the query heads of the group for one token after
 // another, so a key is loaded once for all of them. Each warp owns 16 rows. Keys and values come by cp.async, the
-// next tile while this one is computed (head dimension 256: one buffer only, by the size of shared memory). Rows of
-// shared memory are swizzled by 16-byte chunks: chunk c of row r lies at c ^ (r % 8), and ldmatrix meets no bank
-// twice.
+// next tile while this one is computed. Rows of shared memory are swizzled by 16-byte chunks: chunk c of row r lies at
+// c ^ (r % 8), and ldmatrix meets no bank twice. Head dimension 256 takes 32 positions at a time and keeps its queries
+// in shared memory, or registers would not do.
 #pragma once
 
 #include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
@@ -18,11 +18,10 @@ inline constexpr int kPrefillWarps = 4;
 
 template <int kHead>
 struct PrefillShape {
-    static constexpr int kStages = kHead <= 128 ? 2 : 1;
+    static constexpr int kKeys = kHead <= 128 ? 64 : 32;  // context positions of one round
     static constexpr bool kQueryInRegisters = kHead <= 128;
-    static constexpr int kTileBytes = 64 * kHead * 2;
-    // Queries that stay in shared memory have their own tile; others pass through the last stage's keys.
-    static constexpr int kSharedBytes = (2 * kStages + (kQueryInRegisters ? 0 : 1)) * kTileBytes;
+    // Queries that stay in shared memory have their own tile; others pass through the second stage's keys.
+    static constexpr int kSharedBytes = (4 * kKeys + (kQueryInRegisters ? 0 : kQueryTile)) * kHead * 2;
 };
 
 template <int kHead>
@@ -30,13 +29,13 @@ __host__ __device__ __forceinline__ int swizzled(int row, int chunk) {
     return row * kHead + (chunk ^ (row & 7)) * 8;
 }
 
-// 64 keys or values from position `at`; zeros from `end` on.
+// A tile of keys or values from position `at`; zeros from `end` on.
 template <int kHead>
 __device__ __forceinline__ void load_kv_tile(const AttentionArgs& a, const uint16_t* base, const int* table, int at,
                                              int end, uint16_t* shared) {
     constexpr int kChunks = kHead / 8;
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kKvTile * kChunks; i += kPrefillWarps * kWarpSize) {
+    for (int i = static_cast<int>(threadIdx.x); i < PrefillShape<kHead>::kKeys * kChunks; i += kPrefillWarps * kWarpSize) {
         const int row = i / kChunks;
         const int chunk = i % kChunks;
         const bool valid = at + row < end;
@@ -49,8 +48,9 @@ template <int kHead>
 __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_kernel(AttentionArgs a,
                                                                                       const PrefillTile* tiles) {
     using Shape = PrefillShape<kHead>;
-    constexpr int kTile = 64 * kHead;
-    auto* shared = reinterpret_cast<uint16_t*>(shared_bytes());  // [stage][keys, values][64][kHead] (, queries)
+    constexpr int kKeys = Shape::kKeys;
+    constexpr int kTile = kKeys * kHead;
+    auto* shared = reinterpret_cast<uint16_t*>(shared_bytes());  // [stage][keys, values][kKeys][kHead] (, queries)
     const PrefillTile tile = tiles[blockIdx.x];
     const int kv_head = static_cast<int>(blockIdx.y);
     const int group = a.n_heads / a.n_kv_heads;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
     const int g = lane / 4;
     const int t = lane % 4;
 
-    uint16_t* queries = shared + (Shape::kQueryInRegisters ? (Shape::kStages - 1) * 2 : 2 * Shape::kStages) * kTile;
+    uint16_t* queries = shared + (Shape::kQueryInRegisters ? 2 : 4) * kTile;
     for (int i = static_cast<int>(threadIdx.x); i < kQueryTile * kHead / 8; i += kPrefillWarps * kWarpSize) {
         const int row = i / (kHead / 8);
         const int chunk = i % (kHead / 8);
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
     const int last_position = a.positions[tile.first_token + (tile.first_row + tile.rows - 1) / group];
     const int end = last_position + 1;
     int begin = a.window > 0 && first_position >= a.window ? first_position - a.window + 1 : 0;
-    begin = begin / kKvTile * kKvTile;
-    const int rounds = (end - begin + kKvTile - 1) / kKvTile;
+    begin = begin / kKeys * kKeys;
+    const int rounds = (end - begin + kKeys - 1) / kKeys;
     const int* table = a.table + static_cast<size_t>(tile.sequence) * static_cast<size_t>(a.table_stride);
     const size_t cache = static_cast<size_t>(kv_head) * static_cast<size_t>(a.kv_slots) * kHead;
     const uint16_t* keys = a.keys + cache;
@@ -121,13 +121,13 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
     const float factor = a.scale * kLog2E;
 
     for (int round = 0; round < rounds; round++) {
-        const int at = begin + round * kKvTile;
-        const uint16_t* key_tile = shared + (round % Shape::kStages) * 2 * kTile;
+        const int at = begin + round * kKeys;
+        const uint16_t* key_tile = shared + round % 2 * 2 * kTile;
         const uint16_t* value_tile = key_tile + kTile;
-        if (Shape::kStages > 1 && round + 1 < rounds) {
-            uint16_t* next = shared + ((round + 1) % Shape::kStages) * 2 * kTile;
-            load_kv_tile<kHead>(a, keys, table, at + kKvTile, end, next);
-            load_kv_tile<kHead>(a, values, table, at + kKvTile, end, next + kTile);
+        if (round + 1 < rounds) {
+            uint16_t* next = shared + (round + 1) % 2 * 2 * kTile;
+            load_kv_tile<kHead>(a, keys, table, at + kKeys, end, next);
+            load_kv_tile<kHead>(a, values, table, at + kKeys, end, next + kTile);
             async_commit();
             async_wait<1>();
         } else {
@@ -135,9 +135,9 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         }
         __syncthreads();
 
-        float score[kKvTile / 8][4];
+        float score[kKeys / 8][4];
 #pragma unroll
-        for (int n = 0; n < kKvTile / 8; n++) {
+        for (int n = 0; n < kKeys / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 score[n][i] = 0;
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
                 load_matrices(q, queries + swizzled<kHead>(query_row, k * 2 + lane / 16));
             }
 #pragma unroll
-            for (int n = 0; n < kKvTile / 8; n += 2) {
+            for (int n = 0; n < kKeys / 8; n += 2) {
                 uint32_t b[4];  // two blocks of 8 keys, each in two halves of k
                 const int row = n * 8 + lane / 16 * 8 + lane % 8;
                 load_matrices(b, key_tile + swizzled<kHead>(row, k * 2 + lane / 8 % 2));
@@ -164,11 +164,11 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
             }
         }
 
-        const bool masked = at + kKvTile - 1 > first_position || tile.rows < kQueryTile ||
+        const bool masked = at + kKeys - 1 > first_position || tile.rows < kQueryTile ||
                             (a.window > 0 && at <= last_position - a.window);
         float largest[2] = {maximum[0], maximum[1]};
 #pragma unroll
-        for (int n = 0; n < kKvTile / 8; n++) {
+        for (int n = 0; n < kKeys / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 score[n][i] *= factor;
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
             }
         }
 #pragma unroll
-        for (int n = 0; n < kKvTile / 8; n++) {
+        for (int n = 0; n < kKeys / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 score[n][i] = exp2f(score[n][i] - maximum[i / 2]);
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
             }
         }
 #pragma unroll
-        for (int k = 0; k < kKvTile / 16; k++) {
+        for (int k = 0; k < kKeys / 16; k++) {
             // the sums' layout of two neighbouring blocks is that of A
             const uint32_t p[4] = {pack_bf16(score[2 * k][0], score[2 * k][1]),
                                    pack_bf16(score[2 * k][2], score[2 * k][3]),
@@ -220,11 +220,6 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
             }
         }
         __syncthreads();  // all have read this stage before it is filled again
-        if (Shape::kStages == 1 && round + 1 < rounds) {
-            load_kv_tile<kHead>(a, keys, table, at + kKvTile, end, shared);
-            load_kv_tile<kHead>(a, values, table, at + kKvTile, end, shared + kTile);
-            async_commit();
-        }
     }
 
 #pragma unroll
