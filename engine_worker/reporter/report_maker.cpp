@@ -38,6 +38,7 @@ void ReportMaker::restart(const Observation& seen, double now, uint64_t unix_ms,
     booted_at_ = now;
     waiting_.clear();
     told_.fill(0);
+    decode_tokens_ = user_seconds_ = 0;
     for (const Field field : kCounters) {
         // A restarted engine has counted from 0; one that we meet has counted for others before.
         baseline_[index(field)] = engine_restarted ? 0 : seen[field].value_or(0);
@@ -72,8 +73,17 @@ void ReportMaker::fill(const Observation& seen, double now, EngineReport& out) {
     out.tokens_in = counter(seen, Field::tokens_in);
     out.tokens_out = counter(seen, Field::tokens_out);
     out.completed = counter(seen, Field::completed);
-    out.user_seconds = counter(seen, Field::user_seconds);
-    out.decode_tokens = seen[Field::decode_tokens] ? counter(seen, Field::decode_tokens) : out.tokens_out;
+    // Tokens and their seconds move together or not at all: an engine that prints large counters in steps
+    // (llama.cpp: six digits) would seem to have made tokens in no time, and then to have taken time for
+    // none.
+    const double seconds = counter(seen, Field::user_seconds);
+    const double tokens = seen[Field::decode_tokens] ? counter(seen, Field::decode_tokens) : out.tokens_out;
+    if (tokens > decode_tokens_ && seconds > user_seconds_) {
+        decode_tokens_ = tokens;
+        user_seconds_ = seconds;
+    }
+    out.decode_tokens = decode_tokens_;
+    out.user_seconds = user_seconds_;
     out.has_counters = seen[Field::user_seconds] && (seen[Field::decode_tokens] || seen[Field::tokens_out]);
     if (!options_.has_max_running) {
         out.max_running =

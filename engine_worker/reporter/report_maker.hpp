@@ -40,9 +40,11 @@ class ReportMaker {
     double booted_at_ = 0;
     bool was_ready_ = false;
     std::optional<double> away_since_;
-    std::array<double, kFieldCount> raw_{};          // counters as last seen
-    std::array<double, kFieldCount> baseline_{};     // and at the boot
-    std::array<double, kFieldCount> told_{};         // since the boot, never falling
+    std::array<double, kFieldCount> raw_{};       // counters as last seen
+    std::array<double, kFieldCount> baseline_{};  // and at the boot
+    std::array<double, kFieldCount> told_{};      // since the boot, never falling
+    double decode_tokens_ = 0;                    // as reported
+    double user_seconds_ = 0;
     std::deque<std::pair<double, double>> waiting_;  // (when, how many) of the last second
     std::vector<std::string> models_;
     EngineReport last_;

@@ -1,4 +1,4 @@
-// llama.cpp's llama-server (tools/server/README.md). The seconds of generation are summed over slots, so they
+// llama.cpp's llama-server (tools/server/README.md, to_metrics() in tools/server/server-task.cpp). The seconds of generation are summed over slots, so they
 // are user seconds; its tokens include each answer's first, a small overstatement of the speed.
 #include "engine_worker/reporter/adapter.hpp"
 

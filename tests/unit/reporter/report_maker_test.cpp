@@ -158,6 +158,22 @@ TEST_F(Maker, LimitsOfTheOperatorGoFirst) {
     EXPECT_EQ(other.take(seen, 1, kStart)->max_context, 100u);
 }
 
+TEST_F(Maker, TokensAndTheirSecondsMoveTogether) {
+    take(up(1000, 50), 1);
+    auto report = take(up(1100, 50), 2);  // the seconds are printed in steps
+    EXPECT_EQ(report->tokens_out, 100);
+    EXPECT_EQ(report->decode_tokens, 0);
+    EXPECT_EQ(report->user_seconds, 0);
+    report = take(up(1200, 60), 3);
+    EXPECT_EQ(report->decode_tokens, 200);
+    EXPECT_EQ(report->user_seconds, 10);
+    report = take(up(1200, 61), 4);
+    EXPECT_EQ(report->user_seconds, 10);
+    report = take(up(1220, 61), 5);
+    EXPECT_EQ(report->decode_tokens, 220);
+    EXPECT_EQ(report->user_seconds, 11);
+}
+
 TEST_F(Maker, WithoutTimesNoSpeedIsClaimed) {
     Observation seen = up(10);
     seen[Field::user_seconds].reset();
