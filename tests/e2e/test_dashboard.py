@@ -238,6 +238,19 @@ def test_policy_and_history(fake_engine, gateway, browser):
                        " document.body.append(s); return window.foreign === undefined; })()")
 
 
+def test_nothing_yet(gateway, browser):
+    """Open access, no engine: the page says what is missing, and takes nothing for a problem."""
+    gate = gateway(users=None)
+    open_dashboard(browser, gate)
+    for name in ("models", "engines", "clients", "running"):
+        assert browser.run(f"document.querySelector('#no-{name}').offsetParent !== null"), name
+    assert browser.run("document.querySelectorAll('#problems li').length") == 0
+    assert browser.run("[...document.querySelectorAll('[data-tile] .value')].map(e => e.textContent)") == ["0", "0", "0", "0", "0", "0 of 0"]
+    browser.wait("[...document.querySelectorAll('.chart')].length === 4")
+    assert "(open)" in browser.text("#about") and "no Redis" in browser.text("#about")
+    assert gate.metrics().values("llm_redis_up") == [1], "what is not configured is not down"
+
+
 def test_no_secret_is_shown(fake_engine, gateway, browser):
     engine = fake_engine(max_running=1)
     gate = gateway(users=[user("sk-of-alice", name="Alice")], http=f"llm_engine {engine.url} model=m id=e max_running=1 key=sk-of-the-engine;")
