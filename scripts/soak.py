@@ -37,7 +37,6 @@ LOAD = 1.3             # times what the engines can serve
 CYCLE_SECONDS = 60     # of faults, between two checks of everything
 ENGINES, SEATS = 3, 8
 TOKENS_DIVISOR = 8     # answers are this much shorter than in the trace: a test machine has few processors
-SPECIAL = ("mallory", "crowd", "slow")
 
 
 def read_trace(name):
@@ -77,10 +76,10 @@ class World:
         rows += [("mallory", 5, 15), ("crowd", 1, 40), ("slow", 1, 40), ("probe", 9, 100)]
         with self.postgres.connect(self.database) as connection:
             for token, priority, threshold in rows:
-                connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES (%s, %s, %s, %s)", (token, token, priority, threshold))
+                connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES (%s, %s, %s, %s)",
+                                   (token, token, priority, threshold))
         self.database_relay = Relay(self.postgres.port)
-        self.engines = [self._up(LlmEngine(self.directory / f"engine{number}", sim=True, redis=self.redis.url, arguments=[
-            "--id", f"engine{number}", "--max-running", str(SEATS), "--sim", "base=15,sequence=0.1,context=0,prefill=0.005"])) for number in range(ENGINES)]
+        self.engines = [self._up(self._engine(f"engine{number}")) for number in range(ENGINES)]
         self.gate = Nginx(self.directory / "nginx", zone="16m", location="llm_queue_timeout 15s; proxy_read_timeout 30s;")
         for pattern in (r"exited on signal 9", r"zone \"llm\" was locked by"):
             self.gate.allow(r"\[alert\].*" + pattern)
@@ -88,6 +87,11 @@ class World:
         self.gate.start()
         self.gate.wait_ready(60)
         until(lambda: self.gate.metrics().total("llm_engine_up") == ENGINES, "all engines are known", 30)
+
+    def _engine(self, name):
+        cost = ["--sim", "base=15,sequence=0.1,context=0,prefill=0.005"]
+        return LlmEngine(self.directory / name, sim=True, redis=self.redis.url,
+                         arguments=["--id", name, "--max-running", str(SEATS), *cost])
 
     def _up(self, server):
         server.start()
@@ -168,7 +172,8 @@ class World:
         kind = "broken" if fate.broken else fate.outcome()
         if any(kind in excused and begin <= fate.end and fate.start <= end for begin, end, excused in self.windows):
             return None
-        return f"{token}: {fate.status} {fate.code} complete={fate.complete} after {fate.end - fate.start:.2f} s, {fate.size} bytes, port {fate.port}"
+        return (f"{token}: {fate.status} {fate.code} complete={fate.complete} after {fate.end - fate.start:.2f} s, "
+                f"{fate.size} bytes, port {fate.port}")
 
 
 class Table:
@@ -289,7 +294,8 @@ def main():
             world.stop()
     print(table)
     if ratios:
-        print(f"throughput in the 5 s after a worker was killed, relative to before: median {statistics.median(ratios):.2f}, worst {min(ratios):.2f}")
+        print("throughput in the 5 s after a worker was killed, relative to before: "
+              f"median {statistics.median(ratios):.2f}, worst {min(ratios):.2f}")
     print(f"SEED={seed}: {requests} requests in {cycles} cycles, every invariant held after each")
     return 0
 

@@ -44,6 +44,7 @@ class WorkerKilled(Fault):
 
 class WorkerStopped(Fault):
     name = "worker stopped"
+
     # nothing fails, but what waits in it may wait until its timeout
     def strike(self, world, rng):
         victim = rng.choice(world.gate.workers())
@@ -58,7 +59,8 @@ class Reloaded(Fault):
     name = "reload, other settings"
 
     def strike(self, world, rng):
-        world.settings = [f"llm_min_throughput {rng.choice((0, 2, 5))};", f"llm_routing {rng.choice(('throughput', 'least_running', 'round_robin', 'random'))};",
+        policy = rng.choice(("throughput", "least_running", "round_robin", "random"))
+        world.settings = [f"llm_min_throughput {rng.choice((0, 2, 5))};", f"llm_routing {policy};",
                           f"llm_scheduler {rng.choice(('weighted', 'strict'))};", f"llm_aging {rng.choice(('2s', '30s', 'off'))};"]
         world.write_settings()
         start = time.monotonic()
@@ -200,7 +202,8 @@ class WrongTokens(Fault):
             with socket.create_connection(("127.0.0.1", world.gate.port), timeout=20) as sock:
                 reader = Reader(sock)
                 for _ in range(5):
-                    sock.sendall(b"".join(request_bytes("GET", "/v1/models", [("Authorization", f"Bearer wrong{rng.random()}")]) for _ in range(100)))
+                    sock.sendall(b"".join(request_bytes("GET", "/v1/models", [("Authorization", f"Bearer wrong{rng.random()}")])
+                                          for _ in range(100)))
                     for _ in range(100):
                         start, headers = reader.head()
                         assert start.split()[1] == "401", start
@@ -234,7 +237,8 @@ class LyingReports(Fault):
     name = "lying reports"
 
     def strike(self, world, rng):
-        lies = [{"kv_usage": 1e300}, {"decode_tokens": 10 ** 18, "user_seconds": 1e-9}, {"seq": -1}, {"running": "many"}, {"url": "ftp://x"}, {"max_running": -4}]
+        lies = [{"kv_usage": 1e300}, {"decode_tokens": 10 ** 18, "user_seconds": 1e-9}, {"seq": -1}, {"running": "many"},
+                {"url": "ftp://x"}, {"max_running": -4}]
         for key in world.redis.client.keys("llm:engine:*"):
             text = world.redis.client.get(key)
             for lie in rng.sample(lies, 3) if text else ():
