@@ -87,7 +87,7 @@ void write_model_histograms(PrometheusText& out) {
     };
     static constexpr Family kFamilies[] = {
         {"llm_time_to_first_token_seconds", core::ModelHistogram::time_to_first_token,
-         "Dispatch to first token, streams."},
+         "Arrival to first token, streams."},
         {"llm_inter_token_seconds", core::ModelHistogram::inter_token, "Time between tokens of a stream."},
         {"llm_request_duration_seconds", core::ModelHistogram::duration, "Arrival to end of the answer."},
     };
