@@ -243,15 +243,39 @@ void read_bos(const Fields& fields, int32_t vocab_size, int32_t& bos) {
     }
 }
 
+// compressed-tensors with e4m3 weights, one scale per output or per matrix. How activations were to be quantised does
+// not matter: they stay in bf16, which is closer to the original.
+bool is_fp8(const Json& quantization) {
+    const auto is = [](const Json& object, const char* key, const Json& value) {
+        return object.is_object() && object.contains(key) && object[key] == value;
+    };
+    if (!is(quantization, "quant_method", "compressed-tensors") || !is(quantization, "format", "float-quantized") ||
+        !quantization.contains("config_groups") || !quantization["config_groups"].is_object()) {
+        return false;
+    }
+    for (const auto& [name, group] : quantization["config_groups"].items()) {
+        if (!group.is_object() || !group.contains("weights")) {
+            return false;
+        }
+        const Json& weights = group["weights"];
+        if (!is(weights, "num_bits", 8) || !is(weights, "type", "float") ||
+            (!is(weights, "strategy", "channel") && !is(weights, "strategy", "tensor"))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void refuse_unsupported(const Fields& fields) {
     for (const char* key : {"quantization_config", "compression_config"}) {
         const Json* quantization = fields.find(key);
-        if (quantization != nullptr) {
+        if (quantization != nullptr && !is_fp8(*quantization)) {
             const bool named = quantization->is_object() && quantization->contains("quant_method");
             fields.fail(key, "asks for " +
                                  (named ? "quantisation " + brief((*quantization)["quant_method"])
                                         : std::string("quantised weights")) +
-                                 "; only plain f32, f16 and bf16 weights are supported");
+                                 "; only plain f32, f16 and bf16 weights, and on GPUs e4m3 of "
+                                 "compressed-tensors with one scale per output or matrix, are supported");
         }
     }
     const std::string activation = fields.string_or("hidden_act", "silu");
@@ -297,6 +321,7 @@ ModelConfig parse_model_config(std::string_view config_json, std::string_view ge
     config.model_type = fields.string_or("model_type", "");
     check_architecture(fields, config.model_type);
     refuse_unsupported(fields);
+    config.fp8_weights = fields.has("quantization_config") || fields.has("compression_config");
 
     config.dim = fields.integer("hidden_size", 1, kMaxDim);
     config.ffn_dim = fields.integer("intermediate_size", 1, kMaxDim);

@@ -38,6 +38,7 @@ struct ModelConfig {
     bool tied_embeddings = false;  // lm_head is the embedding table
     bool qkv_bias = false;
     bool o_bias = false;
+    bool fp8_weights = false;      // projections are e4m3 with a scale per output or per matrix (compressed-tensors)
     bool qk_norm = false;          // RMSNorm over each head of q and k, before the rotation
     std::vector<int32_t> window;   // [n_layers] attention sees the last window[i] positions; 0 = all of them
     std::vector<int32_t> eos_ids;  // generation_config.json's where it has any, else config.json's

@@ -19,6 +19,33 @@ class Finder {
   public:
     explicit Finder(const TensorStore& store) : store_(store) {}
 
+    // A matrix that may be e4m3, with `scale` then.
+    Tensor take_projection(const std::string& name, const std::vector<int64_t>& shape, bool fp8, Tensor& scale) {
+        const Tensor found = store_.find(name);
+        if (!fp8 || !found || found.dtype != DType::kF8E4M3) {
+            return take(name, shape);
+        }
+        if (found.shape != shape) {
+            throw std::runtime_error(store_.names().at(name) + ": tensor " + name + " has shape " +
+                                     shape_text(found.shape) + ", but config.json implies " + shape_text(shape));
+        }
+        taken_.insert(name);
+        const std::string scale_name = name + "_scale";
+        const Tensor raw = store_.find(scale_name);
+        int64_t count = raw ? 1 : 0;
+        for (const int64_t extent : raw.shape) {
+            count *= extent;
+        }
+        if (count != 1 && count != shape[0]) {
+            throw std::runtime_error(store_.root() + ": tensor " + scale_name + (raw ? " has shape " +
+                                     shape_text(raw.shape) + ", not one factor or one per output" : " is missing"));
+        }
+        scale = take(scale_name, raw.shape);
+        scale.shape = {count};
+        taken_.insert(name.substr(0, name.size() - 6) + "input_scale");  // of activations, which stay bf16
+        return found;
+    }
+
     Tensor take(const std::string& name, const std::vector<int64_t>& shape) {
         Tensor tensor = store_.find(name);
         if (!tensor) {
@@ -61,12 +88,13 @@ LayerTensors take_layer(Finder& finder, const ModelConfig& config, int32_t index
     const int64_t ffn = config.ffn_dim;
     const std::string prefix = "model.layers." + std::to_string(index) + ".";
     const std::string attention = prefix + "self_attn.";
+    const bool fp8 = config.fp8_weights;
     LayerTensors layer;
     layer.attn_norm = finder.take(prefix + "input_layernorm.weight", {dim});
-    layer.q = finder.take(attention + "q_proj.weight", {q_dim, dim});
-    layer.k = finder.take(attention + "k_proj.weight", {kv_dim, dim});
-    layer.v = finder.take(attention + "v_proj.weight", {kv_dim, dim});
-    layer.o = finder.take(attention + "o_proj.weight", {dim, q_dim});
+    layer.q = finder.take_projection(attention + "q_proj.weight", {q_dim, dim}, fp8, layer.q_scale);
+    layer.k = finder.take_projection(attention + "k_proj.weight", {kv_dim, dim}, fp8, layer.k_scale);
+    layer.v = finder.take_projection(attention + "v_proj.weight", {kv_dim, dim}, fp8, layer.v_scale);
+    layer.o = finder.take_projection(attention + "o_proj.weight", {dim, q_dim}, fp8, layer.o_scale);
     if (config.qkv_bias) {
         layer.q_bias = finder.take(attention + "q_proj.bias", {q_dim});
         layer.k_bias = finder.take(attention + "k_proj.bias", {kv_dim});
@@ -80,9 +108,9 @@ LayerTensors take_layer(Finder& finder, const ModelConfig& config, int32_t index
         layer.k_norm = finder.take(attention + "k_norm.weight", {config.head_dim});
     }
     layer.mlp_norm = finder.take(prefix + "post_attention_layernorm.weight", {dim});
-    layer.gate = finder.take(prefix + "mlp.gate_proj.weight", {ffn, dim});
-    layer.up = finder.take(prefix + "mlp.up_proj.weight", {ffn, dim});
-    layer.down = finder.take(prefix + "mlp.down_proj.weight", {dim, ffn});
+    layer.gate = finder.take_projection(prefix + "mlp.gate_proj.weight", {ffn, dim}, fp8, layer.gate_scale);
+    layer.up = finder.take_projection(prefix + "mlp.up_proj.weight", {ffn, dim}, fp8, layer.up_scale);
+    layer.down = finder.take_projection(prefix + "mlp.down_proj.weight", {dim, ffn}, fp8, layer.down_scale);
     return layer;
 }
 

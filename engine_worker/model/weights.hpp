@@ -21,6 +21,8 @@ struct LayerTensors {
     Tensor mlp_norm;                        // [dim]
     Tensor gate, up;                        // [ffn_dim][dim]
     Tensor down;                            // [dim][ffn_dim]
+    // Of projections that are kF8E4M3: [outputs] or [1] factors. Empty for all others.
+    Tensor q_scale, k_scale, v_scale, o_scale, gate_scale, up_scale, down_scale;
 };
 
 struct ModelTensors {

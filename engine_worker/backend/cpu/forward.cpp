@@ -58,6 +58,9 @@ CpuModel load_cpu_model(const ModelConfig& config, const std::string& dtype, Thr
     model.config = config;
     model.tensors = load_model_tensors(config);
     const ModelTensors& tensors = model.tensors;
+    if (config.fp8_weights) {
+        throw std::runtime_error(config.dir + ": FP8 weights are supported on GPUs only (--backend cuda)");
+    }
     model.type = pick_type(dtype, tensors);
     for (const LayerTensors& from : tensors.layers) {
         CpuLayer layer;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <string>
 
 #include "engine_worker/backend/cuda/kernels/launch.hpp"
 #include "engine_worker/backend/cuda/plan.hpp"
@@ -67,6 +69,9 @@ class Uploader {
 
 // One row as bf16, zeros from `k` to `padded`.
 void to_bf16_row(const Tensor& tensor, int row, int k, int padded, std::byte* out) {
+    if (tensor.dtype == DType::kF8E4M3) {
+        throw std::runtime_error("tensor " + tensor.name + " is FP8, but not those it is joined with");
+    }
     const std::byte* from = tensor.data + static_cast<size_t>(row) * tensor.row_bytes();
     auto* to = reinterpret_cast<uint16_t*>(out);
     const auto count = static_cast<size_t>(k);
@@ -110,6 +115,12 @@ class Builder {
                              : matrix({tensors_.lm_head}, {}, config.dim, model_.hidden_stride);
         for (const LayerTensors& from : tensors_.layers) {
             GpuLayer layer;
+            const std::pair<const Tensor&, const Tensor&> projections[] = {
+                {from.q, from.q_scale},       {from.k, from.k_scale},   {from.v, from.v_scale},      {from.o, from.o_scale},
+                {from.gate, from.gate_scale}, {from.up, from.up_scale}, {from.down, from.down_scale}};
+            for (const auto& [projection, scale] : projections) {
+                scales_[projection.name] = scale;
+            }
             layer.attn_norm = vector({from.attn_norm}, model_.hidden_stride);
             layer.mlp_norm = vector({from.mlp_norm}, model_.hidden_stride);
             if (from.q_norm) {
@@ -154,6 +165,9 @@ class Builder {
         GpuMatrix out;
         out.n = n;
         out.k = padded;
+        if (const Tensor* first = source(0).first; first->dtype == DType::kF8E4M3) {
+            return assembled_e4m3(out, k, source);
+        }
         out.w = arena_.take<uint16_t>(static_cast<size_t>(n) * static_cast<size_t>(padded));
         if (uploader_ != nullptr) {
             const size_t row_bytes = static_cast<size_t>(padded) * sizeof(uint16_t);
@@ -167,6 +181,44 @@ class Builder {
             });
         }
         return out;
+    }
+
+    // One-byte rows as they are, and the factor of each.
+    GpuMatrix assembled_e4m3(GpuMatrix out, int k, const Source& source) {
+        const auto row_bytes = static_cast<size_t>(out.k);
+        out.w = arena_.take<uint8_t>(static_cast<size_t>(out.n) * row_bytes);
+        auto* scale = arena_.take<float>(static_cast<size_t>(out.n));
+        out.scale = scale;
+        if (uploader_ == nullptr) {
+            return out;
+        }
+        uploader_->rows(out.w, out.n, row_bytes, [&](int row, std::byte* to) {
+            const auto [part, index] = source(row);
+            std::memset(to, 0, row_bytes);
+            if (part == nullptr) {
+                return;
+            }
+            if (part->dtype != DType::kF8E4M3) {
+                throw std::runtime_error("tensor " + part->name + " is not FP8 like those it is joined with");
+            }
+            std::memcpy(to, part->data + static_cast<size_t>(index) * static_cast<size_t>(k), static_cast<size_t>(k));
+        });
+        uploader_->rows(scale, 1, static_cast<size_t>(out.n) * sizeof(float), [&](int, std::byte* to) {
+            auto* factors = reinterpret_cast<float*>(to);
+            for (int row = 0; row < out.n; row++) {
+                const auto [part, index] = source(row);
+                factors[row] = part == nullptr ? 0.0f : scale_of(*part, index);
+            }
+        });
+        return out;
+    }
+
+    float scale_of(const Tensor& matrix, int row) const {
+        const Tensor& scale = scales_.at(matrix.name);
+        const auto index = scale.shape[0] == 1 ? size_t{0} : static_cast<size_t>(row);
+        float value = 0;
+        convert_to_f32(scale.dtype, scale.data + index * dtype_size(scale.dtype), 1, &value);
+        return value;
     }
 
     GpuMatrix matrix(const std::vector<Tensor>& parts, const std::vector<Tensor>& biases, int k, int padded) {
@@ -214,6 +266,7 @@ class Builder {
     const ModelTensors& tensors_;
     Arena arena_;
     Uploader* uploader_;
+    std::map<std::string, Tensor> scales_;  // by the name of the matrix
     GpuModel model_;
 };
 
