@@ -27,6 +27,12 @@ elseif(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
   target_compile_definitions(llm_options INTERFACE $<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:_FORTIFY_SOURCE=2>)
 endif()
 
+if(LLM_FUZZ)
+  # the fuzzer is led by the branches of what it tests, so every library must count them
+  target_compile_options(llm_options INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(llm_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # The core and whatever nginx loads: an error is a value there, an exception would cross C frames.
 add_library(llm_noexcept INTERFACE)
 target_link_libraries(llm_noexcept INTERFACE llm_options)
