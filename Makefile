@@ -1,6 +1,6 @@
 # The two commands of the README, `make run` and `make test`, and their parts. The build itself is CMake's (CMakePresets.json).
 SHELL := /bin/bash
-.PHONY: help build run test test-unit test-e2e test-asan test-gpu test-mainline fuzz-smoke soak bench clean
+.PHONY: help build run test test-unit test-e2e test-asan test-tsan test-gpu test-mainline fuzz-smoke soak bench clean
 
 help:
 	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
@@ -34,7 +34,10 @@ test-e2e:
 	@scripts/test.sh e2e $(if $(K),-k "$(K)")
 
 test-asan:
-	@PRESET=asan scripts/test.sh unit
+	@PRESET=asan scripts/test.sh unit e2e
+
+test-tsan:
+	@PRESET=tsan scripts/test.sh unit engine
 
 test-gpu:
 	@scripts/test_gpu.sh

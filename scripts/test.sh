@@ -1,26 +1,56 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs the tests, and says in the last line how many passed.
 #
-#   scripts/test.sh [unit] [e2e] [pytest argument …]
+#   scripts/test.sh [unit] [e2e] [engine] [pytest argument …]
 #
+# engine: llm-engine by itself, as the last part of e2e.
 # PRESET (release): the build to test. JOBS: parallel end-to-end tests (default: two per processor; they mostly wait).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 preset=${PRESET:-release}
-unit= e2e=
+unit= e2e= engine=
 while [ $# -gt 0 ]; do
     case $1 in
     unit) unit=1 ;;
-    e2e) e2e=1 ;;
+    e2e) e2e=1 engine=1 ;;
+    engine) engine=1 ;;
     *) break ;;
     esac
     shift
 done
 
+[ $# -eq 0 ] || engine= # chosen end-to-end tests
 scripts/deps.sh build test
-[ -z "$e2e" ] || scripts/venv.sh
-scripts/build.sh "$preset" -DLLM_TESTS=ON
+[ -z "$e2e$engine" ] || scripts/venv.sh
+
+configure=(-DLLM_TESTS=ON)
+pytest=()
+case $preset in
+asan)
+    # detect_leaks needs ptrace, which containers often deny; the leak checks of the end-to-end tests look from outside.
+    export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+    pytest=(--timeout=600)
+    if [ -n "$e2e" ]; then
+        # what `make run` starts is the release; the rest runs with nginx, module and engine of this build
+        pytest+=(--deselect tests/e2e/test_make_run.py)
+        if scripts/asan_nginx.sh; then
+            export NGINX_BINARY=$PWD/build/nginx-asan/objs/nginx
+            configure+=(-DNGINX_BUILD_DIR="$PWD/build/nginx-asan")
+        elif [ $? -eq 3 ]; then
+            echo "   The installed nginx is used, with the sanitizers in the module only."
+            configure+=(-DNGINX_BUILD_DIR=)
+        else
+            exit 1
+        fi
+    fi
+    ;;
+tsan)
+    export TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1
+    pytest=(--timeout=600)
+    ;;
+esac
+scripts/build.sh "$preset" "${configure[@]}"
 
 results=build/$preset/results
 rm -rf "$results"
@@ -29,8 +59,7 @@ status=0
 
 if [ -n "$unit" ]; then
     echo "== Unit tests"
-    # detect_leaks needs ptrace, which containers often deny; the leak checks of the end-to-end tests look from outside.
-    ASAN_OPTIONS=detect_leaks=0 ctest --test-dir "build/$preset" --output-on-failure -j "$(nproc)" --no-tests=error \
+    ctest --test-dir "build/$preset" --output-on-failure -j "$(nproc)" --no-tests=error \
         --output-junit "$PWD/$results/unit.xml" >"$results/unit.log" 2>&1 || {
         status=1
         grep -v ' Passed ' "$results/unit.log" | tail -n 200
@@ -41,18 +70,19 @@ fi
 if [ -n "$e2e" ]; then
     echo "== End-to-end tests"
     BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e -q -n "${JOBS:-$(($(nproc) * 2))}" --dist worksteal \
-        --junitxml="$results/e2e.xml" "$@" || status=1
-    if [ $# -eq 0 ]; then
-        echo "== llm-engine by itself"
-        LLM_ENGINE="$PWD/build/$preset/llm-engine" .venv/bin/pytest tests/e2e_engine -q -n "$(nproc)" \
-            --junitxml="$results/engine.xml" || status=1
-    fi
+        "${pytest[@]}" --junitxml="$results/e2e.xml" "$@" || status=1
+fi
+
+if [ -n "$engine" ]; then
+    echo "== llm-engine by itself"
+    LLM_ENGINE="$PWD/build/$preset/llm-engine" .venv/bin/pytest tests/e2e_engine -q -n "$(nproc)" "${pytest[@]}" \
+        --junitxml="$results/engine.xml" || status=1
 fi
 
 # The last line counts what the result files say; a missing file counts as a failure.
 expected=()
 [ -z "$unit" ] || expected+=("$results/unit.xml")
 [ -z "$e2e" ] || expected+=("$results/e2e.xml")
-[ -z "$e2e" ] || [ $# -gt 0 ] || expected+=("$results/engine.xml")
+[ -z "$engine" ] || expected+=("$results/engine.xml")
 /usr/bin/python3 scripts/count_results.py "${expected[@]}" || status=1
 exit $status

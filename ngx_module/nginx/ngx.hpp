@@ -30,14 +30,22 @@ inline ngx_str_t to_ngx(std::string_view text) {
     return {text.size(), const_cast<u_char*>(reinterpret_cast<const u_char*>(text.data()))};
 }
 
+// Copies text to memory that has room for it and returns the end. Empty text may have no address at all, which memcpy
+// does not allow.
+inline u_char* append_text(u_char* to, std::string_view text) {
+    if (!text.empty()) {
+        ngx_memcpy(to, text.data(), text.size());
+    }
+    return to + text.size();
+}
+
 // A zero-terminated copy in the pool; data == nullptr when memory is short. len excludes the terminator.
 inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view text) {
     auto* data = static_cast<u_char*>(ngx_pnalloc(pool, text.size() + 1));
     if (data == nullptr) {
         return {0, nullptr};
     }
-    ngx_memcpy(data, text.data(), text.size());
-    data[text.size()] = '\0';
+    *append_text(data, text) = '\0';
     return {text.size(), data};
 }
 
@@ -57,8 +65,7 @@ inline bool copy_to_pool(ngx_pool_t* pool, std::initializer_list<TextCopy> copie
     }
     for (const TextCopy& copy : copies) {
         *copy.to = {copy.from.size(), at};
-        ngx_memcpy(at, copy.from.data(), copy.from.size());
-        at += copy.from.size();
+        at = append_text(at, copy.from);
         *at++ = '\0';
     }
     return true;

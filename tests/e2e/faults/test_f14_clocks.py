@@ -9,7 +9,7 @@ import pytest
 
 from support import invariants
 from support.client import chat_body
-from support.nginx import sanitized
+from support import sanitizers
 from support.poll import until
 from support.process import children_of
 from support.users import user
@@ -19,7 +19,7 @@ def faketime():
     found = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
     if not found:
         pytest.skip("libfaketime is not installed; scripts/deps.sh test installs it")
-    if sanitized():
+    if sanitizers.ACTIVE:
         pytest.skip("AddressSanitizer's runtime and libfaketime both want to be loaded first")
     return found[0]
 

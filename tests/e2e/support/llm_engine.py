@@ -2,6 +2,7 @@
 
 import signal
 
+from . import sanitizers
 from .paths import DEMO_MODEL, ENGINE
 from .ports import free_port
 from .process import Process
@@ -14,6 +15,7 @@ class LlmEngine:
         directory.mkdir(parents=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self._directory = directory
         self._log = directory / "engine.log"
         self._argv = [ENGINE, "--listen", f"127.0.0.1:{self.port}"]
         if sim:
@@ -27,7 +29,7 @@ class LlmEngine:
 
     def start(self):
         assert ENGINE.exists(), f"{ENGINE} is not built; make build does"
-        self._process = Process(self._argv, self._log)
+        self._process = Process(self._argv, self._log, env=sanitizers.environment(self._directory))
         self._process.wait_port(self.port, 60)
 
     @property
@@ -42,5 +44,7 @@ class LlmEngine:
         """Stops an engine that no test has killed, and asserts that it was still alive and ends well."""
         if self._process is None:
             return
-        status = self._process.stop(signal.SIGTERM)
+        status = self._process.stop(signal.SIGTERM, 60 if sanitizers.ACTIVE else 15)
+        reports = sanitizers.reports(self._directory)
+        assert not reports, reports[0].read_text()
         assert status == 0, f"llm-engine ended with {status}:\n{self._log.read_text(errors='replace')[-3000:]}"

@@ -6,10 +6,10 @@ import re
 import signal
 import subprocess
 
-from . import invariants
+from . import invariants, sanitizers
 from .client import Client
 from .metrics import Metrics
-from .paths import BUILD, MODULE, TEMPLATES, program
+from .paths import MODULE, TEMPLATES, program
 from .poll import until
 from .ports import free_port
 from .process import Adopted, Process, children_of
@@ -22,20 +22,6 @@ def fill(template, values):
     return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
 
 
-def sanitized():
-    """Whether the build under test carries AddressSanitizer."""
-    return "asan" in BUILD.name
-
-
-def sanitizer_environment(directory):
-    """A module built with AddressSanitizer needs its runtime loaded first; detect_odr_violation=0: ngx_modules is in both."""
-    if not sanitized():
-        return {}
-    runtime = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    return {"LD_PRELOAD": runtime,
-            "ASAN_OPTIONS": f"detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_odr_violation=0:log_path={directory}/asan"}
-
-
 class Nginx:
     """
     http, server, location: directives for those blocks (location: the dispatching one); locations: whole further blocks;
@@ -43,20 +29,25 @@ class Nginx:
     daemon: as in production; nginx exchanges its binary only then. env: further environment; limits: {resource.RLIMIT_…: number}.
     """
 
-    def __init__(self, directory, *, template="gateway.conf", workers=4, zone="8m", daemon=False, env=None, limits=None, **blocks):
+    def __init__(self, directory, *, template="gateway.conf", workers=4, zone="8m", module=MODULE, daemon=False, env=None,
+                 limits=None, **blocks):
         self.directory = directory
         directory.mkdir(parents=True)
         self.port = free_port()
         self.client = Client(self.port)
         self._template = template
+        self._module = module
         self.blocks = {"main": "", "http": "", "server": "", "location": "", "locations": "", "proxy": "http", **blocks}
         if os.geteuid() == 0:
             # workers of a root master would run as nobody, who cannot reach pytest's directories
             self.blocks["main"] = "user root;\n" + self.blocks["main"]
-        self._values = {"module": MODULE, "directory": directory, "workers": workers, "zone": zone, "port": self.port,
+        # NGINX_BINARY names one built with the sanitizers too; the installed one needs their runtime loaded first
+        sanitizing = sanitizers.environment(directory, preload="NGINX_BINARY" not in os.environ)
+        self.blocks["main"] = sanitizers.directives(sanitizing) + self.blocks["main"]
+        self._values = {"module": module, "directory": directory, "workers": workers, "zone": zone, "port": self.port,
                         "daemon": "on" if daemon else "off", "log_level": os.environ.get("E2E_LOG_LEVEL", "info")}
         self._workers = workers
-        self._env = {**sanitizer_environment(directory), **(env or {})}
+        self._env = {**sanitizing, **(env or {})}
         self._limits = limits or {}
         self._allowed = []
         self.metered = True  # whether llm_metrics can be asked at the end
@@ -82,7 +73,7 @@ class Nginx:
         return done.returncode, done.stderr
 
     def start(self):
-        assert MODULE.exists(), f"{MODULE} is not built; make build does"
+        assert self._module.exists(), f"{self._module} is not built; make build and make test do"
         self.write_conf()
         self._process = Process(self._argv(), self.directory / "output.log", env=self._env, limits=self._limits)
         self._process.wait_port(self.port) if self._values["daemon"] == "off" else self._find_daemon()
@@ -258,10 +249,10 @@ class Nginx:
 
     def check_logs(self):
         bad = [line for line in self.error_log().splitlines()
-               if re.search(r"\[(alert|emerg|crit)\]|Sanitizer|terminate called", line)
+               if re.search(r"\[(alert|emerg|crit)\]|Sanitizer|runtime error:|terminate called", line)
                and not any(pattern.search(line) for pattern in self._allowed)]
         assert not bad, "\n".join(bad)
-        reports = list(self.directory.glob("asan*"))
+        reports = sanitizers.reports(self.directory)
         assert not reports, reports[0].read_text()
 
 

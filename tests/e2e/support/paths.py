@@ -9,7 +9,9 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BUILD = pathlib.Path(os.environ.get("BUILD_DIR", ROOT / "build" / "release")).resolve()
-MODULE = BUILD / "ngx_http_llm_dispatch_module.so"
+MODULE = BUILD / os.environ.get("E2E_MODULE", "ngx_http_llm_dispatch_module.so")
+# with test-only faults, the grant log, and a check that nothing leaves the module inside the zone's lock
+CHECKED_MODULE = BUILD / "ngx_http_llm_dispatch_module_checked.so"
 ENGINE = BUILD / "llm-engine"
 DEMO_MODEL = ROOT / "models" / "demo"
 TEMPLATES = ROOT / "t"
