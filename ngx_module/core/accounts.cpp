@@ -285,6 +285,7 @@ bool update_hold(Core& c, uint32_t account) {
     if (was == is) {
         return false;
     }
+    LLM_TRACE_ACCOUNT(c, TraceKind::held, account, is ? 1 : 0);
     bool rejoined = false;
     for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
         for (uint32_t f = c.standings[s].flows_head; f != kNone; f = c.flows[f].next) {

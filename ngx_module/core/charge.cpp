@@ -24,6 +24,7 @@ void charge_cost(Core& c, Request& r, double cost) {
     r.charged_cost += cost;
     r.charged_vt += vt;
     add_vt(c, r.standing, vt);
+    LLM_TRACE(c, TraceKind::charged, r, vt);
 }
 
 // Gives part of what was charged back; what remains is `cost`.
@@ -35,6 +36,7 @@ void reduce_to(Core& c, Request& r, double cost) {
     r.charged_cost = cost;
     r.charged_vt -= vt;
     add_vt(c, r.standing, -vt);
+    LLM_TRACE(c, TraceKind::charged, r, -vt);
 }
 
 void settle(Core& c, Request& r, double cost) {
@@ -109,6 +111,7 @@ void true_up(Core& c, Request& r, const Usage& usage) {
 
 void refund(Core& c, Request& r) {
     add_vt(c, r.standing, -r.charged_vt);
+    LLM_TRACE(c, TraceKind::charged, r, -r.charged_vt);
     r.charged_cost = r.charged_vt = r.precharge_left = 0;
     set_window(c, r, 0);
 }

@@ -275,6 +275,7 @@ void take_lease(Core& c, Request& r, uint32_t engine) {
     c.accounts[r.account].running += r.seats;
     c.header.held += r.seats;
     c.header.round_robin = engine;
+    LLM_TRACE(c, TraceKind::leased, r, e.foreign, e.preempts);
 }
 
 uint32_t drop_lease(Core& c, Request& r) {
@@ -293,6 +294,7 @@ uint32_t drop_lease(Core& c, Request& r) {
         e.probe_out = 0;
         r.probe = 0;
     }
+    LLM_TRACE(c, TraceKind::released, r);
     return r.engine;
 }
 
@@ -314,6 +316,7 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
     LLM_LABEL();
     set_state(r, immediate ? RequestState::running : RequestState::granted);
     LLM_LABEL();
+    LLM_TRACE(c, TraceKind::granted, r, 0, immediate ? 1 : 0);
     if (was_queued) {
         leave_waiting(c, r);
     }
@@ -352,6 +355,7 @@ void run_engine(Core& c, uint32_t engine) {
         if (pick.aged) {
             domain.since_aged = 0;
             bump(c.header.counters.aged_grants);
+            LLM_TRACE(c, TraceKind::aged, r);
         }
     }
 }

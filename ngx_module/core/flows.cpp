@@ -258,6 +258,7 @@ bool enqueue(Core& c, Request& r, bool lifted) {
     } else if (!held_back(c.accounts[r.account])) {
         put_in_queue(c, flow, lifted);
     }
+    LLM_TRACE(c, TraceKind::queued, r);
     return true;
 }
 
@@ -300,6 +301,7 @@ void dequeue(Core& c, Request& r) {
     (r.flow_prev != kNone ? c.requests[r.flow_prev].flow_next : f.head) = r.flow_next;
     (r.flow_next != kNone ? c.requests[r.flow_next].flow_prev : f.tail) = r.flow_prev;
     r.flow = kNone;
+    LLM_TRACE(c, TraceKind::unqueued, r);
     f.count--;
     c.levels[f.level].waiting--;
     if (f.count == 0) {

@@ -216,6 +216,7 @@ void restore(Core& c, Request& r, uint32_t& queued) {
 void rebuild(Core& c) {
     ZoneHeader& h = c.header;
     bump(h.counters.rebuilds);
+    LLM_TRACE_ACCOUNT(c, TraceKind::rebuilt, kNone, 0);
     h.queued = h.granted = h.running = h.held = 0;
     h.grant_head = h.grant_tail = kNone;
     h.free_requests = kNone;
@@ -228,11 +229,17 @@ void rebuild(Core& c) {
     reset_models(c);
     reset_accounts(c);
     reset_queues(c);
+    for (uint32_t i = 0; i < h.engine_end; ++i) {
+        if (c.engines[i].used != 0) {
+            clamp_limit(c, c.engines[i]);  // it steps outside its bounds while it is being worked out
+        }
+    }
     uint32_t queued = 0;
     for (uint32_t i = h.request_end; i-- > 0;) {
         Request& r = c.requests[i];
         if (is_sound(c, r)) {
             restore(c, r, queued);
+            LLM_TRACE(c, TraceKind::found, r, 0, r.state);
             continue;
         }
         set_state(r, RequestState::free);
@@ -277,6 +284,9 @@ void rebuild(Zone& zone) {
     WakeSet nobody;
     Core c(zone, nobody);
     rebuild(c);
+    // Whoever died may have changed what engines serve and not yet drawn the consequences.
+    refresh_minimums(c);
+    refresh_domains(c);
 }
 
 }  // namespace llm::core

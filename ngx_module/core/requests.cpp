@@ -53,6 +53,7 @@ void return_grant(Core& c, Request& r, bool suspend) {
     LLM_LABEL();
     set_state(r, RequestState::queued);
     LLM_LABEL();
+    LLM_TRACE(c, TraceKind::returned, r);
     join_waiting(c, r);
     r.flow = kNone;
     Process& p = c.processes[r.process];
@@ -73,6 +74,7 @@ void end_waiting(Core& c, Request& r, Mail mail) {
         refund(c, r);
         const uint32_t engine = drop_lease(c, r);
         set_state(r, RequestState::ended);
+        LLM_TRACE(c, TraceKind::ended, r);
         put_mail(c, r, mail);
         after_release(c, r.account, engine);
         return;
@@ -83,6 +85,7 @@ void end_waiting(Core& c, Request& r, Mail mail) {
     LLM_LABEL();
     set_state(r, RequestState::ended);
     LLM_LABEL();
+    LLM_TRACE(c, TraceKind::ended, r);
     leave_waiting(c, r);
     put_mail(c, r, mail);
 }
@@ -102,6 +105,9 @@ void free_request(Core& c, Request& r) {
     LLM_LABEL();
     set_state(r, RequestState::free);
     LLM_LABEL();
+    if (state != RequestState::ended) {
+        LLM_TRACE(c, TraceKind::ended, r);
+    }
     unlink_from_process(c, r);
     unclaim_account(c, r.account);
     r.flow_next = c.header.free_requests;
@@ -133,6 +139,7 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
     LLM_LABEL();
     set_state(*r, RequestState::running);
     LLM_LABEL();
+    LLM_TRACE(c, TraceKind::started, *r);
     c.header.running++;
     engine = r->engine;
     const int64_t waited = r->granted_us - r->arrived_us;

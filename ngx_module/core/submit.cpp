@@ -173,6 +173,7 @@ void queue(Core& c, Arrival& a) {
         take_mail(c, *r);
         unlink_grant(c, *r);
         set_state(*r, RequestState::running);
+        LLM_TRACE(c, TraceKind::started, *r);
         c.header.running++;
         return finish_granted(c, a, *r);
     }

@@ -2,12 +2,6 @@
 
 #include "ngx_module/core/core.hpp"
 
-#if LLM_TEST_HOOKS
-namespace llm::core {
-void (*test_hook)(const char* file, int line) = nullptr;
-}
-#endif
-
 namespace llm::core {
 namespace {
 
@@ -188,9 +182,15 @@ ZoneLock::ZoneLock(Zone& zone) : zone_(zone) {
     // when it was killed is visible to whoever gets the lock afterwards, in whatever order it left the store
     // buffer.
     std::atomic_signal_fence(std::memory_order_seq_cst);
+#if LLM_TEST_HOOKS
+    ++lock_depth;
+#endif
 }
 
 ZoneLock::~ZoneLock() {
+#if LLM_TEST_HOOKS
+    --lock_depth;
+#endif
     std::atomic_signal_fence(std::memory_order_seq_cst);
     std::atomic_ref<uint32_t>(zone_.header()->dirty).store(0, std::memory_order_relaxed);
     zone_.lock_ops().unlock(zone_.lock_ops().context);

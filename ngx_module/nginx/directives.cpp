@@ -8,6 +8,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/conf_words.hpp"
 #include "ngx_module/nginx/source_directives.hpp"
+#include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/zone.hpp"
 #include "ngx_module/web/handlers.hpp"
 
@@ -319,6 +320,7 @@ ngx_command_t kCommands[] = {
      nullptr},
     {ngx_string("llm_status"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1, set_status,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    LLM_TEST_DIRECTIVES
     ngx_null_command,
 };
 

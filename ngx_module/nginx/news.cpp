@@ -8,9 +8,10 @@ namespace {
 void on_posted(ngx_event_t* event) {
     auto& request = *static_cast<Request*>(event->data);
     core::WakeSet wakes;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        tell_news(lock, request, wakes);
+        tell_news(lock, request, now, wakes);
     }
     wake(wakes);
 }
@@ -40,14 +41,14 @@ void release_lease(Request& request) {
     post(request);
 }
 
-void tell_news(const core::ZoneLock& lock, Request& request, core::WakeSet& wakes) {
+void tell_news(const core::ZoneLock& lock, Request& request, int64_t now, core::WakeSet& wakes) {
     if (request.untold_status != 0) {
         core::response_head(lock, request.ticket, request.untold_status, request.untold_us, random32(),
                             wakes);
         request.untold_status = 0;
     }
     if (request.untold_release) {
-        core::release_lease(lock, request.ticket, now_us(), wakes);
+        core::release_lease(lock, request.ticket, now, wakes);
         request.untold_release = false;
     }
 }

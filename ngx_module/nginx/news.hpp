@@ -16,7 +16,7 @@ void head_arrived(Request& request, uint32_t status);
 void release_lease(Request& request);
 
 // Tells what is pending, with the lock held.
-void tell_news(const core::ZoneLock& lock, Request& request, core::WakeSet& wakes);
+void tell_news(const core::ZoneLock& lock, Request& request, int64_t now, core::WakeSet& wakes);
 
 // Takes the request out of nginx's posted events, before its memory goes.
 void forget_news(Request& request);

@@ -8,6 +8,7 @@
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/upstream_hooks.hpp"
 #include "ngx_module/nginx/usage_log.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -139,9 +140,10 @@ void on_queue_timer(ngx_event_t* event) {
     auto& request = *static_cast<Request*>(static_cast<ngx_connection_t*>(event->data)->data);
     core::WakeSet wakes;
     core::Timeout timeout;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        timeout = core::time_out(lock, request.ticket, now_us(), random32(), wakes);
+        timeout = core::time_out(lock, request.ticket, now, random32(), wakes);
     }
     wake(wakes);
     if (!timeout.ended && !timeout.stale) {
@@ -190,6 +192,7 @@ ngx_int_t suspend(Request& request) {
 }
 
 void on_grant(Request& request) {
+    LLM_DELAY_GRANT();
     core::WakeSet wakes;
     uint32_t engine = core::kNone;
     bool taken;
@@ -297,15 +300,17 @@ void end_request(Request& request) {
     if (request.stage == Stage::queued) {
         leave_queue(request);
         request.outcome = core::Outcome::cancelled_queued;
+        const int64_t now = now_us();
         core::ZoneLock lock(zone());
-        core::cancel(lock, request.ticket, core::Why::client_gone, now_us(), wakes);
+        core::cancel(lock, request.ticket, core::Why::client_gone, now, wakes);
     } else {
         core::RequestSummary summary;
         leave_running(request);
+        const int64_t now = now_us();
         {
             core::ZoneLock lock(zone());
-            tell_news(lock, request, wakes);
-            summary = core::finish(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
+            tell_news(lock, request, now, wakes);
+            summary = core::finish(lock, request.ticket, request.outcome, request.usage, now, wakes);
         }
         record_usage(request, summary);
     }
@@ -322,13 +327,15 @@ void abandon_request(Request& request) {
     core::WakeSet wakes;
     if (request.stage == Stage::queued) {
         leave_queue(request);
+        const int64_t now = now_us();
         core::ZoneLock lock(zone());
-        core::cancel(lock, request.ticket, core::Why::refused, now_us(), wakes);
+        core::cancel(lock, request.ticket, core::Why::refused, now, wakes);
     } else {
         leave_running(request);
+        const int64_t now = now_us();
         core::ZoneLock lock(zone());
-        tell_news(lock, request, wakes);
-        core::abandon(lock, request.ticket, request.outcome, request.usage, now_us(), wakes);
+        tell_news(lock, request, now, wakes);
+        core::abandon(lock, request.ticket, request.outcome, request.usage, now, wakes);
     }
     wake(wakes);
     request.ticket = {};

@@ -53,9 +53,10 @@ bool is_models_listing(const ngx_http_request_t* r) {
 // An OPTIONS request (CORS preflight) carries no token and no body: any engine can answer it.
 ngx_int_t pass_options(Request& request) {
     uint32_t engine;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        engine = core::any_usable_engine(lock, now_us(), random32());
+        engine = core::any_usable_engine(lock, now, random32());
         read_target(lock, engine);
     }
     if (engine == core::kNone) {

@@ -126,7 +126,7 @@ void charge(Request& request, StreamScan& stream) {
     core::WakeSet wakes;
     {
         core::ZoneLock lock(zone());
-        tell_news(lock, request, wakes);
+        tell_news(lock, request, now, wakes);
         core::charge(lock, request.ticket, static_cast<uint32_t>(tokens),
                      request.r->connection->buffered != 0, now, wakes);
     }

@@ -68,11 +68,12 @@ void apply_configuration(const MainConf& conf, core::Zone& zone, ngx_log_t* log,
     }
 
     bool applied;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone);
-        core::apply_settings(lock, settings, now_us(), wakes);
+        core::apply_settings(lock, settings, now, wakes);
         applied = core::apply_static_engines(lock, specs.data(), static_cast<uint32_t>(specs.size()),
-                                             now_us(), wakes);
+                                             now, wakes);
     }
     if (!applied) {
         ngx_log_error(NGX_LOG_ERR, log, 0,

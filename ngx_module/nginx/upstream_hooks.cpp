@@ -30,10 +30,11 @@ uint32_t retries_left(const Request& request) {
 core::RetryAnswer ask_for_retry(Request& request, core::Failure cause) {
     core::WakeSet wakes;
     core::RetryAnswer answer;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        tell_news(lock, request, wakes);
-        answer = core::retry(lock, request.ticket, cause, retries_left(request), now_us(), random32(), wakes);
+        tell_news(lock, request, now, wakes);
+        answer = core::retry(lock, request.ticket, cause, retries_left(request), now, random32(), wakes);
         read_target(lock, answer.engine);
     }
     wake(wakes);

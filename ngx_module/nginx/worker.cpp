@@ -10,6 +10,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/request.hpp"
 #include "ngx_module/nginx/settings.hpp"
+#include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/zone.hpp"
 #include "ngx_module/sources/hooks.hpp"
 #include "ngx_module/sources/sources.hpp"
@@ -103,9 +104,10 @@ void drain() {
     core::Event events[kEventBatch];
     uint32_t count;
     do {
+        const int64_t now = now_us();
         {
             core::ZoneLock lock(self.zone);
-            count = core::drain_events(lock, self.slot, events, kEventBatch, now_us());
+            count = core::drain_events(lock, self.slot, events, kEventBatch, now);
         }
         for (uint32_t i = 0; i < count; ++i) {
             Request* request =
@@ -247,8 +249,9 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     core::WakeSet wakes;
     {
         const uint64_t start = process_start_time(ngx_pid);
+        const int64_t now = now_us();
         core::ZoneLock lock(self.zone);
-        self.slot = core::attach_process(lock, ngx_pid, start, now_us());
+        self.slot = core::attach_process(lock, ngx_pid, start, now);
     }
     // the worker that died may be the one we replace
     reap_dead(true);
@@ -265,6 +268,7 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     }
     start_timers(self, cycle->log);
     self.started = true;
+    LLM_START_TEST_FAULTS(self.zone);
     return start_sources(self, cycle, *conf) ? NGX_OK : NGX_ERROR;
 }
 
@@ -284,8 +288,9 @@ void stop_worker(ngx_cycle_t*) {
     }
     core::WakeSet wakes;
     if (self.slot != core::kNone) {
+        const int64_t now = now_us();
         core::ZoneLock lock(self.zone);
-        core::detach_process(lock, self.slot, now_us(), wakes);
+        core::detach_process(lock, self.slot, now, wakes);
     }
     self.slot = core::kNone;
     wake(wakes);

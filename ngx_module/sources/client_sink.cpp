@@ -101,9 +101,10 @@ void ClientSink::commit() {
         return;
     }
     bool committed;
+    const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        committed = load_.commit(lock, hooks_.now_us());
+        committed = load_.commit(lock, now);
     }
     if (!committed) {
         drop_load();
@@ -138,10 +139,11 @@ void ClientSink::finish_commit() {
     cleared_ = loading_ ? RowIndex::kShards : fresh_index_.clear_some(cleared_, kShardsPerRun);
     if (!accounts_done_) {
         core::WakeSet wakes;
+        const int64_t now = hooks_.now_us();
         {
             const core::ZoneLock lock(*hooks_.zone);
             accounts_done_ =
-                core::refresh_accounts(lock, kAccountsPerRun, hooks_.now_us(), hooks_.wall_s(), wakes);
+                core::refresh_accounts(lock, kAccountsPerRun, now, hooks_.wall_s(), wakes);
         }
         hooks_.wake(wakes);
     }
@@ -155,12 +157,13 @@ void ClientSink::change(const ClientRecord& record) {
     const TokenHash* old = index_.find(row.row_id);
     core::WakeSet wakes;
     core::RowResult result;
+    const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
         if (old != nullptr && *old != record.token) {  // a new secret for the same client: the old one ends
-            core::remove_client(lock, *old, hooks_.now_us(), hooks_.wall_s(), wakes);
+            core::remove_client(lock, *old, now, hooks_.wall_s(), wakes);
         }
-        result = core::upsert_client(lock, row, hooks_.now_us(), hooks_.wall_s(), wakes);
+        result = core::upsert_client(lock, row, now, hooks_.wall_s(), wakes);
     }
     hooks_.wake(wakes);
     if (result == core::RowResult::added) {
@@ -183,9 +186,10 @@ void ClientSink::remove(std::string_view row_id) {
         return;
     }
     core::WakeSet wakes;
+    const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        core::remove_client(lock, *token, hooks_.now_us(), hooks_.wall_s(), wakes);
+        core::remove_client(lock, *token, now, hooks_.wall_s(), wakes);
     }
     hooks_.wake(wakes);
     index_.erase(row);

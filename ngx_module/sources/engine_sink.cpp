@@ -21,9 +21,10 @@ EngineSink::EngineSink(const Hooks& hooks, ngx_resolver_t* resolver)
 bool EngineSink::report(const EngineReport& report) {
     core::WakeSet wakes;
     core::ApplyResult result;
+    const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        result = core::apply_report(lock, report, nullptr, hooks_.now_us(), wakes);
+        result = core::apply_report(lock, report, nullptr, now, wakes);
     }
     hooks_.wake(wakes);
 
@@ -137,9 +138,10 @@ void EngineSink::publish(const std::string& id, const Place& place) {
     out.address.length = std::min<uint32_t>(place.address.length, sizeof(out.address.sockaddr));
     std::memcpy(out.address.sockaddr, &place.address.storage, out.address.length);
     core::WakeSet wakes;
+    const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        core::set_engine_address(lock, place.engine, place.generation, out, hooks_.now_us(), wakes);
+        core::set_engine_address(lock, place.engine, place.generation, out, now, wakes);
     }
     hooks_.wake(wakes);
 }
@@ -172,8 +174,9 @@ void EngineSink::redis_state(bool up) {
         return;
     }
     up_ = up;
+    const int64_t now = hooks_.now_us();
     const core::ZoneLock lock(*hooks_.zone);
-    core::set_redis_state(lock, up, hooks_.now_us());
+    core::set_redis_state(lock, up, now);
 }
 
 bool EngineSink::may_log(std::string_view who) {

@@ -15,8 +15,9 @@ bool is_ready(const MainConf& conf) {
     if (!open && !core::client_table(zone()).ever_loaded) {
         return false;
     }
+    const int64_t now = now_us();
     core::ZoneLock lock(zone());
-    return core::any_usable_engine(lock, now_us(), 0) != core::kNone;
+    return core::any_usable_engine(lock, now, 0) != core::kNone;
 }
 
 }  // namespace

@@ -43,9 +43,10 @@ void append_model(std::string& out, const core::ModelView& model) {
 // The model at `index`, if some engine is registered for it and this client may use it.
 bool visible_model(const core::ClientView& client, uint32_t index, core::ModelView& out) {
     bool found;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        found = core::model_view(lock, index, now_us(), out);
+        found = core::model_view(lock, index, now, out);
     }
     return found && out.engines > 0 && core::client_may_use(client, out.name);
 }

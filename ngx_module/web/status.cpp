@@ -59,9 +59,10 @@ bool parse_ticket(std::string_view text, core::Ticket& out) {
 ngx_int_t drain_engine(ngx_http_request_t* r, std::string_view id, bool drain) {
     bool known;
     core::WakeSet wakes;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        known = core::drain_engine(lock, id, drain, now_us(), wakes);
+        known = core::drain_engine(lock, id, drain, now, wakes);
     }
     wake(wakes);
     if (!known) {
@@ -76,9 +77,10 @@ ngx_int_t drain_engine(ngx_http_request_t* r, std::string_view id, bool drain) {
 ngx_int_t end_request_by_admin(ngx_http_request_t* r, core::Ticket ticket) {
     bool known;
     core::WakeSet wakes;
+    const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
-        known = core::abort_request(lock, ticket, now_us(), wakes);
+        known = core::abort_request(lock, ticket, now, wakes);
     }
     wake(wakes);
     if (!known) {
@@ -122,8 +124,9 @@ ngx_int_t change_priority(ngx_http_request_t* r) {
     bool waits = false;
     core::WakeSet wakes;
     if (parse_ticket(path.substr(path.find('/') + 1), ticket)) {
+        const int64_t now = now_us();
         core::ZoneLock lock(zone());
-        waits = core::set_priority(lock, ticket, priority, now_us(), wakes);
+        waits = core::set_priority(lock, ticket, priority, now, wakes);
     }
     wake(wakes);
     if (!waits) {

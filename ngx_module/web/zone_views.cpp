@@ -55,8 +55,9 @@ std::vector<core::ModelView> all_models() {
     const uint32_t count = core::model_count(zone());
     std::vector<core::ModelView> models(count);
     for (uint32_t i = 0; i < count; ++i) {
+        const int64_t now = now_us();
         core::ZoneLock lock(zone());
-        core::model_view(lock, i, now_us(), models[i]);
+        core::model_view(lock, i, now, models[i]);
     }
     return models;
 }
@@ -68,8 +69,8 @@ std::vector<core::EngineSnapshot> all_engines() {
 std::vector<core::AccountSnapshot> busiest_accounts(size_t limit) {
     std::vector<core::AccountSnapshot> all = walk<core::AccountSnapshot>(
         zone().plan().accounts,
-        [](const core::ZoneLock& lock, uint32_t& cursor, core::AccountSnapshot* out, uint32_t capacity) {
-            return core::snapshot_accounts(lock, cursor, out, capacity, now_us());
+        [now = now_us()](const core::ZoneLock& lock, uint32_t& cursor, core::AccountSnapshot* out, uint32_t capacity) {
+            return core::snapshot_accounts(lock, cursor, out, capacity, now);
         });
     std::sort(all.begin(), all.end(), busier);
     all.resize(std::min(all.size(), limit));

@@ -21,6 +21,14 @@ async def _one(port, token, body):
         writer.close()
 
 
+async def attempt(port, token, body):
+    """One request; status 0 when the gateway's worker took the connection with it."""
+    try:
+        return await _one(port, token, body)
+    except (OSError, IndexError, ValueError):
+        return Answer(token, 0, b"")
+
+
 def saturate(port, bodies, *, outstanding, answers, settled=0):
     """
     Keeps `outstanding` requests of each token of `bodies` ({token: body}) in flight until `answers` are back, not counting the

@@ -52,6 +52,7 @@ class Driver {
 
     uint32_t process() const { return process_; }
     size_t live() const { return tickets_.size(); }
+    const std::map<uint64_t, Ticket>& tickets() const { return tickets_; }
     uint64_t accepted = 0;
     uint64_t ended = 0;
     bool adjust_time = true;       // false: the caller's clock is real

@@ -96,24 +96,30 @@ class SharedZone {
     unsigned char* mapping_;
 };
 
-[[noreturn]] void work(SharedZone& z, uint64_t seed, uint32_t die_after) {
+// Where a worker kills itself: at the `visit`th time that it passes a label (of labels()).
+struct Death {
+    uint32_t label = 0;
+    uint32_t visit = 0;  // 0 = it does not
+};
+
+[[noreturn]] void work(SharedZone& z, uint64_t seed, Death death, uint32_t steps) {
     int64_t now = monotonic_us();
     int64_t wall = 1'763'700'000;
     RandomChoices choices(seed);
 #if LLM_TEST_HOOKS
-    static uint32_t countdown;
-    countdown = die_after;
-    test_hook = [](const char*, int) {
-        if (countdown != 0 && --countdown == 0) {
+    static Death fate;
+    fate = death;
+    test_hook = [](const Label& label) {
+        if (&label == labels() + fate.label && lock_depth > 0 && fate.visit != 0 && --fate.visit == 0) {
             raise(SIGKILL);
         }
     };
 #else
-    static_cast<void>(die_after);
+    static_cast<void>(death);
 #endif
     Driver driver(z.zone, choices, now, wall, getpid());
     driver.adjust_time = false;
-    while (z.shared->stop.load() == 0) {
+    for (uint32_t step = 0; z.shared->stop.load() == 0 && step < steps; ++step) {
         now = monotonic_us();
         driver.step();
         z.shared->steps.fetch_add(1, std::memory_order_relaxed);
@@ -128,10 +134,10 @@ class SharedZone {
     _exit(0);
 }
 
-pid_t spawn(SharedZone& z, uint64_t seed, uint32_t die_after) {
+pid_t spawn(SharedZone& z, uint64_t seed, Death death = {}, uint32_t steps = UINT32_MAX) {
     const pid_t pid = fork();
     if (pid == 0) {
-        work(z, seed, die_after);
+        work(z, seed, death, steps);
     }
     return pid;
 }
@@ -161,7 +167,7 @@ TEST(Torture, KilledWorkersLoseOnlyTheirOwn) {
     std::set<pid_t> workers;
     uint64_t seed = 1;
     for (int i = 0; i < 3; ++i) {
-        workers.insert(spawn(z, seed++, 0));
+        workers.insert(spawn(z, seed++));
     }
     for (int kill_number = 0; kill_number < 60; ++kill_number) {
         const uint64_t until = z.shared->steps.load() + choices.next(400);
@@ -179,7 +185,7 @@ TEST(Torture, KilledWorkersLoseOnlyTheirOwn) {
         workers.erase(victim);
         z.bury(pid);
         z.expect_sound("after a kill");
-        workers.insert(spawn(z, seed++, 0));
+        workers.insert(spawn(z, seed++));
     }
     z.shared->stop.store(1);
     for (pid_t pid : workers) {
@@ -195,17 +201,30 @@ TEST(Torture, KilledWorkersLoseOnlyTheirOwn) {
 TEST(Torture, DeathAtEveryLabelledStoreIsRepaired) {
     SharedZone z;
     set_up(z);
-    uint64_t rebuilds = read_counters(z.zone).rebuilds;
-    for (uint32_t label = 1; label <= 120; ++label) {
-        const pid_t pid = spawn(z, label % 7, label * 9);
-        int status = 0;
-        ASSERT_EQ(waitpid(pid, &status, 0), pid);
-        ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-        z.bury(pid);
-        z.expect_sound("after a death inside the lock");
-        expect_idle(z);
+    const uint64_t rebuilds = read_counters(z.zone).rebuilds;
+    uint64_t deaths = 0;
+    std::string missed;
+    for (uint32_t label = 0; label < label_count(); ++label) {
+        bool reached = false;
+        for (uint32_t visit : {1u, 2u, 7u}) {
+            const pid_t pid = spawn(z, 100 * visit + label, {label, visit}, 4000);
+            int status = 0;
+            ASSERT_EQ(waitpid(pid, &status, 0), pid);
+            const bool died = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+            ASSERT_TRUE(died || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+            z.bury(pid);
+            z.expect_sound("after a death inside the lock");
+            expect_idle(z);
+            reached |= died;
+            deaths += died ? 1 : 0;
+        }
+        if (!reached) {
+            missed += std::string(missed.empty() ? "" : ", ") + labels()[label].file + ":" +
+                      std::to_string(labels()[label].line);
+        }
     }
-    EXPECT_GT(read_counters(z.zone).rebuilds, rebuilds + 90);
+    EXPECT_EQ(missed, "") << "labels that no operation of the driver has passed inside the lock";
+    EXPECT_GE(read_counters(z.zone).rebuilds, rebuilds + deaths);
 }
 #endif
 

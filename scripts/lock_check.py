@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""
+Makes every call that leaves the module refuse to happen inside the zone's lock.
+
+    lock_check.py --objdump objdump --source wrap.S --options wrap.rsp OBJECT …
+
+Reads the relocations of the objects: every function called that none of them defines (C library, C++ library, nginx)
+and that is not on the list below gets a wrapper, linked in by --wrap. The wrapper looks whether this process holds the
+lock (llm::core::lock_depth); if so it names the function and ends the process, else it goes on to the function. So
+whatever makes a system call, logs or allocates is caught, and what is new is caught without a list of its own.
+x86-64 only.
+"""
+
+import argparse
+import re
+import subprocess
+
+# Computation only: no system call, no allocation, no log. And the lock itself.
+ALLOWED = re.compile(r"""
+    (__)?mem(cpy|move|set|cmp|chr)(_chk)?
+  | str(n?len|n?cmp|chr)
+  | exp|expm1|log|log2|log10|pow|floor|ceil|round|lround|llround|fmod|ldexp|frexp|sqrt
+  | __stack_chk_fail | __assert_fail | abort
+  | __(asan|ubsan|sanitizer|tsan)_.*
+  | _Unwind_Resume
+  | ngx_shmtx_(un)?lock
+  | ngx_random
+  | raise
+""", re.VERBOSE)
+# raise: a test build's own way to die inside the lock. ngx_random: random(3) of this process, without a call to the kernel.
+
+
+def run(*argv):
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objdump", default="objdump")
+    parser.add_argument("--nm", default="nm")
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--options", required=True)
+    parser.add_argument("objects", nargs="+")
+    arguments = parser.parse_args()
+
+    defined = set()
+    for line in run(arguments.nm, "--defined-only", "-P", "-A", *arguments.objects).splitlines():
+        defined.add(line.rsplit(": ", 1)[1].split()[0])
+    called = set()
+    for line in run(arguments.objdump, "-r", *arguments.objects).splitlines():
+        # a call through the procedure linkage table: a function, never data
+        found = re.search(r"R_X86_64_PLT32\s+([^\s+-]+)", line)
+        if found and not found[1].startswith("."):
+            called.add(found[1])
+    names = sorted(name for name in called - defined if not ALLOWED.fullmatch(name))
+
+    with open(arguments.source, "w", encoding="ascii") as out:
+        out.write("# Made by scripts/lock_check.py.\n.text\n")
+        for number, name in enumerate(names):
+            out.write(f"""
+.globl __wrap_{name}
+.hidden __wrap_{name}
+.type __wrap_{name}, @function
+__wrap_{name}:
+    cmpl $0, _ZN3llm4core10lock_depthE(%rip)
+    jne 1f
+    jmp __real_{name}@PLT
+1:  leaq .Lname{number}(%rip), %rdi
+    jmp llm_called_inside_the_lock
+.section .rodata
+.Lname{number}: .string "{name}"
+.text
+""")
+        out.write('.section .note.GNU-stack,"",@progbits\n')
+    with open(arguments.options, "w", encoding="ascii") as out:
+        out.writelines(f"-Wl,--wrap={name}\n" for name in names)
+
+
+if __name__ == "__main__":
+    main()
