@@ -10,6 +10,7 @@ from support.middlebox import Network, Relay
 from support.nginx import Nginx
 from support.postgres import Postgres
 from support.redis_server import RedisServer
+from support.reporter import REPORTER, Reporter
 from support.llm_engine import LlmEngine
 from support.users import user, write_tokens
 
@@ -94,6 +95,21 @@ def llm_engine(tmp_path):
     yield make
     for engine in engines:
         engine.finish()
+
+
+@pytest.fixture
+def reporter(tmp_path):
+    """Factory of llm-reporter processes."""
+    made = []
+
+    def make(**keywords):
+        assert REPORTER.exists(), f"{REPORTER} is not built; make build does"
+        made.append(Reporter(tmp_path / f"reporter{len(made)}.log", **keywords))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.finish()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from support.client import chat_body
 from support.llmctl import environment
 from support.poll import until
-from support.reporter import ENDPOINTS, REPORTER, Pages, Reporter, report_of
+from support.reporter import ENDPOINTS, REPORTER, Pages, report_of
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "m", "object": "model", "max_model_len": 4096}]})
 
@@ -39,20 +39,6 @@ def pages():
     yield make
     for one in made:
         one.stop()
-
-
-@pytest.fixture
-def reporter(tmp_path):
-    made = []
-
-    def make(**keywords):
-        assert REPORTER.exists(), f"{REPORTER} is not built; make build does"
-        made.append(Reporter(tmp_path / f"reporter{len(made)}.log", **keywords))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.finish()
 
 
 def once(*words, status=0):
