@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/engine/model_shapes.hpp"
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
 #include "tests/support/model_builder.hpp"
 #include "tests/support/step_runner.hpp"
@@ -31,11 +32,6 @@ struct Options {
     bool profile = false;
 };
 
-constexpr const char* kQwen05 = R"({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
-    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-    "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
-    "rope_theta": 1000000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})";
-
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -43,46 +39,6 @@ double seconds_since(Clock::time_point start) {
 double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
     return values[values.size() / 2];
-}
-
-// Random bf16 straight to the file: magnitudes in [2^-7, 2^-5), as initialised weights have.
-void write_shape(const std::string& dir) {
-    llm::testing::write_text(dir + "/config.json", kQwen05);
-    const ModelConfig config = load_model_config(dir);
-    nlohmann::json header = nlohmann::json::object();
-    uint64_t end = 0;
-    for (const auto& [name, shape] : llm::testing::tensor_shapes(config)) {
-        uint64_t bytes = 2;
-        for (const int64_t extent : shape) {
-            bytes *= static_cast<uint64_t>(extent);
-        }
-        header[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {end, end + bytes}}};
-        end += bytes;
-    }
-    const std::string text = header.dump();
-    const uint64_t length = text.size();
-    std::FILE* file = std::fopen((dir + "/model.safetensors").c_str(), "wb");
-    if (file == nullptr) {
-        throw std::runtime_error(dir + ": cannot be written");
-    }
-    std::fwrite(&length, 8, 1, file);
-    std::fwrite(text.data(), 1, text.size(), file);
-    std::vector<uint16_t> block(1 << 20);
-    uint64_t state = 88172645463325252u;
-    for (uint64_t written = 0; written < end; written += block.size() * 2) {
-        for (size_t i = 0; i < block.size(); i += 4) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            const uint64_t four = (state & 0x80ff80ff80ff80ffu) | 0x3c003c003c003c00u;
-            std::memcpy(&block[i], &four, 8);
-        }
-        const size_t count = std::min<uint64_t>(block.size() * 2, end - written);
-        if (std::fwrite(block.data(), 1, count, file) != count) {
-            throw std::runtime_error(dir + ": disk full");
-        }
-    }
-    std::fclose(file);
 }
 
 // Reads `region` once with all threads; bytes per second.
@@ -238,7 +194,7 @@ int main(int argc, char** argv) {
         if (name == "--model") {
             options.model = value;
         } else if (name == "--write-shape") {
-            write_shape(value);
+            llm::bench::write_shape(value, llm::bench::kQwen05Config);
             return 0;
         } else if (name == "--dtype") {
             options.dtype = value;
@@ -262,7 +218,7 @@ int main(int argc, char** argv) {
             return 0;
         }
         const llm::testing::TempDir dir;
-        write_shape(dir.path());
+        llm::bench::write_shape(dir.path(), llm::bench::kQwen05Config);
         Bench(options, dir.path()).run();
     } catch (const std::exception& error) {
         std::fprintf(stderr, "engine_cpu_bench: %s\n", error.what());

@@ -5,7 +5,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <mutex>
@@ -13,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "engine_worker/clock.hpp"
 #include "engine_worker/reporter/engine_probe.hpp"
 #include "engine_worker/reporter/options.hpp"
 #include "engine_worker/reporter/report_maker.hpp"
@@ -22,16 +22,6 @@ namespace llm::reporter {
 namespace {
 
 constexpr uint32_t kMinTtlMs = 3000;
-
-double steady_seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-uint64_t unix_milliseconds() {
-    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                     std::chrono::system_clock::now().time_since_epoch())
-                                     .count());
-}
 
 int fail(const std::string& why) {
     std::fprintf(stderr, "llm-reporter: %s\n", why.c_str());

@@ -9,6 +9,7 @@
 #include <functional>
 #include <string_view>
 
+#include "engine_worker/option_values.hpp"
 #include "shared/http_client.hpp"
 
 namespace llm::reporter {
@@ -34,26 +35,6 @@ std::string set_count(const std::string& text, uint32_t high, uint32_t& out) {
     }
     out = why.empty() ? static_cast<uint32_t>(value) : out;
     return why;
-}
-
-std::string set_text(const std::string& text, size_t max, std::string& out) {
-    if (text.empty() || text.size() > max) {
-        return "expected 1 to " + std::to_string(max) + " characters";
-    }
-    out = text;
-    return "";
-}
-
-std::string set_names(const std::string& text, std::vector<std::string>& out) {
-    for (size_t at = 0; at <= text.size();) {
-        const size_t comma = std::min(text.find(',', at), text.size());
-        if (comma == at || comma - at > 255) {
-            return "expected names of 1 to 255 characters, separated by commas";
-        }
-        out.push_back(text.substr(at, comma - at));
-        at = comma + 1;
-    }
-    return out.size() <= 64 ? "" : "at most 64 names";
 }
 
 std::string set_url(std::string text, std::string& out) {

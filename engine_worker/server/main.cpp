@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -14,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine_worker/clock.hpp"
 #include "engine_worker/scheduler/engine_core.hpp"
 #include "engine_worker/scheduler/engine_thread.hpp"
 #include "engine_worker/server/api_service.hpp"
@@ -26,16 +26,6 @@ namespace llm::engine {
 namespace {
 
 constexpr uint32_t kReportTtlMs = 3000;
-
-double steady_seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-uint64_t unix_milliseconds() {
-    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                     std::chrono::system_clock::now().time_since_epoch())
-                                     .count());
-}
 
 std::string host_name() {
     char name[256] = "localhost";

@@ -9,6 +9,8 @@
 #include <limits>
 #include <string_view>
 
+#include "engine_worker/option_values.hpp"
+
 namespace llm::engine {
 namespace {
 
@@ -50,26 +52,6 @@ std::string set_choice(const std::string& text, std::initializer_list<std::strin
         list += one;
     }
     return "expected one of " + list;
-}
-
-std::string set_text(const std::string& text, size_t max, std::string& out) {
-    if (text.empty() || text.size() > max) {
-        return "expected 1 to " + std::to_string(max) + " characters";
-    }
-    out = text;
-    return "";
-}
-
-std::string set_names(const std::string& text, std::vector<std::string>& out) {
-    for (size_t at = 0; at <= text.size();) {
-        const size_t comma = std::min(text.find(',', at), text.size());
-        if (comma == at || comma - at > 255) {
-            return "expected names of 1 to 255 characters, separated by commas";
-        }
-        out.push_back(text.substr(at, comma - at));
-        at = comma + 1;
-    }
-    return out.size() <= 64 ? "" : "at most 64 names";
 }
 
 // "base=5,sequence=0.03,context=0.00003,prefill=0.03,reply=100"

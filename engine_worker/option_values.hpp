@@ -1,0 +1,38 @@
+// Values of command-line options that llm-engine and llm-reporter share. Each function returns an empty
+// string, or what was expected, and leaves `out` alone then.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace llm {
+
+// 1 to `max` characters.
+inline std::string set_text(const std::string& text, size_t max, std::string& out) {
+    if (text.empty() || text.size() > max) {
+        return "expected 1 to " + std::to_string(max) + " characters";
+    }
+    out = text;
+    return "";
+}
+
+// Appends names separated by commas: at most 64 of 1 to 255 characters, as an engine's report can hold.
+inline std::string set_names(const std::string& text, std::vector<std::string>& out) {
+    std::vector<std::string> names = out;
+    for (size_t at = 0; at <= text.size();) {
+        const size_t comma = std::min(text.find(',', at), text.size());
+        if (comma == at || comma - at > 255) {
+            return "expected names of 1 to 255 characters, separated by commas";
+        }
+        names.push_back(text.substr(at, comma - at));
+        at = comma + 1;
+    }
+    if (names.size() > 64) {
+        return "at most 64 names";
+    }
+    out = std::move(names);
+    return "";
+}
+
+}  // namespace llm
