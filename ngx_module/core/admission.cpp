@@ -2,7 +2,7 @@
 //
 // Speed per user comes from cumulative counters (Δdecode_tokens / Δuser_seconds), never from an instantaneous
 // quotient, which lies during prefill. The limit L grows while the speed is above 1.15 times the minimum and
-// the room is used, and shrinks in proportion when it is below (scheduler.md "When").
+// the room is used, and shrinks in proportion when it is below (docs/scheduler.md, "When").
 #include <algorithm>
 #include <cmath>
 

@@ -231,7 +231,7 @@ RequestSummary finish(const ZoneLock& lock, Ticket ticket, Outcome outcome, cons
 void abandon(const ZoneLock& lock, Ticket ticket, Outcome outcome, const Usage& usage, int64_t now_us,
              WakeSet& wakes);
 
-// Gives the lease back early, when the engine has sent everything but the client still reads (nginx-craft 8).
+// Gives the lease back early, when the engine has sent everything but the client still reads.
 // The request stays RUNNING for finish(), which then releases nothing more. Idempotent.
 void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes);
 

@@ -67,7 +67,7 @@ RememberedClass& remembered(Core& c, uint32_t domain, int32_t level_class) {
     return *oldest;
 }
 
-// Where a client that becomes backlogged in this domain and class starts (scheduler.md "Lift rule").
+// Where a client that becomes backlogged in this domain and class starts (docs/scheduler.md, "Coming back").
 double lift_level(Core& c, uint32_t domain, int32_t level_class) {
     double smallest = INFINITY;
     for (uint32_t i = c.domains[domain].levels_head; i != kNone; i = c.levels[i].domain_next) {

@@ -80,7 +80,7 @@ struct alignas(64) Request {
     int64_t granted_us;     // this attempt
     int64_t dispatched_us;  // the first grant that was taken up or given at once; 0 = never
 
-    // facts: charging (scheduler.md "Charging"). Cost is in prompt-token units, vt = cost / weight.
+    // facts: charging (docs/scheduler.md, "Cost"). Cost is in prompt-token units, vt = cost / weight.
     double charged_cost;  // all that was charged so far
     double charged_vt;    // the same as it was added to vt, so that a changed weight cannot corrupt a refund
     double precharge_left;  // cost of output charged ahead and not yet consumed by streamed tokens

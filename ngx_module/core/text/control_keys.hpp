@@ -32,7 +32,7 @@ enum class ErrorKind : uint8_t {
     too_large,       // multipart: header block, boundary or number of parts over the limit
 };
 
-// The control keys of contract.md section 3. `null` = absent (the optional is empty), but the span is set
+// The keys of a request body that the gateway reads. `null` = absent (the optional is empty), but the span is set
 // wherever the key stands, so that a value can be replaced. Strings are decoded.
 struct ControlKeys {
     static constexpr size_t kMaxModel = 255;

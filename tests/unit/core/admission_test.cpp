@@ -1,4 +1,4 @@
-// The admission law: from reports to a limit (scheduler.md "When").
+// The admission law: from reports to a limit (docs/scheduler.md, "When").
 #include <cmath>
 #include <limits>
 

@@ -1,4 +1,4 @@
-// The order of service: shares, bounds, classes, aging, the lift rule, refunds (scheduler.md "Order").
+// The order of service: shares, bounds, classes, aging, the lift rule, refunds (docs/scheduler.md, "Order").
 #include <algorithm>
 #include <cmath>
 #include <map>

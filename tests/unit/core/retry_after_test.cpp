@@ -1,4 +1,4 @@
-// Does Retry-After spread those who obey it? (scheduler.md "What is measured")
+// Does Retry-After spread those who obey it?
 #include <queue>
 
 #include "tests/unit/core/harness.hpp"
