@@ -33,7 +33,7 @@ asan)
     pytest=(--timeout=600)
     if [ -n "$e2e" ]; then
         # what `make run` starts is the release; the rest runs with nginx, module and engine of this build
-        pytest+=(--deselect tests/e2e/test_make_run.py)
+        pytest+=(--ignore=tests/e2e/test_make_run.py)
         if scripts/asan_nginx.sh; then
             export NGINX_BINARY=$PWD/build/nginx-asan/objs/nginx
             configure+=(-DNGINX_BUILD_DIR="$PWD/build/nginx-asan")
