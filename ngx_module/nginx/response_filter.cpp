@@ -51,7 +51,8 @@ bool begin_scan(Request& request) {
     return true;
 }
 
-// An engine may echo the id it was given; the client gets it once, from us.
+// An engine may echo the id it was given, and may itself be a gateway like this one: the client gets each header
+// once, from us.
 void drop_response_header(ngx_http_request_t* r, std::string_view name) {
     for (ngx_list_part_t* part = &r->headers_out.headers.part; part != nullptr; part = part->next) {
         auto* header = static_cast<ngx_table_elt_t*>(part->elts);
@@ -75,6 +76,7 @@ bool add_gateway_headers(Request& request) {
         waited.len = static_cast<size_t>(ngx_sprintf(waited.data, "%L", ms) - waited.data);
     }
     drop_response_header(r, "x-request-id");
+    drop_response_header(r, "x-llm-queue-ms");
     return set_request_id(request) && add_response_header(r, "x-request-id", request.request_id) &&
            add_response_header(r, "x-llm-queue-ms", waited);
 }

@@ -113,6 +113,16 @@ def test_request_id(fake_engine, gateway):
     assert len(ids) == 20
 
 
+def test_gateway_behind_a_gateway(fake_engine, gateway):
+    """What the gateway says of a request comes once, from the one that the client asked."""
+    inner = gateway([fake_engine()], users=None)
+    outer = gateway(http=f"llm_engine http://127.0.0.1:{inner.port} model=m;")
+    reply = outer.client.ask(token="alice", headers=[("X-Request-Id", "mine")])
+    assert (reply.status, reply.text()) == (200, "hello from the engine")
+    assert reply.header("x-request-id") == "mine"
+    assert reply.header("x-llm-queue-ms") == "0"
+
+
 def test_priority_header_weighted_is_the_band(fake_engine, gateway):
     engine = fake_engine()
     gate = gateway([engine], [user("plain", priority=7), user("gold", priority=1, band=3)])
