@@ -250,6 +250,21 @@ ngx_str_t quoted(ngx_pool_t* pool, std::string_view text) {
     return to_ngx(out.text());
 }
 
+// A member for the end of an object, behind a comma when there are others.
+ngx_str_t model_member(ngx_pool_t* pool, std::string_view model, bool comma) {
+    constexpr std::string_view kKey = ",\"model\":";
+    const size_t capacity = kKey.size() + core::JsonWriter::escaped_size(model);
+    auto* buffer = static_cast<char*>(ngx_pnalloc(pool, capacity));
+    if (buffer == nullptr) {
+        return {0, nullptr};
+    }
+    const std::string_view key = comma ? kKey : kKey.substr(1);
+    core::JsonWriter out(buffer, capacity);
+    out.raw(key);
+    out.string(model);
+    return to_ngx(out.text());
+}
+
 ngx_str_t formatted(ngx_pool_t* pool, const char* format, int32_t value) {
     constexpr size_t kCapacity = 64;
     auto* buffer = static_cast<u_char*>(ngx_pnalloc(pool, kCapacity));
@@ -313,17 +328,12 @@ bool rewrite_body(Request& request) {
     const core::Span at_end{request.object_end, request.object_end};
 
     if (request.model.data != request.client_model.data &&
-        view(request.model) != view(request.client_model) && !request.model_span.empty()) {
-        splices[count++] = {request.model_span,
-                            multipart ? request.model : quoted(r->pool, view(request.model))};
-    }
-    if (conf.engine_priority == kEnginePriorityVllm && !multipart) {
-        const int32_t value = std::max(5 - request.priority, 0);
-        if (!request.priority_span.empty()) {
-            splices[count++] = {request.priority_span, formatted(r->pool, "%d", value)};
-        } else {
-            splices[count++] = {
-                at_end, formatted(r->pool, member_added ? ",\"priority\":%d" : "\"priority\":%d", value)};
+        view(request.model) != view(request.client_model)) {
+        if (!request.model_span.empty()) {
+            splices[count++] = {request.model_span,
+                                multipart ? request.model : quoted(r->pool, view(request.model))};
+        } else if (!multipart) {
+            splices[count++] = {at_end, model_member(r->pool, view(request.model), member_added)};
             member_added = true;
         }
     }
@@ -343,6 +353,17 @@ bool rewrite_body(Request& request) {
         } else {
             splices[count++] = {at_end, to_ngx(member_added ? ",\"stream_options\":{\"include_usage\":true}"
                                                             : "\"stream_options\":{\"include_usage\":true}")};
+            member_added = true;
+        }
+    }
+    // after the others: a key of vLLM's becomes the last member
+    if (conf.engine_priority == kEnginePriorityVllm && !multipart) {
+        const int32_t value = std::max(5 - request.priority, 0);
+        if (!request.priority_span.empty()) {
+            splices[count++] = {request.priority_span, formatted(r->pool, "%d", value)};
+        } else {
+            splices[count++] = {
+                at_end, formatted(r->pool, member_added ? ",\"priority\":%d" : "\"priority\":%d", value)};
         }
     }
     if (count == 0) {

@@ -26,6 +26,20 @@ def test_llm_model_routes_to_another_model_and_says_so_in_the_body(fake_engine, 
     assert gate.access_log()[0]["model"] == "real"
 
 
+def test_llm_model_is_written_into_a_body_that_names_none(fake_engine, gateway):
+    engine = fake_engine(["re\"al"])
+    engine.script = lambda exchange: exchange.json({})
+    gate = gateway(http=f"llm_engine {engine.url} 'model=re\"al';", location="llm_model 're\"al';")
+    assert sent(gate, engine, b'{"n":1 }') == b'{"n":1 ,"model":"re\\"al"}'
+    assert sent(gate, engine, b'{}') == b'{"model":"re\\"al"}'
+    assert sent(gate, engine, b'{"model":null}') == b'{"model":"re\\"al"}'
+    gate.blocks["location"] += "llm_engine_priority vllm; llm_usage_inject on;"
+    gate.reload()
+    assert sent(gate, engine, b'{}') == b'{"model":"re\\"al","priority":0}'
+    assert (sent(gate, engine, b'{"stream":true}')
+            == b'{"stream":true,"model":"re\\"al","stream_options":{"include_usage":true},"priority":0}'), "priority is the last member"
+
+
 def test_llm_model_may_depend_on_the_client(fake_engine, gateway):
     engine = fake_engine(["big", "small"])
     gate = gateway([engine], [user("alice"), user("bob")], location="llm_model $chosen;",
