@@ -1,5 +1,7 @@
 #include "shared/engine_report.hpp"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -154,11 +156,31 @@ void read_state(Reader& reader, EngineReport& out) {
     reader.fail("state", "must be loading, ready, draining, failed or gone");
 }
 
+// host[:port] or [IPv6][:port], the port within 1..65535
+bool is_authority(std::string_view text) {
+    const bool bracketed = text.starts_with('[');
+    const size_t host_end = bracketed ? text.find(']') : std::min(text.find(':'), text.size());
+    if (host_end == std::string_view::npos || host_end == (bracketed ? 1 : 0)) {
+        return false;
+    }
+    std::string_view port = text.substr(host_end + (bracketed ? 1 : 0));
+    if (port.empty()) {
+        return true;
+    }
+    if (port.front() != ':') {
+        return false;
+    }
+    port.remove_prefix(1);
+    uint16_t number = 0;
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+    return error == std::errc() && end == port.data() + port.size() && number != 0;
+}
+
 void check_url(Reader& reader, const std::string& url) {
     const std::string_view text = url;
     const size_t scheme = text.starts_with("http://") ? 7 : text.starts_with("https://") ? 8 : 0;
     const std::string_view rest = text.substr(scheme);
-    if (scheme == 0 || rest.empty() || rest.find_first_of("/?#@ \"\\") != std::string_view::npos) {
+    if (scheme == 0 || rest.find_first_of("/?#@ \"\\") != std::string_view::npos || !is_authority(rest)) {
         reader.fail("url", "must be http(s)://host[:port]");
     }
 }

@@ -166,7 +166,7 @@ def test_lying_reports_are_ignored(redis_server, gate, fake_engine):
         redis_server.client.publish("llm:engines", lie.encode("utf-8", "surrogatepass"))
     good = {**reporter.fields(), "seq": 10 ** 9}
     for field, value in [("seq", -1), ("seq", "x"), ("boot", None), ("models", []), ("models", "m"), ("models", [5]), ("url", "ftp://x"),
-                         ("url", "http://"), ("state", "happy"), ("ttl_ms", 0), ("ttl_ms", 1e30), ("max_running", -5),
+                         ("url", "http://"), ("url", "http://127.0.0.1:0"), ("url", "http://127.0.0.1:70000"), ("state", "happy"), ("ttl_ms", 0), ("ttl_ms", 1e30), ("max_running", -5),
                          ("running", 1e300), ("kv_usage", "lots"), ("tokens_out", -1), ("user_seconds", True), ("id", "")]:
         redis_server.client.publish("llm:engines", json.dumps({**good, field: value}))
     redis_server.client.set("llm:engine:liar", "nonsense", px=5000)

@@ -79,12 +79,30 @@ TEST(EngineReport, LyingValuesAreRefused) {
         {"http://h:1", "ftp://h"},
         {"http://h:1", "http://h/path"},
         {"http://h:1", "http://"},
+        {"http://h:1", "http://:1"},
+        {"http://h:1", "http://h:"},
+        {"http://h:1", "http://h:0"},
+        {"http://h:1", "http://h:65536"},
+        {"http://h:1", "http://h:1x"},
+        {"http://h:1", "http://h:-1"},
+        {"http://h:1", "http://::1"},
+        {"http://h:1", "http://[::1"},
+        {"http://h:1", "http://[]:1"},
+        {"http://h:1", "http://[::1]1"},
         {"\"e\"", "\"a\\nb\""},
         {"\"ttl_ms\":3000", "\"ttl_ms\":0"},
     };
     for (const auto& [from, to] : lies) {
         EngineReport report;
         EXPECT_NE(parse_engine_report(replace(kMinimal, from, to), report), "") << to;
+    }
+}
+
+TEST(EngineReport, Urls) {
+    for (const char* url : {"http://h", "https://h:65535", "http://[::1]", "http://[fe80::1]:8000", "http://10.0.0.5:8000"}) {
+        EngineReport report;
+        EXPECT_EQ(parse_engine_report(replace(kMinimal, "http://h:1", url), report), "") << url;
+        EXPECT_EQ(report.url, url);
     }
 }
 
