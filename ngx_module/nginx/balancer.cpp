@@ -36,12 +36,6 @@ ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
     }
     request.retry_ready = false;
     request.garbage = false;
-    // of its own for every attempt: $upstream_addr and the log point to it
-    auto* name = static_cast<ngx_str_t*>(ngx_palloc(request.r->pool, sizeof(ngx_str_t)));
-    if (name == nullptr) {
-        return NGX_ERROR;
-    }
-    *name = request.target.host;
 #if (NGX_HTTP_SSL)
     if (request.target.tls && (u->conf->ssl == nullptr || u->conf->ssl->ctx == nullptr)) {
         ngx_log_error(NGX_LOG_ERR, peer->log, 0,
@@ -53,7 +47,7 @@ ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
 #endif
     peer->sockaddr = request.target.address;
     peer->socklen = request.target.address_len;
-    peer->name = name;
+    peer->name = request.target.name;
     peer->cached = 0;
     peer->connection = nullptr;
     return NGX_OK;

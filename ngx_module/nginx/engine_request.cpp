@@ -61,7 +61,7 @@ inline void put_words(u_char* at, const char* text, size_t size) {
 }
 
 // Most texts of a head are short: a call of memcpy() would cost more than the copy.
-inline u_char* put(u_char* at, std::string_view text) {
+[[gnu::always_inline]] inline u_char* put(u_char* at, std::string_view text) {
     const size_t size = text.size();
     if (size > 32) {
         std::memcpy(at, text.data(), size);
@@ -81,31 +81,39 @@ inline u_char* put(u_char* at, std::string_view text) {
 
 constexpr std::string_view kLineEnd = "\r\n";
 
-// The chain of a request: its head, then buffers of our own over the body's bytes (nginx moves their
-// positions while it sends, and a retry starts from the body's).
-ngx_int_t chain_up(ngx_http_request_t* r, ngx_buf_t* head) {
-    ngx_http_upstream_t* u = r->upstream;
-    ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
-    if (link == nullptr) {
-        return NGX_ERROR;
+// A link of a chain and what it links, in one piece of memory.
+struct Link {
+    ngx_chain_t chain;
+    ngx_buf_t buffer;
+};
+
+size_t length_of(const ngx_chain_t* chain) {
+    size_t length = 0;
+    for (; chain != nullptr; chain = chain->next) {
+        ++length;
     }
-    const ngx_chain_t* body = u->request_bufs;
-    link->buf = head;
-    u->request_bufs = link;
-    ngx_buf_t* last = head;
-    for (; body != nullptr; body = body->next) {
-        last = static_cast<ngx_buf_t*>(ngx_palloc(r->pool, sizeof(ngx_buf_t)));
-        link->next = ngx_alloc_chain_link(r->pool);
-        if (last == nullptr || link->next == nullptr) {
-            return NGX_ERROR;
-        }
-        *last = *body->buf;
-        link = link->next;
-        link->buf = last;
+    return length;
+}
+
+// The chain of a request: its head, in the first of `links`, then buffers of our own over the body's bytes
+// (nginx moves their positions while it sends, and a retry starts from the body's).
+void chain_up(ngx_http_upstream_t& u, Link* links, u_char* head, u_char* head_end) {
+    Link* link = links;
+    link->buffer = {};
+    link->buffer.start = link->buffer.pos = head;
+    link->buffer.last = link->buffer.end = head_end;
+    link->buffer.temporary = 1;
+    link->chain.buf = &link->buffer;
+    for (const ngx_chain_t* body = u.request_bufs; body != nullptr; body = body->next) {
+        Link* const next = link + 1;
+        next->buffer = *body->buf;
+        next->chain.buf = &next->buffer;
+        link->chain.next = &next->chain;
+        link = next;
     }
-    link->next = nullptr;
-    last->flush = 1;
-    return NGX_OK;
+    link->chain.next = nullptr;
+    link->buffer.flush = 1;
+    u.request_bufs = &links->chain;
 }
 
 }  // namespace
@@ -122,14 +130,17 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
     }
     size_t bytes = r->method_name.len + 1 + r->unparsed_uri.len + kVersionAndHost.size() + host.size() +
                    kContentLength.size() + NGX_OFF_T_LEN + 2 * kLineEnd.size();
-    for_each_header(r, [&](const ngx_table_elt_t& header) {  // those too that will not be passed: they are few
-        bytes += header.key.len + 2 + header.value.len + kLineEnd.size();
-    });
-    ngx_buf_t* buffer = ngx_create_temp_buf(r->pool, bytes);
-    if (buffer == nullptr) {
+    for_each_header(r,
+                    [&](const ngx_table_elt_t& header) {  // those too that will not be passed: they are few
+                        bytes += header.key.len + 2 + header.value.len + kLineEnd.size();
+                    });
+    const size_t links_size = (1 + length_of(u->request_bufs)) * sizeof(Link);
+    auto* const memory = static_cast<u_char*>(ngx_palloc(r->pool, links_size + bytes));
+    if (memory == nullptr) {
         return NGX_ERROR;
     }
-    u_char* at = put(buffer->last, view(r->method_name));
+    u_char* const head = memory + links_size;
+    u_char* at = put(head, view(r->method_name));
     *at++ = ' ';
     u->uri = {r->unparsed_uri.len, at};
     at = put(at, view(r->unparsed_uri));
@@ -145,8 +156,9 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
             at = put(put(at, view(header.value)), kLineEnd);
         }
     });
-    buffer->last = put(at, kLineEnd);
-    return chain_up(r, buffer);
+    at = put(at, kLineEnd);
+    chain_up(*u, reinterpret_cast<Link*>(memory), head, at);
+    return NGX_OK;
 }
 
 }  // namespace llm::nginx

@@ -30,7 +30,7 @@ std::string_view lower_case_name(const ngx_table_elt_t& header) {
 }
 
 // Credentials must not leave the gateway, and our own headers must not be forged.
-bool stays_here(std::string_view name) {
+[[gnu::always_inline]] inline bool stays_here(std::string_view name) {
     if (name.size() >= 6 && same_bytes(name.substr(0, 6), "x-llm-")) {
         return true;
     }
@@ -155,16 +155,18 @@ bool set_engine_headers(Request& request) {
     for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
         most += part->nelts;
     }
-    auto* headers = static_cast<ngx_table_elt_t*>(ngx_palloc(r->pool, most * sizeof(ngx_table_elt_t)));
-    auto* text = static_cast<u_char*>(
-        ngx_pnalloc(r->pool, kRequestIdSize + NGX_INT32_LEN + 1 + kBearer.size() + request.target.key.len));
-    if (headers == nullptr || text == nullptr) {
+    // the list, and behind it the texts of its new elements
+    const size_t text_size = kRequestIdSize + NGX_INT32_LEN + 1 + kBearer.size() + request.target.key.len;
+    auto* const headers =
+        static_cast<ngx_table_elt_t*>(ngx_palloc(r->pool, most * sizeof(ngx_table_elt_t) + text_size));
+    if (headers == nullptr) {
         return false;
     }
+    auto* text = reinterpret_cast<u_char*>(headers + most);
     ngx_table_elt_t* end = headers;
     const ngx_table_elt_t* given_id = nullptr;
-    const auto* server = static_cast<const ngx_http_core_srv_conf_t*>(
-        ngx_http_get_module_srv_conf(r, ngx_http_core_module));
+    const auto* server =
+        static_cast<const ngx_http_core_srv_conf_t*>(ngx_http_get_module_srv_conf(r, ngx_http_core_module));
     const bool underscores = server->underscores_in_headers != 0;
     for_each_header(r->headers_in.headers, [&](const ngx_table_elt_t& header) {
         const std::string_view name = lower_case_name(header);

@@ -314,8 +314,7 @@ Request* make_request(ngx_http_request_t* r) {
     }
     ngx_http_request_t* main = r->main;
     void* memory = ngx_palloc(main->pool, sizeof(Request));
-    ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(main, 0);
-    if (memory == nullptr || cleanup == nullptr) {
+    if (memory == nullptr) {
         return nullptr;
     }
     request = new (memory) Request();
@@ -324,8 +323,8 @@ Request* make_request(ngx_http_request_t* r) {
     request->seats = 1;
     request->model_index = core::kNone;
     request->arrived_us = now_us();
-    cleanup->handler = on_cleanup;
-    cleanup->data = request;
+    request->cleanup = {on_cleanup, request, main->cleanup};
+    main->cleanup = &request->cleanup;
     ngx_http_set_ctx(main, request, ngx_http_llm_dispatch_module);
     return request;
 }

@@ -42,6 +42,7 @@ struct Target {
     ngx_str_t id = ngx_null_string;
     ngx_str_t url = ngx_null_string;
     ngx_str_t host = ngx_null_string;  // Host header
+    ngx_str_t* name = nullptr;         // `host` once more: nginx keeps a pointer to it beyond the attempt
     ngx_str_t key = ngx_null_string;
     bool tls = false;
     sockaddr* address = nullptr;
@@ -57,6 +58,7 @@ struct StreamScan;  // stream_scan.hpp
 
 struct Request {
     ngx_http_request_t* r;
+    ngx_http_cleanup_t cleanup;  // among those of nginx's request
     uint64_t serial;  // tells this request from another one at the same address, later
     Stage stage;
 

@@ -78,12 +78,14 @@ bool set_target(Request& request) {
     const core::EngineTarget& engine = found->engine;
     const Layout& at = found->layout;
     // fresh copies each time: nginx keeps pointers to the name of every attempt for $upstream_addr
-    auto* const copy = static_cast<u_char*>(ngx_palloc(request.r->pool, at.end));
-    if (copy == nullptr) {
+    auto* const name = static_cast<ngx_str_t*>(ngx_palloc(request.r->pool, sizeof(ngx_str_t) + at.end));
+    if (name == nullptr) {
         return false;
     }
+    auto* const copy = reinterpret_cast<u_char*>(name + 1);
     ngx_memcpy(copy, found->packed, at.end);
     Target& target = request.target;
+    target.name = name;
     target.engine = engine.engine;
     target.tls = engine.tls;
     target.max_running = engine.max_running;
@@ -93,7 +95,7 @@ bool set_target(Request& request) {
     target.address_len = static_cast<socklen_t>(engine.address.length);
     target.id = {at.id_size, copy + at.id};
     target.url = {at.url_size, copy + at.url};
-    target.host = {at.host_size, copy + at.host};
+    target.host = *name = {at.host_size, copy + at.host};
     target.key = {at.key_size, copy + at.key};
     target.organisation = {at.org_size, copy + at.org};
     return set_engine_headers(request);
