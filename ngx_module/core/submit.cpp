@@ -199,6 +199,7 @@ bool anybody_eligible(const Core& c, uint32_t engine) {
 // Model, rights, pool and account of the request. False: rejected already.
 bool identify(Core& c, Arrival& a) {
     Verdict& v = a.verdict;
+    v.priority = effective_priority(c, a, a.low);  // a refusal's line in the access log tells it too
     v.model = find_model_locked(c, a.args.model);
     if (v.model == kNone) {
         reject(c, a, Outcome::rejected_model_not_found);
@@ -226,7 +227,6 @@ bool identify(Core& c, Arrival& a) {
         reject(c, a, Outcome::rejected_queue_full);
         return false;
     }
-    v.priority = effective_priority(c, a, a.low);
     a.level_class = class_of(c, c.accounts[a.account], v.priority);
     v.engine_class = a.level_class == kBackground ? kBackgroundEngineClass : a.level_class;
     if (pool_usable(c, c.pools[a.pool]) == Usable::none) {

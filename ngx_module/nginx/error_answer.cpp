@@ -61,12 +61,19 @@ static_assert(sizeof(kErrors) / sizeof(kErrors[0]) == static_cast<size_t>(ErrorC
 
 constexpr size_t kOverhead = 128;  // braces, names and punctuation of the object
 
+// What nginx itself refuses (limit_req, limit_conn, return) has any status.
+std::string_view type_of(const ErrorInfo& info, ErrorCode code, ngx_int_t status) {
+    if (code != ErrorCode::other) {
+        return info.type;
+    }
+    return status >= 500 ? kServer : status == NGX_HTTP_TOO_MANY_REQUESTS ? kRateLimit : info.type;
+}
+
 void write_object(core::JsonWriter& out, const ErrorInfo& info, const Refusal& refusal, ngx_int_t status) {
-    const bool server_side = status >= 500;
     out.raw("{\"error\":{\"message\":")
         .string(refusal.detail.len != 0 ? view(refusal.detail) : info.message)
         .raw(",\"type\":")
-        .string(refusal.code == ErrorCode::other && server_side ? kServer : info.type)
+        .string(type_of(info, refusal.code, status))
         .raw(",\"param\":");
     if (refusal.param.len != 0) {
         out.string(view(refusal.param));

@@ -124,7 +124,7 @@ ngx_int_t get_value(ngx_http_request_t* r, ngx_http_variable_value_t* value, uin
     }
     switch (what) {
         case kPriority:
-            return show_scanned(*request, value, what);
+            return request->submitted_us != 0 ? show_scanned(*request, value, what) : NGX_OK;
         case kQueueMs:
             return set_number(r, value, queue_ms(*request));
         case kQueuePosition:

@@ -75,7 +75,9 @@ def test_limit_req_counts_by_client(fake_engine, gateway):
     gate = gateway([fake_engine()], [user("alice"), user("bob")], location="limit_req zone=per_client; limit_req_status 429;",
                    http="limit_req_zone $llm_client zone=per_client:1m rate=1r/m;")
     assert gate.client.ask(chat_body(), token="alice").status == 200
-    assert gate.client.ask(chat_body(), token="alice").status == 429
+    refused = gate.client.ask(chat_body(), token="alice")
+    assert refused.status == 429
+    assert refused.json()["error"]["type"] == "rate_limit_error"
     assert gate.client.ask(chat_body(), token="bob").status == 200
 
 

@@ -77,6 +77,13 @@ def test_model_not_found(gate):
     assert_error(ask(gate, chat_body('"\\\r\nx: y\u2028\x00é')), 404, "model_not_found")
 
 
+def test_priority_in_the_log(gate):
+    """That of the client, also where it was refused; none where nothing was to be dispatched."""
+    assert ask(gate, chat_body("unheard-of")).status == 404
+    assert gate.client.get("/v1/models", token="alice").status == 200
+    assert [line["priority"] for line in gate.access_log(2)] == ["5", ""]
+
+
 def test_model_not_allowed(fake_engine, gateway):
     engine = fake_engine(["m", "other"])
     gate = gateway([engine], [user("alice", models=["other"]), user("bob", models=[]), user("carol", models="m,other")])
