@@ -51,8 +51,8 @@ bool begin_scan(Request& request) {
     return true;
 }
 
-// An engine may echo the id it was given, and may itself be a gateway like this one: the client gets each header
-// once, from us.
+// An engine may echo the id it was given, and may itself be a gateway like this one: the client gets each
+// header once, from us.
 void drop_response_header(ngx_http_request_t* r, std::string_view name) {
     for (ngx_list_part_t* part = &r->headers_out.headers.part; part != nullptr; part = part->next) {
         auto* header = static_cast<ngx_table_elt_t*>(part->elts);

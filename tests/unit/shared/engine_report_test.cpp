@@ -99,7 +99,8 @@ TEST(EngineReport, LyingValuesAreRefused) {
 }
 
 TEST(EngineReport, Urls) {
-    for (const char* url : {"http://h", "https://h:65535", "http://[::1]", "http://[fe80::1]:8000", "http://10.0.0.5:8000"}) {
+    for (const char* url :
+         {"http://h", "https://h:65535", "http://[::1]", "http://[fe80::1]:8000", "http://10.0.0.5:8000"}) {
         EngineReport report;
         EXPECT_EQ(parse_engine_report(replace(kMinimal, "http://h:1", url), report), "") << url;
         EXPECT_EQ(report.url, url);
