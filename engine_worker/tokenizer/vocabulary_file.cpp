@@ -8,6 +8,9 @@
 namespace llm::engine {
 
 std::string_view StringArena::keep(std::string_view text) {
+    if (text.empty()) {
+        return "";  // needs no block, and there may be none yet
+    }
     if (text.size() > kBlock / 16) {  // a long one gets a block of its own, before the block in use
         auto block = std::make_unique<char[]>(text.size());
         std::memcpy(block.get(), text.data(), text.size());
@@ -22,8 +25,7 @@ std::string_view StringArena::keep(std::string_view text) {
         used_ = 0;
     }
     char* at = blocks_.back().get() + used_;
-    if (!text.empty())
-        std::memcpy(at, text.data(), text.size());
+    std::memcpy(at, text.data(), text.size());
     used_ += text.size();
     return {at, text.size()};
 }

@@ -11,6 +11,7 @@
 
 #include "engine_worker/tokenizer/split_regex.hpp"
 #include "engine_worker/tokenizer/unicode.hpp"
+#include "engine_worker/tokenizer/vocabulary_file.hpp"
 
 namespace llm::engine {
 namespace {
@@ -33,6 +34,17 @@ std::string failure(const json& file) {
         return error.what();
     }
     return "";
+}
+
+TEST(StringArena, KeepsShortLongAndEmptyTexts) {
+    llm::engine::StringArena arena;
+    EXPECT_EQ(arena.keep(""), "");  // before there is any block
+    const std::string large(100'000, 'x');
+    const std::string_view kept = arena.keep(large);
+    EXPECT_EQ(arena.keep(""), "");
+    const std::string_view small = arena.keep("ab");
+    EXPECT_EQ(kept, large);
+    EXPECT_EQ(small, "ab");
 }
 
 TEST(TokenizerErrors, NameThePartThatIsNotSupported) {
