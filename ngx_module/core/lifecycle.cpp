@@ -13,8 +13,9 @@ bool was_tried(const Request& r, uint32_t engine) {
     return false;
 }
 
-// Another engine for a retry: with room, else one seat over its limit.
-uint32_t other_engine(Core& c, const Request& r, uint32_t random) {
+// Another engine for a retry: with room, else one seat over its limit. `backups`: one of those, whether
+// others are usable or not.
+uint32_t other_engine(Core& c, const Request& r, bool backups, uint32_t random) {
     const Pool& p = c.pools[r.pool];
     uint32_t with_room = kNone;
     uint32_t over = kNone;
@@ -22,7 +23,9 @@ uint32_t other_engine(Core& c, const Request& r, uint32_t random) {
     for (int preferred = r.prefer_org != kNone ? 1 : 0; preferred >= 0; --preferred) {
         for_engines_of(c, p.model, [&](uint32_t i) {
             const Engine& e = c.engines[i];
-            if (was_tried(r, i) || !engine_usable(e) || !engine_serves(c, e, p) ||
+            const bool serves = backups ? e.backup != 0 && (p.org == kNone || e.org == p.org)
+                                        : engine_serves(c, e, p);
+            if (was_tried(r, i) || !engine_usable(e) || !serves ||
                 (preferred != 0 && e.org != r.prefer_org)) {
                 return true;
             }
@@ -143,7 +146,11 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
     r.tried[(r.attempts - 1) % kTried] = failed;
     uint32_t next = kNone;
     if (r.attempts <= retries) {
-        next = other_engine(c, r, random);
+        next = other_engine(c, r, false, random);
+        if (next == kNone && !saturated) {
+            // its breaker may still be closed, but for this request nobody else is usable
+            next = other_engine(c, r, true, random);
+        }
         if (next == kNone && saturated && engine_is_placed(e)) {
             next = failed;
         }

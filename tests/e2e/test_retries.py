@@ -70,6 +70,14 @@ def test_each_attempt_carries_its_own_host_and_key(fake_engine, gateway, tmp_pat
             assert request.body == chat_body()
 
 
+def test_a_backup_takes_what_has_failed(fake_engine, gateway):
+    dead, backup = fake_engine(), fake_engine()
+    dead.stop_listening()
+    gate = gateway(http=f"llm_engine {dead.url} model=m; llm_engine {backup.url} model=m backup;")
+    assert gate.client.ask(token="alice").status == 200
+    assert gate.access_log()[0]["attempts"] == "2"
+
+
 def test_no_more_than_one_plus_retries(fake_engine, gateway):
     engines = [fake_engine(script=lambda exchange: exchange.reset()) for _ in range(4)]
     gate = gateway(engines, location="llm_retries 2;")

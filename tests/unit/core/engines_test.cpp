@@ -181,6 +181,25 @@ TEST_F(Engines, BackupOnlyWhileNoOtherIsUsable) {
     EXPECT_EQ(z.engine(1).held, 1u);
 }
 
+TEST_F(Engines, BackupTakesWhatHasFailedOnTheOthers) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1},
+                           {.url = "http://b", .max_running = 1},
+                           {.url = "http://spare", .max_running = 1, .backup = true}}));
+    const auto again = [&](const Verdict& v, Failure cause) {
+        ZoneLock lock(z.zone);
+        return retry(lock, v.ticket, cause, 5, z.now, 0x80000000u, z.wakes);
+    };
+    const Verdict v = z.send(1);
+    const RetryAnswer second = again(v, Failure::connect);
+    EXPECT_EQ(second.action, RetryAction::again);
+    EXPECT_EQ(second.engine, 1 - v.engine) << "another engine is usable";
+    EXPECT_EQ(again(v, Failure::status_429).engine, second.engine) << "busy is not unusable";
+    EXPECT_EQ(again(v, Failure::connect).engine, 2u);
+    EXPECT_EQ(z.engine(0).held + z.engine(1).held, 0u);
+    EXPECT_EQ(z.engine(2).held, 1u);
+    EXPECT_EQ(again(v, Failure::connect).action, RetryAction::fail);
+}
+
 void fail_once(TestZone& z, uint32_t retries = 0) {
     const Verdict v = z.send(1);
     ASSERT_EQ(v.decision, Decision::granted);
