@@ -118,4 +118,9 @@ def test_worker_deaths_under_load(fake_engine, gateway):
         fate.orphaned = True
     assert all(fate.status in (None, 200) for fate in fates), "a request was refused"
     assert len(broken) < len(fates) / 2
-    invariants.check(gate, fates, lost=kills)
+    # An answer is whole for its client a moment before its worker logs and counts it: nginx lingers for the client's close. What
+    # the log lacks may not have been counted, nor what was logged last by each of the killed.
+    logged = sum(line["outcome"] == "completed" for line in gate.access_log())
+    unlogged = sum(fate.ok for fate in fates) - logged
+    assert unlogged <= len(fates) / 10
+    invariants.check(gate, fates, lost=max(unlogged, 0) + kills)
