@@ -3,7 +3,7 @@
 #
 #   make test-mainline NGINX_SOURCE=/path/to/nginx
 #
-# The tree itself is not touched: a copy in build/nginx is configured. llm-engine comes from build/release.
+# The tree itself is not touched: a copy in build/nginx is configured. llm-engine, llmctl and llm-reporter come from build/release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,8 @@ fi
 
 scripts/deps.sh build test
 scripts/venv.sh
-scripts/build.sh release -- llm-engine
+programs=(llm-engine llmctl llm-reporter)
+scripts/build.sh release -- "${programs[@]}"
 
 tree=build/nginx
 build=build/mainline
@@ -37,7 +38,9 @@ echo "== Building the module for $("$tree/objs/nginx" -v 2>&1)"
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLLM_WERROR=ON -DLLM_ENGINE=OFF -DLLM_TESTS=OFF \
     -DNGINX_BUILD_DIR="$PWD/$tree" >"$build.log" 2>&1 || { tail -n 20 "$build.log" >&2; exit 1; }
 cmake --build "$build" --target ngx_http_llm_dispatch_module >>"$build.log" 2>&1 || { tail -n 30 "$build.log" >&2; exit 1; }
-ln -sf ../release/llm-engine "$build/llm-engine"
+for program in "${programs[@]}"; do
+    ln -sf "../release/$program" "$build/$program"
+done
 
 echo "== End-to-end tests"
 NGINX_BINARY="$PWD/$tree/objs/nginx" BUILD_DIR="$build" .venv/bin/pytest tests/e2e -q -n "$(($(nproc) * 2))" --dist worksteal \
