@@ -141,15 +141,15 @@ def test_spoofed_headers(fake_engine, gateway, underscores):
     names = SECRET_NAMES[1:]
     forms = set(itertools.chain.from_iterable((name, name.upper(), name.title(), name.replace("-", "_"), name.upper().replace("-", "_"))
                                               for name in names))
-    headers = [(name, "spoofed") for name in sorted(forms)]
-    assert gate.client.ask(token=TOKEN, headers=headers).status == 200
+    for name in sorted(forms):  # one at a time: newer nginx refuses some of them when they come twice
+        assert gate.client.ask(token=TOKEN, headers=[(name, "spoofed")]).status == 200, name
     assert gate.client.ask(token=TOKEN, headers=[("Connection", "close, x-llm-priority, x-request-id"), ("x-llm-priority", "0")]).status == 200
     for request in engine.requests:
         assert b"spoofed" not in request.raw, request.raw
         assert TOKEN.encode() not in request.raw
         assert request.header("x-llm-priority") == "97"
         assert request.header("x-request-id")
-    invariants.check(gate, token=TOKEN, expected={"completed": 2})
+    invariants.check(gate, token=TOKEN, expected={"completed": len(forms) + 1})
 
 
 # --------------------------------------------------------------------------------------------------------------- HTTP/2
