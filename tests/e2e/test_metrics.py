@@ -67,6 +67,7 @@ def test_models_never_registered_share_one_series(fake_engine, gateway):
     gate = gateway([fake_engine()])
     for number in range(20):
         gate.client.ask(chat_body(f"invented-{number}"), token="alice")
+    gate.wait_outcomes({"rejected_model_not_found": 20})
     metrics = gate.metrics()
     assert metrics.total("llm_requests_total", model="", outcome="rejected_model_not_found") == 20
     assert "invented" not in metrics.text
