@@ -3,7 +3,7 @@
 #include <charconv>
 #include <cstring>
 
-#include "ngx_module/nginx/request.hpp"
+#include "ngx_module/nginx/headers.hpp"
 
 namespace llm::nginx {
 namespace {
@@ -33,20 +33,6 @@ bool is_written_here(std::string_view name) {
         default:
             return false;
     }
-}
-
-template <class Visit>
-void for_each_header(ngx_http_request_t* r, Visit visit) {
-    for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        const auto* header = static_cast<const ngx_table_elt_t*>(part->elts);
-        for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-            visit(header[i]);
-        }
-    }
-}
-
-bool is_passed(const ngx_table_elt_t& header) {
-    return !is_written_here({reinterpret_cast<const char*>(header.lowcase_key), header.key.len});
 }
 
 // The first and the last `Word` of a text, which may overlap.
@@ -130,10 +116,10 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
     }
     size_t bytes = r->method_name.len + 1 + r->unparsed_uri.len + kVersionAndHost.size() + host.size() +
                    kContentLength.size() + NGX_OFF_T_LEN + 2 * kLineEnd.size();
-    for_each_header(r,
-                    [&](const ngx_table_elt_t& header) {  // those too that will not be passed: they are few
-                        bytes += header.key.len + 2 + header.value.len + kLineEnd.size();
-                    });
+    for_each_header(r->headers_in.headers, [&](const ngx_table_elt_t& header) {
+        bytes += header.key.len + 2 + header.value.len + kLineEnd.size();
+        return true;  // counts those too that will not be passed: they are few
+    });
     const size_t links_size = (1 + length_of(u->request_bufs)) * sizeof(Link);
     auto* const memory = static_cast<u_char*>(ngx_palloc(r->pool, links_size + bytes));
     if (memory == nullptr) {
@@ -148,13 +134,14 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
     auto* const digits = reinterpret_cast<char*>(at);
     at += std::to_chars(digits, digits + NGX_OFF_T_LEN, r->headers_in.content_length_n).ptr - digits;
     at = put(at, kLineEnd);
-    for_each_header(r, [&](const ngx_table_elt_t& header) {
-        if (is_passed(header)) {
+    for_each_header(r->headers_in.headers, [&](const ngx_table_elt_t& header) {
+        if (!is_written_here(lower_case_name(header))) {
             at = put(at, view(header.key));
             *at++ = ':';
             *at++ = ' ';
             at = put(put(at, view(header.value)), kLineEnd);
         }
+        return true;
     });
     at = put(at, kLineEnd);
     chain_up(*u, reinterpret_cast<Link*>(memory), head, at);

@@ -12,23 +12,6 @@
 namespace llm::nginx {
 namespace {
 
-// Calls visit(header) for each element; stops when it returns false.
-template <class Visit>
-void for_each_header(ngx_list_t& list, Visit visit) {
-    for (ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
-        auto* header = static_cast<ngx_table_elt_t*>(part->elts);
-        for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-            if (!visit(header[i])) {
-                return;
-            }
-        }
-    }
-}
-
-std::string_view lower_case_name(const ngx_table_elt_t& header) {
-    return {reinterpret_cast<const char*>(header.lowcase_key), header.key.len};
-}
-
 // Credentials must not leave the gateway, and our own headers must not be forged.
 [[gnu::always_inline]] inline bool stays_here(std::string_view name) {
     if (name.size() >= 6 && same_bytes(name.substr(0, 6), "x-llm-")) {

@@ -5,8 +5,25 @@
 
 namespace llm::nginx {
 
+// Calls visit(header) for each element of a list of headers; stops when it returns false.
+template <class Visit>
+inline void for_each_header(const ngx_list_t& list, Visit visit) {
+    for (const ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
+        const auto* header = static_cast<const ngx_table_elt_t*>(part->elts);
+        for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+            if (!visit(header[i])) {
+                return;
+            }
+        }
+    }
+}
+
+inline std::string_view lower_case_name(const ngx_table_elt_t& header) {
+    return {reinterpret_cast<const char*>(header.lowcase_key), header.key.len};
+}
+
 // A header of the client's by its lower-case name; nullptr when there is none.
-const ngx_table_elt_t* find_request_header(ngx_http_request_t* r, std::string_view lower_case_name);
+const ngx_table_elt_t* find_request_header(ngx_http_request_t* r, std::string_view lower_name);
 
 // A Content-Encoding other than identity: the body cannot be read.
 bool has_content_encoding(ngx_http_request_t* r);

@@ -59,10 +59,7 @@ DeviceInfo open_device() {
     return info;
 }
 
-DeviceMemory::DeviceMemory(size_t bytes) : size_(bytes) {
-    if (bytes == 0) {
-        return;
-    }
+void* reserve_device(size_t bytes) {
     void* data = nullptr;
     const cudaError_t error = cudaMalloc(&data, bytes);
     if (error == cudaErrorMemoryAllocation) {
@@ -70,28 +67,21 @@ DeviceMemory::DeviceMemory(size_t bytes) : size_(bytes) {
         throw std::runtime_error("the GPU does not have " + memory_text(bytes) + " of memory free");
     }
     check_cuda(error, "reserving memory");
-    data_ = static_cast<std::byte*>(data);
+    return data;
 }
 
-DeviceMemory::~DeviceMemory() {
-    if (data_ != nullptr) {
-        cudaFree(data_);  // an error here has been reported before
-    }
+void release_device(void* data) {
+    cudaFree(data);  // an error here has been reported before
 }
 
-PinnedMemory::PinnedMemory(size_t bytes) : size_(bytes) {
-    if (bytes == 0) {
-        return;
-    }
+void* reserve_pinned(size_t bytes) {
     void* data = nullptr;
     check_cuda(cudaMallocHost(&data, bytes), "pinning host memory");
-    data_ = static_cast<std::byte*>(data);
+    return data;
 }
 
-PinnedMemory::~PinnedMemory() {
-    if (data_ != nullptr) {
-        cudaFreeHost(data_);
-    }
+void release_pinned(void* data) {
+    cudaFreeHost(data);
 }
 
 Stream::Stream() {

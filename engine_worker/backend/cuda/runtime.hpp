@@ -26,15 +26,22 @@ struct DeviceInfo {
 // driver, a driver that is too old, no GPU, or one whose compute capability was not built in.
 DeviceInfo open_device();
 
-// Zero bytes are allowed. Throws std::runtime_error when there is not enough.
-class DeviceMemory {
+// Memory that goes back where it came from. `reserve` gets at least one byte to reserve and throws std::runtime_error when
+// there is not enough; zero bytes are allowed and reserve nothing.
+template <void* (*reserve)(size_t bytes), void (*release)(void* data)>
+class Memory {
   public:
-    DeviceMemory() = default;
-    explicit DeviceMemory(size_t bytes);
-    ~DeviceMemory();
-    DeviceMemory(DeviceMemory&& other) noexcept
+    Memory() = default;
+    explicit Memory(size_t bytes)
+        : data_(bytes == 0 ? nullptr : static_cast<std::byte*>(reserve(bytes))), size_(bytes) {}
+    ~Memory() {
+        if (data_ != nullptr) {
+            release(data_);
+        }
+    }
+    Memory(Memory&& other) noexcept
         : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-    DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    Memory& operator=(Memory&& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(size_, other.size_);
         return *this;
@@ -47,26 +54,14 @@ class DeviceMemory {
     size_t size_ = 0;
 };
 
+void* reserve_device(size_t bytes);
+void release_device(void* data);
+void* reserve_pinned(size_t bytes);
+void release_pinned(void* data);
+
+using DeviceMemory = Memory<reserve_device, release_device>;
 // Host memory that the GPU copies from and to at full speed.
-class PinnedMemory {
-  public:
-    PinnedMemory() = default;
-    explicit PinnedMemory(size_t bytes);
-    ~PinnedMemory();
-    PinnedMemory(PinnedMemory&& other) noexcept
-        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-    PinnedMemory& operator=(PinnedMemory&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        return *this;
-    }
-    std::byte* data() const { return data_; }
-    size_t size() const { return size_; }
-
-  private:
-    std::byte* data_ = nullptr;
-    size_t size_ = 0;
-};
+using PinnedMemory = Memory<reserve_pinned, release_pinned>;
 
 class Stream {
   public:
