@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ngx_module/nginx/headers.hpp"
+#include "ngx_module/nginx/request_memory.hpp"
 
 namespace llm::nginx {
 namespace {
@@ -121,7 +122,7 @@ ngx_int_t create_engine_request(ngx_http_request_t* r) {
         return true;  // counts those too that will not be passed: they are few
     });
     const size_t links_size = (1 + length_of(u->request_bufs)) * sizeof(Link);
-    auto* const memory = static_cast<u_char*>(ngx_palloc(r->pool, links_size + bytes));
+    auto* const memory = static_cast<u_char*>(take_memory(request, links_size + bytes));
     if (memory == nullptr) {
         return NGX_ERROR;
     }

@@ -9,6 +9,8 @@
 #include <emmintrin.h>
 #endif
 
+#include "ngx_module/nginx/request_memory.hpp"
+
 namespace llm::nginx {
 
 #if defined(__x86_64__)
@@ -186,7 +188,8 @@ u_char* status_line_end(const ngx_buf_t& buffer) {
     return end != nullptr ? end + 1 : nullptr;
 }
 
-ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u, const StatusLine& status) {
+ngx_int_t take_header_lines(Request& request, ngx_http_upstream_t& u, const StatusLine& status) {
+    ngx_http_request_t* r = request.r;
     ngx_buf_t& buffer = u.buffer;
     const u_char* const last = buffer.last;
     const u_char* const first = buffer.pos;
@@ -226,7 +229,7 @@ ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u, const
     if (size == 0) {
         return NGX_OK;
     }
-    auto* const copy = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
+    auto* const copy = static_cast<u_char*>(take_memory(request, size));
     if (copy == nullptr) {
         return NGX_ERROR;
     }
@@ -261,7 +264,7 @@ u_char* status_line_end(const ngx_buf_t&) {
     return nullptr;
 }
 
-ngx_int_t take_header_lines(ngx_http_request_t*, ngx_http_upstream_t&, const StatusLine&) {
+ngx_int_t take_header_lines(Request&, ngx_http_upstream_t&, const StatusLine&) {
     return NGX_OK;
 }
 

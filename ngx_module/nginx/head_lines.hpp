@@ -6,7 +6,7 @@
 // nginx goes on. So nothing is accepted or refused here that nginx would not.
 #pragma once
 
-#include "ngx_module/nginx/ngx.hpp"
+#include "ngx_module/nginx/request.hpp"
 
 namespace llm::nginx {
 
@@ -23,6 +23,6 @@ u_char* status_line_end(const ngx_buf_t& buffer);
 // Takes lines of the usual form from u.buffer.pos, which must be the beginning of a line; before them the status
 // line, when `status` is one, as ngx_http_proxy_process_status_line() would. NGX_OK, also when there was nothing
 // to take; what a handler of nginx's has answered otherwise; NGX_ERROR when memory is short.
-ngx_int_t take_header_lines(ngx_http_request_t* r, ngx_http_upstream_t& u, const StatusLine& status);
+ngx_int_t take_header_lines(Request& request, ngx_http_upstream_t& u, const StatusLine& status);
 
 }  // namespace llm::nginx

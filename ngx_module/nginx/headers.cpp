@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "ngx_module/core/text/request_id.hpp"
+#include "ngx_module/nginx/request_memory.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
@@ -141,7 +142,7 @@ bool set_engine_headers(Request& request) {
     // the list, and behind it the texts of its new elements
     const size_t text_size = kRequestIdSize + NGX_INT32_LEN + 1 + kBearer.size() + request.target.key.len;
     auto* const headers =
-        static_cast<ngx_table_elt_t*>(ngx_palloc(r->pool, most * sizeof(ngx_table_elt_t) + text_size));
+        static_cast<ngx_table_elt_t*>(take_memory(request, most * sizeof(ngx_table_elt_t) + text_size));
     if (headers == nullptr) {
         return false;
     }

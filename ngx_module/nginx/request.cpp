@@ -1,8 +1,6 @@
 // The path of a request through nginx's phases, its suspension in the queue, and its end.
 #include "ngx_module/nginx/request.hpp"
 
-#include <new>
-
 #include "ngx_module/nginx/abnormal_end.hpp"
 #include "ngx_module/nginx/auth.hpp"
 #include "ngx_module/nginx/body.hpp"
@@ -12,6 +10,7 @@
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/ordinary_proxy.hpp"
 #include "ngx_module/nginx/queue.hpp"
+#include "ngx_module/nginx/request_memory.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
 #include "ngx_module/web/handlers.hpp"
@@ -313,11 +312,10 @@ Request* make_request(ngx_http_request_t* r) {
         return request;
     }
     ngx_http_request_t* main = r->main;
-    void* memory = ngx_palloc(main->pool, sizeof(Request));
-    if (memory == nullptr) {
+    request = new_request(main);
+    if (request == nullptr) {
         return nullptr;
     }
-    request = new (memory) Request();
     request->r = main;
     request->serial = ++last_serial;
     request->seats = 1;

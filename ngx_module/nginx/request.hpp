@@ -6,8 +6,8 @@
 // nginx's proxy runs, with our balancer (balancer.cpp) and our filters (response_filter.cpp); the cleanup
 // ends whatever is still held.
 //
-// A Request lives in the request's pool and is found through r->ctx; internal redirects clear that, so it is
-// also found among the pool's cleanups (get_request).
+// A Request lives as long as the request's pool (request_memory.hpp) and is found through r->ctx; internal
+// redirects clear that, so it is also found among the request's cleanups (get_request).
 #pragma once
 
 #include "ngx_module/nginx/ngx.hpp"
@@ -36,7 +36,7 @@ enum class AuthState : uint8_t {
     ok,
 };
 
-// What the balancer connects to; strings in the request's pool.
+// What the balancer connects to; the strings live as long as the request.
 struct Target {
     uint32_t engine = core::kNone;
     ngx_str_t id = ngx_null_string;
@@ -60,6 +60,8 @@ struct Request {
     ngx_http_request_t* r;
     ngx_http_cleanup_t cleanup;  // among those of nginx's request
     uint64_t serial;  // tells this request from another one at the same address, later
+    u_char* room;     // request_memory.hpp
+    uint32_t room_used;
     Stage stage;
 
     // who

@@ -7,6 +7,7 @@
 #include "ngx_module/nginx/error_page.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
+#include "ngx_module/nginx/request_memory.hpp"
 #include "ngx_module/nginx/stream_scan.hpp"
 #include "ngx_module/nginx/usage_hiding.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -34,7 +35,7 @@ bool has_response_encoding(const ngx_http_request_t* r) {
 
 bool begin_scan(Request& request) {
     ngx_http_request_t* r = request.r;
-    void* memory = ngx_palloc(r->pool, sizeof(StreamScan));
+    void* memory = take_memory(request, sizeof(StreamScan));
     if (memory == nullptr) {
         return false;
     }

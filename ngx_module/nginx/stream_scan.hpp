@@ -7,7 +7,6 @@
 
 namespace llm::nginx {
 
-// In the request's pool.
 struct StreamScan {
     core::UsageScan scan;
     bool event_stream = false;

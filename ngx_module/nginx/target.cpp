@@ -4,7 +4,7 @@
 #include <iterator>
 
 #include "ngx_module/nginx/headers.hpp"
-#include "ngx_module/nginx/request.hpp"
+#include "ngx_module/nginx/request_memory.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
@@ -78,7 +78,7 @@ bool set_target(Request& request) {
     const core::EngineTarget& engine = found->engine;
     const Layout& at = found->layout;
     // fresh copies each time: nginx keeps pointers to the name of every attempt for $upstream_addr
-    auto* const name = static_cast<ngx_str_t*>(ngx_palloc(request.r->pool, sizeof(ngx_str_t) + at.end));
+    auto* const name = static_cast<ngx_str_t*>(take_memory(request, sizeof(ngx_str_t) + at.end));
     if (name == nullptr) {
         return false;
     }

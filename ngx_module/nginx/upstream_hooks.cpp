@@ -101,7 +101,7 @@ ngx_int_t take_usual_lines(Request& request) {
     if (request.process_header == proxy_status) {
         if (const StatusLine line = status_line(u.buffer); line.status != 0) {
             request.process_header = proxy_lines;
-            const ngx_int_t result = take_header_lines(r, u, line);
+            const ngx_int_t result = take_header_lines(request, u, line);
             return result == NGX_OK ? NGX_AGAIN : result;
         }
     }
@@ -124,7 +124,7 @@ ngx_int_t take_usual_lines(Request& request) {
         proxy_lines = request.process_header;
     }
     if (u.headers_in.status_n != kEarlyHints) {
-        result = take_header_lines(r, u, {});
+        result = take_header_lines(request, u, {});
         return result == NGX_OK ? NGX_AGAIN : result;
     }
     return NGX_AGAIN;
