@@ -317,6 +317,16 @@ bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
     return true;
 }
 
+namespace {
+
+// Chat and text completions; the streams of other interfaces (/v1/responses, /v1/messages) say their usage
+// unasked, and may refuse a key they do not know.
+bool knows_stream_options(const ngx_http_request_t* r) {
+    return view(r->uri).ends_with("/completions");
+}
+
+}  // namespace
+
 bool rewrite_body(Request& request) {
     ngx_http_request_t* r = request.r;
     const LocConf& conf = loc_conf(r);
@@ -337,7 +347,8 @@ bool rewrite_body(Request& request) {
             member_added = true;
         }
     }
-    request.usage_injected = conf.usage_inject && request.stream && !request.wants_usage && !multipart;
+    request.usage_injected = conf.usage_inject && request.stream && !request.wants_usage && !multipart &&
+                             knows_stream_options(r);
     if (request.usage_injected) {
         if (!request.include_usage_span.empty()) {
             splices[count++] = {request.include_usage_span, to_ngx("true")};

@@ -32,6 +32,21 @@ inline bool take_parameter(const ngx_str_t& word, std::string_view name, std::st
     return true;
 }
 
+// Whether word `i` is a parameter, or a flag, that a word before it has given: all behind the directive's own
+// value are looked at.
+inline bool is_given_twice(ngx_conf_t* cf, ngx_uint_t i) {
+    const auto name = [cf](ngx_uint_t at) {
+        const std::string_view text = view(words(cf)[at]);
+        return text.substr(0, text.find('='));
+    };
+    for (ngx_uint_t before = 2; before < i; ++before) {
+        if (name(before) == name(i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 template <class Integer>
 bool parse_integer(std::string_view text, Integer& out) {
     const auto result = std::from_chars(text.data(), text.data() + text.size(), out);

@@ -1,5 +1,6 @@
 #include "ngx_module/nginx/source_directives.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "ngx_module/nginx/conf.hpp"
@@ -7,6 +8,12 @@
 
 namespace llm::nginx {
 namespace {
+
+// What may stand in a header: nothing that could end it.
+bool is_key(std::string_view text) {
+    return !text.empty() && text.size() <= core::kMaxEngineKeyBytes &&
+           std::all_of(text.begin(), text.end(), [](unsigned char c) { return c > 0x20 && c < 0x7f; });
+}
 
 // "file:PATH" read whole, the last newline dropped. Keys live in files so that the configuration can be shown
 // around.
@@ -29,12 +36,7 @@ char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
         --size;
     }
     const std::string_view key(buffer, size);
-    for (unsigned char c : key) {
-        if (c <= 0x20 || c >= 0x7f) {
-            size = 0;
-        }
-    }
-    if (size == 0 || size > kMaxKeyBytes) {
+    if (!is_key(key)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V\": key file \"%V\" must hold one line of 1 to 511 visible ASCII characters",
                            &words(cf)[0], &path);
@@ -80,7 +82,8 @@ bool split_models(std::string_view list, std::vector<std::string>& out) {
     while (true) {
         const size_t comma = list.find(',');
         const std::string_view name = list.substr(0, comma);
-        if (name.empty() || name.size() > 255 || out.size() == core::kMaxEngineModels) {
+        if (name.empty() || name.size() > 255 || out.size() == core::kMaxEngineModels ||
+            std::find(out.begin(), out.end(), name) != out.end()) {
             return false;
         }
         out.emplace_back(name);
@@ -103,6 +106,9 @@ char* set_priority_db(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     ngx_msec_t grace = 3'600'000;
     for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
         std::string_view value;
+        if (is_given_twice(cf, i)) {
+            return refuse(cf, words(cf)[i], "each parameter may be given once");
+        }
         if (take_parameter(words(cf)[i], "refresh", value)) {
             if (!parse_milliseconds(value, refresh) || refresh < 100) {
                 return refuse(cf, words(cf)[i], "refresh= expects a time of at least 100ms");
@@ -170,9 +176,13 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
         const ngx_str_t& word = words(cf)[i];
         std::string_view value;
+        if (is_given_twice(cf, i)) {
+            return refuse(cf, word, "each parameter may be given once");
+        }
         if (take_parameter(word, "model", value)) {
             if (!split_models(value, engine.models)) {
-                return refuse(cf, word, "model= expects up to 64 names of 1 to 255 bytes, divided by commas");
+                return refuse(cf, word,
+                              "model= expects up to 64 different names of 1 to 255 bytes, divided by commas");
             }
         } else if (take_parameter(word, "id", value)) {
             if (value.empty() || value.size() > 127) {
@@ -194,8 +204,12 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
                 if (read_key_file(cf, value, engine.key) != NGX_CONF_OK) {
                     return kError;
                 }
-            } else if (value.size() > core::kMaxEngineKeyBytes) {
-                return refuse(cf, words(cf)[0], "key= expects at most 511 bytes");
+            } else if (!is_key(value)) {
+                // not repeated, as it is a secret
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "\"%V\": key= expects 1 to 511 visible ASCII characters, or file:PATH",
+                                   &words(cf)[0]);
+                return kError;
             } else {
                 engine.key = value;
             }

@@ -112,6 +112,15 @@ def test_usage_that_the_client_asked_for_passes(fake_engine, gateway):
     assert b'"usage"' in reply.body and len(reply.events()) == 4
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_usage_is_not_asked_of_interfaces_that_say_it_unasked(fake_engine, gateway, path):
+    engine = fake_engine(script=answer)
+    gate = gateway([engine], location="llm_usage_inject on;")
+    body = b'{"model":"m","stream":true}'
+    assert gate.client.ask(body, token="alice", target=path).status == 200
+    assert engine.requests[0].body == body
+
+
 def test_injected_usage_cut_at_every_byte_is_hidden(fake_engine, gateway):
     event = b'data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":2}}\n\n'
 
