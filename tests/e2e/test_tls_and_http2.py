@@ -2,14 +2,13 @@
 
 import ssl
 import subprocess
-import threading
 
 import httpx
 import pytest
 
 from support.client import chat_body
-from support.poll import until
-from support.users import user
+from support.http2 import Http2
+from support.ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +55,22 @@ def test_https_engine_under_plain_proxy_pass_is_a_clear_error(fake_engine, gatew
 
 @pytest.fixture
 def http2_gate(gateway, certificate):
-    from support.ports import free_port
+    """make(engines) -> (gateway, port, SSLContext): a gateway that speaks HTTP/2 over TLS there."""
 
-    def make(engines, users=(user("alice"),)):
+    def make(engines):
         port = free_port()
         certificate_file, key = certificate
-        gate = gateway(engines, users, server=f"listen 127.0.0.1:{port} ssl http2; ssl_certificate {certificate_file}; ssl_certificate_key {key};")
-        context = ssl.create_default_context(cafile=str(certificate_file))
-        client = httpx.Client(http2=True, verify=context, base_url=f"https://127.0.0.1:{port}", timeout=20,
-                              headers={"Authorization": "Bearer alice"})
-        return gate, client
+        gate = gateway(engines, server=f"listen 127.0.0.1:{port} ssl http2; ssl_certificate {certificate_file}; ssl_certificate_key {key};")
+        return gate, port, ssl.create_default_context(cafile=str(certificate_file))
 
     return make
 
 
 def test_http2_answers_streams_and_refusals(fake_engine, http2_gate):
     engine = fake_engine()
-    gate, client = http2_gate([engine])
-    with client:
+    _, port, tls = http2_gate([engine])
+    with httpx.Client(http2=True, verify=tls, base_url=f"https://127.0.0.1:{port}", timeout=20,
+                      headers={"Authorization": "Bearer alice"}) as client:
         reply = client.post("/v1/chat/completions", content=chat_body())
         assert reply.http_version == "HTTP/2" and reply.status_code == 200
         assert engine.requests[0].body == chat_body()
@@ -89,22 +86,15 @@ def test_http2_answers_streams_and_refusals(fake_engine, http2_gate):
 def test_http2_connection_lost_leaves_the_queue(fake_engine, http2_gate):
     engine = fake_engine(max_running=1)
     engine.hold()
-    gate, client = http2_gate([engine])
+    gate, port, tls = http2_gate([engine])
     first = gate.client.send(chat_body(), token="alice")
     gate.wait_held(1)
-
-    def ask():
-        with pytest.raises(httpx.TransportError):
-            client.post("/v1/chat/completions", content=chat_body(), timeout=httpx.Timeout(10, read=1.0))
-        client.close()
-
-    waiting = [threading.Thread(target=ask) for _ in range(3)]  # streams of one connection
-    for thread in waiting:
-        thread.start()
+    client = Http2(port, tls=tls)
+    for _ in range(3):
+        client.send(chat_body(), "alice")
     gate.wait_queued(3)
-    for thread in waiting:
-        thread.join()
-    until(lambda: gate.queued() == 0, "the lost connection's streams have left the queue", 5)
+    client.close()
+    gate.wait_queued(0)
     engine.open_gate()
     assert first.reply().status == 200
     assert len(engine.requests) == 1

@@ -1,4 +1,4 @@
-"""A client of several HTTP/2 streams on one clear-text connection (prior knowledge), with streams it can reset at will."""
+"""A client of several HTTP/2 streams on one connection, with streams it can reset at will."""
 
 import socket
 
@@ -9,8 +9,12 @@ import h2.events
 
 
 class Http2:
-    def __init__(self, port, timeout=20):
+    def __init__(self, port, timeout=20, tls=None):
+        """`tls`: an SSLContext; without one the connection is in clear text, by prior knowledge."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        if tls is not None:
+            tls.set_alpn_protocols(["h2"])
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._connection.initiate_connection()
         self.status = {}   # {stream: status}
