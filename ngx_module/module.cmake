@@ -51,7 +51,7 @@ if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   target_link_libraries(llm_checked_objects PRIVATE llm_noexcept nginx_headers)
   target_include_directories(llm_checked_objects PRIVATE "${HIREDIS_INCLUDE}" ${PostgreSQL_INCLUDE_DIRS})
   target_compile_definitions(llm_checked_objects PRIVATE LLM_TEST_HOOKS=1)
-  target_compile_options(llm_checked_objects PRIVATE -O1 -fno-lto)
+  target_compile_options(llm_checked_objects PRIVATE -O1 -g1 -fno-lto)
 
   set(wrappers "${CMAKE_CURRENT_BINARY_DIR}/lock_wrappers")
   add_custom_command(OUTPUT ${wrappers}.s ${wrappers}.rsp
