@@ -1,0 +1,194 @@
+#include "engine_worker/grammar/schema_keywords.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+
+namespace llm::engine {
+namespace {
+
+constexpr int32_t kMaxCount = 1'000'000;  // of characters, items or members
+
+constexpr std::array<std::string_view, 24> kKeywords = {"type",
+                                                        "enum",
+                                                        "nullable",
+                                                        "properties",
+                                                        "required",
+                                                        "additionalProperties",
+                                                        "minProperties",
+                                                        "maxProperties",
+                                                        "items",
+                                                        "prefixItems",
+                                                        "additionalItems",
+                                                        "minItems",
+                                                        "maxItems",
+                                                        "minLength",
+                                                        "maxLength",
+                                                        "pattern",
+                                                        "format",
+                                                        "minimum",
+                                                        "maximum",
+                                                        "exclusiveMinimum",
+                                                        "exclusiveMaximum",
+                                                        "uniqueItems",
+                                                        "multipleOf",
+                                                        "unevaluatedProperties"};
+
+}  // namespace
+
+const OrderedJson* member(const OrderedJson& object, const char* key) {
+    const auto at = object.find(key);
+    return at == object.end() ? nullptr : &*at;
+}
+
+bool has_any(const OrderedJson& schema, std::initializer_list<const char*> keys) {
+    return std::any_of(keys.begin(), keys.end(), [&](const char* key) { return schema.contains(key); });
+}
+
+int32_t count_of(const OrderedJson& schema, const char* key, int32_t otherwise) {
+    const OrderedJson* value = member(schema, key);
+    if (value == nullptr) {
+        return otherwise;
+    }
+    const double v = value->is_number() ? value->get<double>() : -1;
+    if (v < 0 || v != std::floor(v)) {
+        throw GrammarError("'" + std::string(key) + "' must be a whole number that is not negative");
+    }
+    if (v > kMaxCount) {
+        if (otherwise == kUnbounded) {
+            return kUnbounded;  // nobody writes that much
+        }
+        throw GrammarError("'" + std::string(key) + "' above " + std::to_string(kMaxCount) +
+                           " is not supported");
+    }
+    return static_cast<int32_t>(v);
+}
+
+const OrderedJson* array_of(const OrderedJson& schema, const char* key) {
+    const OrderedJson* value = member(schema, key);
+    if (value != nullptr && !value->is_array()) {
+        throw GrammarError("'" + std::string(key) + "' must be an array");
+    }
+    return value;
+}
+
+void check_keywords(const OrderedJson& schema) {
+    for (const auto& [key, value] : schema.items()) {
+        const bool known = std::find(kKeywords.begin(), kKeywords.end(), key) != kKeywords.end();
+        const bool neutral = (key == "uniqueItems" && value == OrderedJson(false)) ||
+                             (key == "unevaluatedProperties" && value.is_boolean()) ||
+                             (key == "multipleOf" && value == OrderedJson(1)) ||
+                             (key != "uniqueItems" && key != "unevaluatedProperties" && key != "multipleOf");
+        if (!known || !neutral) {
+            throw GrammarError("the keyword '" + key + "' is not supported");
+        }
+    }
+}
+
+std::vector<std::string> types_of(const OrderedJson& schema) {
+    std::vector<std::string> out;
+    if (const OrderedJson* type = member(schema, "type")) {
+        for (const OrderedJson& one : type->is_array() ? *type : OrderedJson::array({*type})) {
+            if (!one.is_string()) {
+                throw GrammarError("'type' must be a string or an array of strings");
+            }
+            out.push_back(one.get<std::string>());
+        }
+    } else {
+        if (has_any(schema,
+                    {"properties", "required", "additionalProperties", "minProperties", "maxProperties"})) {
+            out.emplace_back("object");
+        }
+        if (has_any(schema, {"items", "prefixItems", "minItems", "maxItems"})) {
+            out.emplace_back("array");
+        }
+        if (has_any(schema, {"minLength", "maxLength", "pattern", "format"})) {
+            out.emplace_back("string");
+        }
+        if (has_any(schema, {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})) {
+            out.emplace_back("number");
+        }
+        if (out.empty()) {
+            out = {"object", "array", "string", "number", "boolean", "null"};
+        }
+    }
+    if (member(schema, "nullable") != nullptr && schema["nullable"] == OrderedJson(true)) {
+        out.emplace_back("null");
+    }
+    return out;
+}
+
+bool has_type(const OrderedJson& value, const std::string& type) {
+    switch (value.type()) {
+        case OrderedJson::value_t::null:
+            return type == "null";
+        case OrderedJson::value_t::object:
+            return type == "object";
+        case OrderedJson::value_t::array:
+            return type == "array";
+        case OrderedJson::value_t::string:
+            return type == "string";
+        case OrderedJson::value_t::boolean:
+            return type == "boolean";
+        case OrderedJson::value_t::number_float:
+            return type == "number" ||
+                   (type == "integer" && std::floor(value.get<double>()) == value.get<double>());
+        default:
+            return type == "number" || type == "integer";
+    }
+}
+
+bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
+    if (has_any(schema, {"pattern", "format", "properties", "required", "additionalProperties", "items",
+                         "prefixItems", "minProperties", "maxProperties", "minItems", "maxItems"}) &&
+        (value.is_structured() || (value.is_string() && has_any(schema, {"pattern", "format"})))) {
+        throw GrammarError(
+            "'enum' and 'const' cannot be combined with keywords about the inside of their values");
+    }
+    if (value.is_string()) {
+        const auto n = static_cast<int32_t>(code_points(value.get_ref<const std::string&>()).size());
+        return n >= count_of(schema, "minLength", 0) && n <= count_of(schema, "maxLength", kUnbounded);
+    }
+    if (value.is_number()) {
+        const double v = value.get<double>();
+        const auto bound = [&](const char* key, double otherwise) {
+            const OrderedJson* at = member(schema, key);
+            return at != nullptr && at->is_number() ? at->get<double>() : otherwise;
+        };
+        return v >= bound("minimum", v) && v <= bound("maximum", v) && v > bound("exclusiveMinimum", v - 1) &&
+               v < bound("exclusiveMaximum", v + 1);
+    }
+    return true;
+}
+
+std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, const char* exclusive,
+                              bool upper) {
+    std::optional<Bound> out;
+    for (const char* key : {inclusive, exclusive}) {
+        const OrderedJson* value = member(schema, key);
+        if (value == nullptr) {
+            continue;
+        }
+        if (!value->is_number()) {
+            throw GrammarError("'" + std::string(key) + "' must be a number");
+        }
+        const bool small = value->is_number_integer() &&
+                           !(value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{1} << 62);
+        const std::optional<Decimal> decimal =
+            small ? to_decimal(value->get<int64_t>()) : to_decimal(value->get<double>());
+        if (!decimal.has_value() || decimal->fraction.size() > kMaxFractionDigits) {
+            throw GrammarError("'" + std::string(key) + "' has more digits than are supported");
+        }
+        const Bound bound = {*decimal, key == exclusive};
+        const bool tighter = !out ||
+                             (upper ? less(bound.value, out->value) : less(out->value, bound.value)) ||
+                             (!less(bound.value, out->value) && !less(out->value, bound.value));
+        if (tighter) {
+            out = bound;
+        }
+    }
+    return out;
+}
+
+}  // namespace llm::engine
