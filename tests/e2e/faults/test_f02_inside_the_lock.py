@@ -15,22 +15,23 @@ import pytest
 from support.client import chat_body
 from support.grant_log import Checker, read
 from support.load import attempt
-from support.paths import CHECKED_MODULE
+from support.paths import CHECKED_MODULE, FAULTY_MODULE
 from support.poll import until
 from support.users import user
 
-pytestmark = pytest.mark.skipif(not CHECKED_MODULE.exists(), reason="this build has no module with test faults")
+pytestmark = pytest.mark.skipif(not FAULTY_MODULE.exists(), reason="this build has no module with test faults")
 
 DIED = (r"\[alert\].*worker process \d+ exited on signal 9", r"\[alert\].*shared memory zone \"llm\" was locked by")
 
 
 def faulty(gateway, engines, users, faults, **keywords):
-    made = gateway(engines, users, module=CHECKED_MODULE, http=f"llm_test_faults {faults};", **keywords)
+    made = gateway(engines, users, module=FAULTY_MODULE, http=f"llm_test_faults {faults};", **keywords)
     for pattern in DIED:
         made.allow(pattern)
     return made
 
 
+@pytest.mark.skipif(not CHECKED_MODULE.exists(), reason="calls are checked in builds without a sanitizer, whose runtime makes its own")
 @pytest.mark.parametrize("breach,function", [("log", "ngx_log_error_core"), ("alloc", "ngx_alloc")])
 def test_a_call_inside_the_lock_is_caught(fake_engine, gateway, breach, function):
     gate = faulty(gateway, [fake_engine()], [user("alice")], f"breach={breach}")

@@ -20,7 +20,7 @@ def faketime():
     if not found:
         pytest.skip("libfaketime is not installed; scripts/deps.sh test installs it")
     if sanitizers.ACTIVE:
-        pytest.skip("AddressSanitizer's runtime and libfaketime both want to be loaded first")
+        pytest.skip("a program with AddressSanitizer hangs at its start under libfaketime, also when its runtime is loaded first")
     return found[0]
 
 

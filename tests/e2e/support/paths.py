@@ -12,6 +12,8 @@ BUILD = pathlib.Path(os.environ.get("BUILD_DIR", ROOT / "build" / "release")).re
 MODULE = BUILD / os.environ.get("E2E_MODULE", "ngx_http_llm_dispatch_module.so")
 # with test-only faults, the grant log, and a check that nothing leaves the module inside the zone's lock
 CHECKED_MODULE = BUILD / "ngx_http_llm_dispatch_module_checked.so"
+# one that knows llm_test_faults: the module itself has them where it is built with a sanitizer, and there is no other then
+FAULTY_MODULE = MODULE if BUILD.name == "asan" else CHECKED_MODULE
 ENGINE = BUILD / "llm-engine"
 DEMO_MODEL = ROOT / "models" / "demo"
 TEMPLATES = ROOT / "t"

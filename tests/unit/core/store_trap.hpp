@@ -4,7 +4,9 @@
 // One per program, one thread. x86-64 Linux without sanitizers (which keep signals and shadow memory of their own).
 #pragma once
 
-#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#include "shared/sanitizers.hpp"
+
+#if defined(__x86_64__) && defined(__linux__) && !LLM_ASAN && !LLM_TSAN
 #define LLM_HAVE_STORE_TRAP 1
 
 #include <signal.h>

@@ -16,6 +16,7 @@
 
 #include "ngx_module/core/layout.hpp"
 #include "ngx_module/core/test_hooks.hpp"
+#include "shared/sanitizers.hpp"
 #include "tests/unit/core/driver.hpp"
 #include "tests/unit/core/harness.hpp"
 
@@ -253,7 +254,7 @@ TEST(Recovery, RebuildingFindsEverythingWhereItWas) {
     const int64_t took = cpu_us() - began;
     RecordProperty("rebuild_us", static_cast<int>(took));
     std::printf("rebuilt 16,000 requests in %lld us\n", static_cast<long long>(took));
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !LLM_ASAN && !LLM_TSAN
     EXPECT_LT(took, 20'000) << "5 ms on an idle machine with warm caches";
 #endif
     EXPECT_EQ(z.totals().running, 100u);
