@@ -34,11 +34,8 @@ class Recycled {
         Piece* next;
     };
 
-#if defined(__SANITIZE_ADDRESS__)
-    static constexpr size_t kMost = 0;  // else whoever uses memory that was given back would not be seen
-#else
-    static constexpr size_t kMost = 512;
-#endif
+    // under AddressSanitizer none: else whoever uses memory that was given back would not be seen
+    static constexpr size_t kMost = LLM_ASAN ? 0 : 512;
     Piece* first_ = nullptr;
     size_t count_ = 0;
 };
@@ -70,7 +67,13 @@ Request* new_request(ngx_http_request_t* main) {
 
 bool open_room(Request& request) {
     request.room = static_cast<u_char*>(rooms.take(request.r->connection->log));
-    return request.room != nullptr;
+    if (request.room == nullptr) {
+        return false;
+    }
+#if LLM_ASAN
+    __asan_poison_memory_region(request.room, kRoomSize);
+#endif
+    return true;
 }
 
 }  // namespace llm::nginx

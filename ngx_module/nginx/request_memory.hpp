@@ -4,6 +4,11 @@
 #pragma once
 
 #include "ngx_module/nginx/request.hpp"
+#include "shared/sanitizers.hpp"
+
+#if LLM_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace llm::nginx {
 
@@ -19,15 +24,19 @@ bool open_room(Request& request);
 // full. nullptr when memory is short.
 inline void* take_memory(Request& request, size_t size) {
     constexpr size_t kAlignment = 16;
+    constexpr size_t kGap = LLM_ASAN ? kAlignment : 0;  // so that what goes beyond a piece is seen
     if (request.room == nullptr && !open_room(request)) {
         return nullptr;
     }
     const size_t begin = request.room_used;
-    const size_t end = begin + ((size + kAlignment - 1) & ~(kAlignment - 1));
+    const size_t end = begin + ((size + kAlignment - 1) & ~(kAlignment - 1)) + kGap;
     if (end > kRoomSize) {
         return ngx_palloc(request.r->pool, size);
     }
     request.room_used = static_cast<uint32_t>(end);
+#if LLM_ASAN
+    __asan_unpoison_memory_region(request.room + begin, size);
+#endif
     return request.room + begin;
 }
 
