@@ -245,15 +245,19 @@ class Nginx:
             assert not left, f"workers {left} outlive the master"
         finally:
             self.kill()
+            self._check_reports()
         self.check_logs()
+
+    def _check_reports(self):
+        """Whatever else is wrong, a sanitizer's report says why; the log only says that a worker has ended."""
+        reports = sanitizers.reports(self.directory)
+        assert not reports, "\n".join(report.read_text(errors="replace") for report in reports)
 
     def check_logs(self):
         bad = [line for line in self.error_log().splitlines()
                if re.search(r"\[(alert|emerg|crit)\]|Sanitizer|runtime error:|terminate called", line)
                and not any(pattern.search(line) for pattern in self._allowed)]
         assert not bad, "\n".join(bad)
-        reports = sanitizers.reports(self.directory)
-        assert not reports, reports[0].read_text()
 
 
 def _tcp_sockets():
