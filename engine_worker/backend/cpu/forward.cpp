@@ -8,9 +8,13 @@
 namespace llm::engine {
 namespace {
 
-constexpr int32_t kRowBlock =
-    48;  // rows of one matmul task: their activations stay in the second-level cache
-constexpr size_t kTaskBytes = 48 << 10;  // of weights, at least: shorter runs cost bandwidth
+// Rows of one matmul task, and the weights of one: at least so much that runs are long enough for the
+// prefetchers, and for more rows than a tile has as much as stays in the second-level cache from one tile to
+// the next.
+constexpr int32_t kRowBlock = 48;
+constexpr int32_t kFewRows = 8;
+constexpr size_t kTaskBytesFewRows = 48 << 10;
+constexpr size_t kTaskBytes = 256 << 10;
 constexpr int32_t kElementsPerTask =
     16384;  // below this, handing a row to another thread costs more than it saves
 
@@ -20,7 +24,7 @@ int32_t padded_head_dim(const ModelConfig& config) {
 
 size_t scratch_floats(const ModelConfig& config) {
     const auto d = static_cast<size_t>(padded_head_dim(config));
-    const size_t attention = d * (2 * kQueryLanes + kKvBlock) + kKvBlock * kQueryLanes + 3 * kQueryLanes;
+    const size_t attention = d * (2 * kQueryLanes + kKvBlock + 1) + kKvBlock * kQueryLanes + 3 * kQueryLanes;
     const auto rows =
         static_cast<size_t>(std::max({config.dim, config.ffn_dim, config.n_heads * config.head_dim}));
     return round_up(std::max(attention, rows), 16) + 16;
@@ -201,12 +205,7 @@ void Forward::rotate_and_store(const Step& step, const CpuLayer& layer, size_t l
                 kernels_.rms_norm(x, norm.data(), eps, config.head_dim, scratch);
                 x = scratch;
             }
-            for (size_t i = 0; i < half; i++) {
-                const float first = x[i];
-                const float second = x[i + half];
-                out[i] = first * cosines[i] - second * sines[i];
-                out[i + half] = second * cosines[i] + first * sines[i];
-            }
+            kernels_.rotate(x, cosines, sines, static_cast<int32_t>(half), out);
             std::fill(out + head_dim, out + padded, 0.0f);
         };
         const auto store = [&](const float* x, size_t part, size_t head) {
@@ -321,7 +320,9 @@ void Forward::gate_up(const CpuLayer& layer, int32_t m) {
 
 void Forward::matmul(const Matrix& matrix, Epilogue epilogue, void* y, size_t y_stride, int32_t m) {
     const PackedMatrix& w = matrix.packed;
-    const auto panels = static_cast<int32_t>((kTaskBytes + w.panel_bytes - 1) / w.panel_bytes);
+    const auto panels =
+        static_cast<int32_t>(m <= kFewRows ? (kTaskBytesFewRows + w.panel_bytes - 1) / w.panel_bytes
+                                           : std::max(kTaskBytes / w.panel_bytes, size_t{1}));
     const int32_t columns = (w.n_panels + panels - 1) / panels;
     const int32_t blocks = (m + kRowBlock - 1) / kRowBlock;
     // Neighbouring tasks share weights, which then come from memory once.

@@ -72,7 +72,8 @@ struct MatmulArgs {
 };
 
 // One tile of attention: up to kQueryLanes queries (of one sequence and one key/value head) against the
-// context.
+// context. Where keys and values are bf16, queries and probabilities are rounded to bf16 for the products;
+// sums are f32.
 struct AttentionArgs {
     int32_t n_queries = 0;
     const float* query[kQueryLanes];  // [head_dim_padded] each
@@ -85,8 +86,9 @@ struct AttentionArgs {
     const void* values = nullptr;     // same
     bool kv_bf16 = false;
     const int32_t* table = nullptr;  // slot of every context position
-    // For transposed queries, outputs, a block of keys or values, scores and three rows of running figures:
-    // floats head_dim_padded * (2 * kQueryLanes + kKvBlock) + kKvBlock * kQueryLanes + 3 * kQueryLanes.
+    // For transposed queries, outputs, a block of values, scores, three rows of running figures and a row of
+    // zeros: floats head_dim_padded * (2 * kQueryLanes + kKvBlock + 1) + kKvBlock * kQueryLanes + 3 *
+    // kQueryLanes.
     float* scratch = nullptr;
 };
 
@@ -98,6 +100,9 @@ struct Kernels {
     void (*attention)(const AttentionArgs& args);
     // out = x / rms(x) * weight, n elements. In place allowed.
     void (*rms_norm)(const float* x, const float* weight, float eps, int32_t n, float* out);
+    // Turns the pairs (x[i], x[i + half]) by the angles with these cosines and sines, [half] each. Not in
+    // place.
+    void (*rotate)(const float* x, const float* cosines, const float* sines, int32_t half, float* out);
     void (*f32_to_bf16)(const float* x, int32_t n, uint16_t* out);  // n is a multiple of 16
     float (*max)(const float* x, int32_t n);
     // Sum of exp((x[i] - shift) * scale), in a fixed order.

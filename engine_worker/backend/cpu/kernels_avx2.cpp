@@ -102,6 +102,21 @@ inline void v_store_bf16(uint16_t* p, V x) {
     round_bf16_half(p, x.a);
     round_bf16_half(p + 8, x.b);
 }
+inline __m256i widen_16(const uint16_t* p) {
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline void store_bf16_pairs(void* p, const uint16_t* first, const uint16_t* second) {
+    auto* out = static_cast<__m256i*>(p);
+    _mm256_storeu_si256(out, _mm256_or_si256(widen_16(first), _mm256_slli_epi32(widen_16(second), 16)));
+    _mm256_storeu_si256(out + 1,
+                        _mm256_or_si256(widen_16(first + 8), _mm256_slli_epi32(widen_16(second + 8), 16)));
+}
+inline void v_store_bf16_pairs(void* p, V first, V second) {
+    alignas(32) uint16_t halves[2][16];
+    v_store_bf16(halves[0], first);
+    v_store_bf16(halves[1], second);
+    store_bf16_pairs(p, halves[0], halves[1]);
+}
 
 inline __m128i narrow_half(__m256 x) {
     const __m256i whole = _mm256_cvtps_epi32(x);
@@ -184,7 +199,7 @@ constexpr int kMixQueries = 1;
 
 }  // namespace
 
-const Kernels kKernelsAvx2 = {"avx2",      matmul, prepare, attention, rms_norm,
-                              f32_to_bf16, max_of, sum_exp, exp_all};
+const Kernels kKernelsAvx2 = {"avx2", matmul,      prepare, attention, rms_norm,
+                              rotate, f32_to_bf16, max_of,  sum_exp,   exp_all};
 
 }  // namespace llm::engine

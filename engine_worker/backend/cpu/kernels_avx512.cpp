@@ -56,7 +56,7 @@ constexpr int kTileRowsInt8 = 4;
 
 }  // namespace
 
-const Kernels kKernelsAvx512 = {"avx512",    matmul, prepare, attention, rms_norm,
-                                f32_to_bf16, max_of, sum_exp, exp_all};
+const Kernels kKernelsAvx512 = {"avx512", matmul,      prepare, attention, rms_norm,
+                                rotate,   f32_to_bf16, max_of,  sum_exp,   exp_all};
 
 }  // namespace llm::engine

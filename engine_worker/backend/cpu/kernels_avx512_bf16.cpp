@@ -28,18 +28,20 @@ inline Int8Weights load_int8_weights(const std::byte* p) {
 inline Int8Input load_int8_input(const std::byte* p) {
     return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(p));
 }
+// Spelled out, because GCC 12 copies every sum twice around the intrinsic: half of the loop's instructions.
 inline I dot_int8(I sum, Int8Weights w, Int8Input x) {
-    return _mm512_dpbusd_epi32(sum, w, x);
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
 }
 
 constexpr int kTileRows = 8;
-constexpr int kTileRowsInt8 = 6;
+constexpr int kTileRowsInt8 = 8;
 
 #include "engine_worker/backend/cpu/kernels_impl.inc"
 
 }  // namespace
 
-const Kernels kKernelsAvx512Bf16 = {"avx512_bf16", matmul, prepare, attention, rms_norm,
-                                    f32_to_bf16,   max_of, sum_exp, exp_all};
+const Kernels kKernelsAvx512Bf16 = {"avx512_bf16", matmul,      prepare, attention, rms_norm,
+                                    rotate,        f32_to_bf16, max_of,  sum_exp,   exp_all};
 
 }  // namespace llm::engine

@@ -110,6 +110,21 @@ inline void v_store_bf16(uint16_t* p, const V& a) {
     }
 }
 
+// Sixteen pairs of bf16 side by side, in the form of load_bf16_weights(): from two rows, or rounded.
+inline void store_bf16_pairs(void* p, const uint16_t* first, const uint16_t* second) {
+    auto* out = static_cast<uint16_t*>(p);
+    for (int i = 0; i < 16; i++) {
+        out[2 * i] = first[i];
+        out[2 * i + 1] = second[i];
+    }
+}
+inline void v_store_bf16_pairs(void* p, const V& first, const V& second) {  // of no NaN
+    uint16_t halves[2][16];
+    v_store_bf16(halves[0], first);
+    v_store_bf16(halves[1], second);
+    store_bf16_pairs(p, halves[0], halves[1]);
+}
+
 // Of whole numbers in [-127, 127].
 inline void v_store_int8(int8_t* p, const V& a) {
     for (int i = 0; i < 16; i++) {
@@ -191,7 +206,7 @@ constexpr int kMixQueries = 1;
 
 }  // namespace
 
-const Kernels kKernelsGeneric = {"generic",   matmul, prepare, attention, rms_norm,
-                                 f32_to_bf16, max_of, sum_exp, exp_all};
+const Kernels kKernelsGeneric = {"generic", matmul,      prepare, attention, rms_norm,
+                                 rotate,    f32_to_bf16, max_of,  sum_exp,   exp_all};
 
 }  // namespace llm::engine
