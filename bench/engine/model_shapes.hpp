@@ -25,6 +25,12 @@ inline constexpr const char* kLlama8Config = R"({"architectures": ["LlamaForCaus
     "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
     "tie_word_embeddings": false, "torch_dtype": "bfloat16"})";
 
+// 4.0 GB of weights: how long loading takes.
+inline constexpr const char* kFourGbConfig = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 29, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})";
+
 // For trying the benchmark itself out.
 inline constexpr const char* kTinyConfig = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
     "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -38,10 +44,13 @@ inline const char* shape_config(std::string_view name) {
     if (name == "llama-3.1-8b") {
         return kLlama8Config;
     }
+    if (name == "4gb") {
+        return kFourGbConfig;
+    }
     if (name == "tiny") {
         return kTinyConfig;
     }
-    throw std::runtime_error("the shapes are qwen2.5-0.5b, llama-3.1-8b and tiny");
+    throw std::runtime_error("the shapes are qwen2.5-0.5b, llama-3.1-8b, 4gb and tiny");
 }
 
 // Random bf16 straight to the file: magnitudes in [2^-7, 2^-5), as initialised weights have.

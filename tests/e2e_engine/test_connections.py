@@ -1,5 +1,6 @@
 """HTTP as it goes wrong: clients that leave, that do not read, that speak badly."""
 import json
+import os
 
 import pytest
 
@@ -36,6 +37,33 @@ def test_a_client_that_leaves_frees_its_seat_at_once(start_engine, streamed):
     assert engine.metric("requests_cancelled_total") == 1
     assert engine.metric("kv_cache_usage_perc") == 0
     assert engine.metric("generation_tokens_total") < 1000
+
+
+def test_256_streams_share_one_network_thread(start_engine):
+    # Room for what all of them may yet write: admission counts that.
+    engine = start_engine("--max-running", "256", "--max-context", "100000", "--kv-tokens", "30000000",
+                          sim="base=20,sequence=0,context=0,prefill=0")
+
+    def threads():
+        return len(os.listdir(f"/proc/{engine.process.pid}/task"))
+
+    assert engine.chat(max_tokens=1)[0] == 200
+    before = threads()
+    streams = [send(engine, body_of(max_tokens=90000, stream=True)) for _ in range(256)]
+    wait_for(lambda: engine.metric("num_requests_running") == 256, "all run at once")
+    for stream in streams:  # each is served while the others are
+        data = b""
+        while data.count(b"data: {") < 4:
+            part = stream.recv(65536)
+            assert part, data
+            data += part
+    assert engine.metric("num_requests_running") == 256
+    assert threads() == before
+    for stream in streams:
+        stream.close()
+    wait_for(lambda: engine.metric("num_requests_running") == 0, "all seats are free")
+    assert engine.metric("requests_cancelled_total") == 256
+    assert engine.metric("kv_cache_usage_perc") == 0
 
 
 def test_a_client_that_does_not_read_stops_nobody(start_engine):

@@ -35,8 +35,8 @@ struct Feed {
 class StepRunner {
   public:
     // Slots are handed out in a scattered order: nothing may rely on runs of them.
-    explicit StepRunner(Backend& backend) : backend_(backend) {
-        const int64_t slots = std::min<int64_t>(backend.info().kv_slots, 4096);
+    explicit StepRunner(Backend& backend, int64_t most_slots = 4096) : backend_(backend) {
+        const int64_t slots = std::min<int64_t>(backend.info().kv_slots, most_slots);
         for (int64_t i = 0; i < slots; i++) {
             free_.push_back(static_cast<int32_t>(i * 1237 % slots));
         }
