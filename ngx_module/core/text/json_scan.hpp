@@ -53,6 +53,7 @@ class JsonScan {
         colon,
         after,
         done,
+        text,  // as string, but long, and no more of it matters than its size
         string,
         escape,
         hex,
@@ -72,7 +73,7 @@ class JsonScan {
         exponent_sign,
         exponent_digits
     };
-    // Order of kKeyNames in json_scan.cpp. Up to include_usage a key may occur only once.
+    // Order of kKeyNames in json_scan_tokens.cpp. Up to include_usage a key may occur only once.
     enum class Key : uint8_t {
         none,
         model,
@@ -90,19 +91,37 @@ class JsonScan {
         token_ids
     };
 
-    static constexpr size_t kAhead = 96;  // what whole_tokens() may read behind the beginning of a token
+    // What the innermost open container is. Those whose integers are tokens come first, objects behind
+    // arrays, and those whose keys mean something last.
+    enum class Place : uint8_t {
+        inputs,   // the array `input` or `token_ids`
+        prompts,  // the array `prompt`, whose elements are counted
+        tokens,   // an array in one of these
+        array,
+        object,
+        options,  // stream_options
+        top,
+    };
+
+    static constexpr size_t kAhead = 80;  // what whole_tokens() may read behind the beginning of a token
 
     // Each takes bytes from [p, end) and returns where to go on.
     const char* scan(const char* p, const char* end, const char* limit);
+    const char* careful_scan(const char* p, const char* end, const char* limit);
+    void scan_short(const char* p, const char* end);
+    void scan_end(const char* p, const char* end, size_t copied);
     const char* whole_tokens(const char* p, const char* end, const char* limit);
-    const char* whole_text(const char* p, const char* end);
-    const char* whole_number(const char* p);
+    const char* whole_number(const char* p, const char* limit);
+    const char* token_numbers(const char* p, const char* limit);
     bool count(const char* p, const char* end);
-    const char* begin_long_text(const char* p, const char* stop, const char* end);
+    const char* long_text(const char* p, const char* stop, const char* end);
     void keep_model(const char* p, size_t size);
+    void control_text(const char* p, size_t size);
     const char* between_tokens(const char* p, const char* end);
     const char* inside_token(const char* p, const char* end);
     const char* string_bytes(const char* p, const char* end);
+    const char* text_bytes(const char* p, const char* end);
+    const char* escaped_text(const char* p, const char* end);
     const char* cut_character(const char* p, const char* end);
     const char* utf8_continuation(const char* p, const char* end);
     const char* literal_bytes(const char* p, const char* end);
@@ -115,38 +134,43 @@ class JsonScan {
         state_ = State::after;
     }
     void begin_container(const char* p, bool object);
-    void enter(bool object);
-    void push(bool object);
+    void enter(Place place, State first);
+    void leave();
     void end_container(const char* p, bool object);
     void count_prompt();
     void end_literal(const char* p);
     void end_number(const char* p);
     void set_count(std::optional<uint32_t>& field, const char* p);
     void begin_key();
-    void name_key(const char* p, std::string_view name);
+    void name_key(const char* p, const char* name, size_t size);
+    Key named_key(const char* name, size_t size) const;
+    bool set_key(const char* p, Key key);
+    static Key top_key(const char* name, size_t size);
+    static const char* usual_top_key(const char* p, Key& key);
     void begin_text(const char* p);
     void end_key(const char* p);
     void end_string(const char* p);
     void escape_byte(const char* p);
     void hex_digit(const char* p);
     void append(const char* p, size_t size);
+    void append_byte(char byte);
     void append_code_point(uint32_t code_point);
     void match_data_uri(const char* p, size_t size);
     void capture(const char* p, size_t size);
     Span* span_of(Key key);
     void wrong_type(const char* p) { fail(ErrorKind::wrong_type, "wrong type of a control key", p, key_); }
-    uint64_t offset(const char* p) const { return base_ + static_cast<uint64_t>(p - chunk_); }
+    uint64_t offset(const char* p) const { return reinterpret_cast<uintptr_t>(p) + shift_; }
     void fail(ErrorKind kind, const char* text, const char* p, Key key = Key::none);
 
     // Position.
-    const char* chunk_ = nullptr;  // start of the piece being scanned, valid during feed()
-    uint64_t base_ = 0;            // offset of chunk_ in the body
+    uint64_t size_ = 0;  // of the body so far, with the whole piece being scanned
     // Grammar.
     State state_ = State::start;
     Number number_ = Number::minus;
     uint32_t depth_ = 0;
-    bool in_object_ = false;                     // the innermost one is an object
-    uint64_t object_bits_[kMaxDepth / 64] = {};  // one bit per open container: 1 = object
+    uint64_t shift_ = 0;  // from the address of a byte of that piece to its offset in the body, modulo 2^64
+    Place place_ = Place::top;  // the innermost open container
+    Place outer_[kMaxDepth];    // those around it, outermost first; depth_ - 1 of them
     // The string, number or literal that is open.
     bool string_is_key_ = false;
     bool count_text_ = false;  // this string's bytes go to text_bytes
@@ -165,11 +189,8 @@ class JsonScan {
     const char* literal_ = nullptr;  // rest of `true`, `false` or `null` to match
     uint8_t literal_kind_ = 0;       // its first letter
     // Control keys.
-    Key key_ = Key::none;  // the key whose value is being read, at depth 1 (or in stream_options)
-    bool in_stream_options_ = false;
-    bool in_tokens_ = false;      // inside the array `prompt`, `input` or `token_ids`
-    bool count_prompts_ = false;  // inside the array `prompt`
-    bool prompts_counted_ = false;
+    Key key_ = Key::none;           // the key whose value is being read, at depth 1 (or in stream_options)
+    bool prompts_counted_ = false;  // the array `prompt` has an element
     Key too_long_ = Key::none;
     uint8_t key_size_ = 0;
     char key_bytes_[24];

@@ -5,13 +5,11 @@
 
 namespace llm::core {
 
+constexpr std::string_view kDataUri = "data:";
 constexpr uint8_t kNoData = 0xff;  // JsonScan::data_match_ of a string that is no data: URI
 
-// An element of an array `prompt` begins that is a prompt of its own.
+// An element of the array `prompt` begins that is a prompt of its own.
 inline void JsonScan::count_prompt() {
-    if (!count_prompts_) {
-        return;
-    }
     if (prompts_counted_ && keys_.prompt_count < ControlKeys::kMaxCount) {
         ++keys_.prompt_count;
     }
@@ -27,54 +25,49 @@ inline void JsonScan::begin_container(const char* p, bool object) {
         fail(ErrorKind::depth, "nested too deep", p);
         return;
     }
-    if (depth_ == 1) {
-        in_stream_options_ = key_ == Key::stream_options;
-        in_tokens_ = key_ >= Key::prompt && !object;
-        count_prompts_ = key_ == Key::prompt && !object;
-    } else if (depth_ == 2) {
+    if (place_ == Place::prompts) {
         count_prompt();
     }
+    const Key key = key_;
     key_ = Key::none;
-    push(object);
-}
-
-// A container begins that is no value of a control key, and not too deep.
-inline void JsonScan::enter(bool object) {
-    if (depth_ == 2) {
-        count_prompt();
+    if (object) {
+        enter(key == Key::stream_options ? Place::options : Place::object, State::object_first);
+    } else {
+        enter(key == Key::prompt         ? Place::prompts
+              : key != Key::none         ? Place::inputs
+              : place_ <= Place::prompts ? Place::tokens
+                                         : Place::array,
+              State::array_first);
     }
-    push(object);
 }
 
-inline void JsonScan::push(bool object) {
-    const uint64_t bit = 1ull << (depth_ & 63);
-    uint64_t& word = object_bits_[depth_ >> 6];
-    word = object ? word | bit : word & ~bit;
-    ++depth_;
-    in_object_ = object;
-    state_ = object ? State::object_first : State::array_first;
+inline void JsonScan::enter(Place place, State first) {
+    outer_[depth_++] = place_;
+    place_ = place;
+    state_ = first;
+}
+
+inline void JsonScan::leave() {
+    place_ = outer_[--depth_];
 }
 
 inline void JsonScan::end_container(const char* p, bool object) {
-    if (in_object_ != object) {
+    if ((place_ >= Place::object) != object) {
         fail(ErrorKind::syntax, "brackets do not match", p);
         return;
     }
-    --depth_;
-    if (depth_ == 0) {
+    if (place_ == Place::top) {
+        depth_ = 0;
+        keys_.object_empty = state_ == State::object_first;
         keys_.object_end = offset(p);
         state_ = State::done;
         return;
     }
-    in_object_ = (object_bits_[(depth_ - 1) >> 6] >> ((depth_ - 1) & 63)) & 1;
-    if (depth_ == 1) {
-        if (in_stream_options_) {
-            keys_.stream_options_span.end = offset(p) + 1;
-        }
-        in_stream_options_ = false;
-        in_tokens_ = false;
-        count_prompts_ = false;
+    if (place_ == Place::options) {
+        keys_.stream_options_empty = state_ == State::object_first;
+        keys_.stream_options_span.end = offset(p) + 1;
     }
+    leave();
     end_value();
 }
 
@@ -85,7 +78,7 @@ inline void JsonScan::begin_text(const char* p) {
     count_text_ = true;
     data_match_ = 0;
     capturing_ = false;
-    if (depth_ == 2) {
+    if (place_ == Place::prompts) {
         count_prompt();
     }
     if (key_ == Key::none) {
@@ -111,6 +104,15 @@ inline void JsonScan::append(const char* p, size_t size) {
     }
     if (capturing_ && !overflow_) {
         capture(p, size);
+    }
+}
+
+// One decoded byte of ASCII.
+inline void JsonScan::append_byte(char byte) {
+    if (capturing_ || (count_text_ && data_match_ != kNoData)) {
+        append_code_point(static_cast<uint8_t>(byte));
+    } else {
+        keys_.text_bytes += count_text_ ? 1 : 0;
     }
 }
 

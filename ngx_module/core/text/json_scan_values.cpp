@@ -168,7 +168,7 @@ void JsonScan::end_number(const char* p) {
             set_count(keys_.n, p);
             break;
         default:
-            if (in_tokens_ && depth_ <= 3 && integer_ && !in_object_) {
+            if (integer_ && place_ <= Place::tokens) {
                 ++keys_.prompt_tokens_given;
             }
             break;

@@ -3,9 +3,7 @@
 #include <array>
 #include <atomic>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "ngx_module/core/text/avx2.hpp"
 
 namespace llm::core {
 namespace {
@@ -55,15 +53,13 @@ SkippedText skip_scalar(const char* p, const char* end) {
 // begin at or behind `begin`.
 SkippedText skip_last(const char* begin, const char* p, const char* end) {
     if (p < end && end - begin >= 16) {
-        const auto done = static_cast<uint32_t>(16 - (end - p));
-        const uint32_t stop = text_end_mask16(end - 16) >> done;
-        const uint32_t high = high_mask16(end - 16) >> done;
-        if ((stop | high) == 0) {
+        const uint32_t special = special_mask16(end - 16) >> (16 - (end - p));
+        if (special == 0) {
             return {end, true};
         }
-        const int first = std::countr_zero(stop | high);
-        if ((stop >> first & 1) != 0) {
-            return {p + first, true};
+        p += std::countr_zero(special);
+        if (!is_high(*p)) {
+            return {p, true};
         }
     }
     return skip_scalar(p, end);
@@ -71,13 +67,12 @@ SkippedText skip_last(const char* begin, const char* p, const char* end) {
 
 SkippedText skip_from(const char* begin, const char* p, const char* end) {
     while (end - p >= 16) {
-        const uint32_t stop = text_end_mask16(p);
-        const uint32_t high = high_mask16(p);
-        if ((stop | high) == 0) {
+        const uint32_t special = special_mask16(p);
+        if (special == 0) {
             p += 16;
             continue;
         }
-        p += std::countr_zero(stop | high);
+        p += std::countr_zero(special);
         // Characters beyond ASCII come in groups: stay with them until the next ASCII byte.
         while (p < end && is_high(*p)) {
             bool valid = true;
@@ -149,12 +144,6 @@ constexpr NibbleTable nibble_table(uint16_t PairRule::*part) {
 constexpr NibbleTable kFirstHigh = nibble_table(&PairRule::first_high);
 constexpr NibbleTable kFirstLow = nibble_table(&PairRule::first_low);
 constexpr NibbleTable kSecondHigh = nibble_table(&PairRule::second_high);
-
-#define LLM_AVX2 __attribute__((target("avx2"))) inline
-
-LLM_AVX2 __m256i load(const char* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
 
 LLM_AVX2 __m256i both_halves(const NibbleTable& table) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table.data())));
@@ -241,72 +230,64 @@ __attribute__((target("avx2"))) SkippedText skip_utf8_avx2(const char* p, const 
     return skip_from(begin, incomplete_start(begin, p), end);
 }
 
-// Entry i is the byte with the lower nibble i that ends a run, or else a byte with another lower nibble: a
-// byte that equals the entry it selects is a quote or a backslash. Bytes beyond ASCII select a zero.
-constexpr NibbleTable kQuotes = [] {
-    NibbleTable table{};
-    for (size_t i = 0; i < table.size(); ++i) {
-        table[i] = i == ('"' & 15) ? uint8_t{'"'} : i == ('\\' & 15) ? uint8_t{'\\'} : i == 0 ? 1 : 0;
-    }
-    return table;
-}();
+constexpr Every kFlip = every(2);
+constexpr Every kText = every(0x21);
+constexpr Every kBackslash = every('\\');
+
+// special_mask16() of 32 bytes.
+LLM_AVX2 uint32_t special_mask32(const char* p, __m256i flip, __m256i text, __m256i backslash) {
+    const __m256i x = load(p);
+    const __m256i low = _mm256_subs_epi8(_mm256_xor_si256(x, flip), text);
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_or_si256(_mm256_cmpeq_epi8(x, backslash), low)));
+}
 
 __attribute__((target("avx2"))) SkippedText skip_avx2(const char* p, const char* end) {
-    const char* const begin = p;
-    // Long texts, mostly: four vectors at a time while there is nothing but ASCII that needs no look.
-    const __m256i quotes = both_halves(kQuotes);
-    const __m256i space = _mm256_set1_epi8(0x20);
-    while (end - p >= 128) {
+    if (end - p < 32) {
+        return skip_from(p, p, end);
+    }
+    const __m256i flip = vector_of(kFlip);
+    const __m256i text = vector_of(kText);
+    const __m256i backslash = vector_of(kBackslash);
+    // Long texts, mostly: four vectors at a time while there is nothing but ASCII that needs no look. As in
+    // special_mask16(), with the least of four bytes.
+    for (; fits(128, p, end); p += 128) {
         const __m256i a = load(p);
         const __m256i b = load(p + 32);
         const __m256i c = load(p + 64);
         const __m256i d = load(p + 96);
-        const __m256i ends =
-            _mm256_or_si256(_mm256_or_si256(_mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, a), a),
-                                            _mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, b), b)),
-                            _mm256_or_si256(_mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, c), c),
-                                            _mm256_cmpeq_epi8(_mm256_shuffle_epi8(quotes, d), d)));
-        // signed: bytes beyond ASCII are negative, and so below a blank as control bytes are
-        const __m256i least = _mm256_min_epi8(_mm256_min_epi8(a, b), _mm256_min_epi8(c, d));
-        const __m256i odd = _mm256_or_si256(ends, _mm256_cmpgt_epi8(space, least));
-        if (!_mm256_testz_si256(odd, odd)) {
+        const __m256i least =
+            _mm256_min_epi8(_mm256_min_epi8(_mm256_xor_si256(a, flip), _mm256_xor_si256(b, flip)),
+                            _mm256_min_epi8(_mm256_xor_si256(c, flip), _mm256_xor_si256(d, flip)));
+        const __m256i slash = _mm256_or_si256(
+            _mm256_or_si256(_mm256_cmpeq_epi8(a, backslash), _mm256_cmpeq_epi8(b, backslash)),
+            _mm256_or_si256(_mm256_cmpeq_epi8(c, backslash), _mm256_cmpeq_epi8(d, backslash)));
+        const __m256i special = _mm256_or_si256(slash, _mm256_cmpgt_epi8(text, least));
+        if (!_mm256_testz_si256(special, special)) {
             break;
         }
-        p += 128;
     }
-    while (end - p >= 32) {
-        const __m256i x = load(p);
-        const uint32_t stop = text_end_mask32(x);
-        const auto high = static_cast<uint32_t>(_mm256_movemask_epi8(x));
-        if ((stop | high) == 0) {
-            p += 32;
-            continue;
-        }
-        const int first = std::countr_zero(stop | high);
-        return (stop >> first) & 1 ? SkippedText{p + first, true} : skip_utf8_avx2(p, end);
-    }
-    if (p != end && end - begin >= 32) {
-        // the last 32 bytes, of which some were looked at before
-        const auto seen = static_cast<uint32_t>(32 - (end - p));
-        const __m256i x = load(end - 32);
-        const auto high = static_cast<uint32_t>(_mm256_movemask_epi8(x)) >> seen;
-        const uint32_t odd = text_end_mask32(x) >> seen | high;
-        if (odd == 0) {
-            return {end, true};
-        }
-        const int first = std::countr_zero(odd);
-        if ((high >> first & 1) == 0) {
-            return {p + first, true};
+    for (; fits(32, p, end); p += 32) {
+        const uint32_t special = special_mask32(p, flip, text, backslash);
+        if (special != 0) {
+            const char* const first = p + std::countr_zero(special);
+            return is_high(*first) ? skip_utf8_avx2(p, end) : SkippedText{first, true};
         }
     }
-    return skip_from(begin, p, end);
+    if (p == end) {
+        return {end, true};
+    }
+    // the last 32 bytes, of which some were looked at before
+    const uint32_t special = special_mask32(end - 32, flip, text, backslash) >> (32 - (end - p));
+    if (special == 0) {
+        return {end, true};
+    }
+    const char* const first = p + std::countr_zero(special);
+    return is_high(*first) ? skip_from(p, p, end) : SkippedText{first, true};
 }
 
 bool has_avx2() {
     return __builtin_cpu_supports("avx2") != 0;
 }
-
-#undef LLM_AVX2
 
 #endif  // __x86_64__
 

@@ -61,9 +61,15 @@ inline uint32_t text_end_mask16(const char* p) {
     const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
     return static_cast<uint32_t>(_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), control)));
 }
-// Bit i set: byte i of the 16 at `p` is not ASCII.
-inline uint32_t high_mask16(const char* p) {
-    return static_cast<uint32_t>(_mm_movemask_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+// Bit i set: byte i of the 16 at `p` ends a run or is not ASCII.
+inline uint32_t special_mask16(const char* p) {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    // Bit 1 turned, the quote is the next after the control bytes (and '"' and ' ' change places); less 0x21,
+    // with sign and saturation, they are negative, and bytes beyond ASCII stay so. Only the sign goes into
+    // the mask.
+    const __m128i low = _mm_subs_epi8(_mm_xor_si128(x, _mm_set1_epi8(2)), _mm_set1_epi8(0x21));
+    const __m128i backslash = _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'));
+    return static_cast<uint32_t>(_mm_movemask_epi8(_mm_or_si128(low, backslash)));
 }
 #endif
 

@@ -22,7 +22,7 @@ inline void require(bool condition, const char* what) {
 template <typename Take>
 void for_pieces(std::string_view text, uint32_t seed, Take take) {
     uint32_t state = seed * 2654435761u + 1;
-    const uint32_t largest = seed % 3 == 0 ? 1 : seed % 3 == 1 ? 7 : 90;
+    const uint32_t largest = seed % 4 == 0 ? 1 : seed % 4 == 1 ? 7 : seed % 4 == 2 ? 90 : 700;
     while (!text.empty()) {
         state = state * 1664525u + 1013904223u;
         size_t size = 1 + (state >> 16) % largest;

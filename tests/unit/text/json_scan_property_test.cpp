@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ngx_module/core/text/json_scan.hpp"
+#include "tests/unit/text/guarded_pages.hpp"
 #include "tests/unit/text/json_reference.hpp"
 
 namespace llm::core {
@@ -24,7 +25,7 @@ class Generator {
 
     std::string document() {
         std::string body = blank() + "{";
-        const uint32_t members = below(6);
+        const uint32_t members = below(below(4) == 0 ? 20 : 6);
         for (uint32_t i = 0; i < members; ++i) {
             const bool control = below(3) != 0;
             body += (i != 0 ? "," : "") + blank() +
@@ -60,9 +61,16 @@ class Generator {
     std::string blank() { return below(4) == 0 ? std::string(below(3), " \n\t\r"[below(4)]) : ""; }
 
     std::string key() {
-        static constexpr const char* kKeys[] = {"a",      "messages", "Model",    "", "include_usage",
-                                                "prompt", "input",    "token_ids"};
-        return kKeys[below(8)];
+        static constexpr const char* kKeys[] = {
+            "a",    "messages",  "Model", "",        "include_usage", "prompt", "input",
+            "role", "token_ids", "tool",  "content", "temperature",   "stream", "model"};
+        // a control key with a value of any kind is mostly refused: seldom
+        std::string name = below(6) == 0 ? filler() : kKeys[below(below(8) == 0 ? 14 : 12)];
+        if (below(4) == 0 && !name.empty()) {
+            name[below(static_cast<uint32_t>(name.size()))] ^=
+                static_cast<char>(1 + below(3));  // nearly the same
+        }
+        return name;
     }
 
     std::string control_member() {
@@ -101,7 +109,28 @@ class Generator {
         }
     }
 
+    // About as long as vectors and blocks are.
+    std::string filler() {
+        static constexpr uint32_t kSizes[] = {13, 14, 15,  16,  30,  31,  32,  33,
+                                              63, 64, 126, 127, 128, 129, 160, 290};
+        return std::string(kSizes[below(16)], "abm"[below(3)]);
+    }
+
+    // Integers mostly, of all lengths, one behind another.
+    std::string tokens() {
+        std::string text = "[";
+        const uint32_t count = below(40);
+        for (uint32_t i = 0; i < count; ++i) {
+            text += (i != 0 ? (below(8) == 0 ? ", " : ",") : "") +
+                    (below(12) == 0 ? number() : std::to_string(random_() >> below(32)));
+        }
+        return text + "]";
+    }
+
     std::string prompts() {
+        if (below(4) == 0) {
+            return tokens();
+        }
         std::string text = "[";
         const uint32_t count = below(4);
         for (uint32_t i = 0; i < count; ++i) {
@@ -113,8 +142,9 @@ class Generator {
     }
 
     std::string number() {
-        static constexpr const char* kTails[] = {"", "", "", ".5", "e2", "E-3", ".25e+1"};
-        return (below(4) == 0 ? "-" : "") + std::to_string(below(1000)) + kTails[below(7)];
+        static constexpr const char* kTails[] = {
+            "", "", "", ".5", "e2", "E-3", ".25e+1", ".12345678", ".1234567890123456", ".12345678901234567"};
+        return (below(4) == 0 ? "-" : "") + std::to_string(random_() >> below(32)) + kTails[below(10)];
     }
 
     std::string characters() {
@@ -133,7 +163,7 @@ class Generator {
         std::string text;
         const uint32_t count = below(5);
         for (uint32_t i = 0; i < count; ++i) {
-            text += kPieces[below(12)];
+            text += below(8) == 0 ? filler() : kPieces[below(12)];
         }
         return text;
     }
@@ -179,15 +209,16 @@ class Generator {
     std::mt19937 random_;
 };
 
-// Scans in random pieces.
+// Scans in random pieces, beyond which nothing may be read.
 JsonScan scan_in_pieces(std::string_view body, Generator& generator) {
+    static GuardedPages pages(1 << 20);
     JsonScan scan;
-    const uint32_t largest = 1 + generator.below(generator.below(2) ? 4 : 200);
+    static constexpr uint32_t kLargest[] = {4, 100, 200, 1000};
+    const uint32_t largest = 1 + generator.below(kLargest[generator.below(4)]);
     while (!body.empty()) {
         const size_t size = std::min<size_t>(body.size(), 1 + generator.below(largest));
-        const std::string piece(
-            body.substr(0, size));  // its own allocation: a read beyond it is seen by ASan
-        scan.feed(piece);
+        const std::string_view piece = body.substr(0, size);
+        scan.feed(generator.below(2) ? pages.at_end(piece) : pages.at_begin(piece));
         body.remove_prefix(size);
     }
     scan.finish();

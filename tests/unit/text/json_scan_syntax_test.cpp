@@ -5,16 +5,19 @@
 #include <string_view>
 
 #include "ngx_module/core/text/json_scan.hpp"
+#include "tests/unit/text/guarded_pages.hpp"
 
 namespace llm::core {
 namespace {
 
 using namespace std::string_view_literals;
 
+// Nothing beyond the pieces may be read.
 ErrorKind scan_cut(std::string_view body, size_t cut) {
+    static GuardedPages pages(1 << 16);
     JsonScan scan;
-    scan.feed(body.substr(0, cut));
-    scan.feed(body.substr(cut));
+    scan.feed(pages.at_end(body.substr(0, cut)));
+    scan.feed(pages.at_end(body.substr(cut)));
     return scan.finish() ? ErrorKind::none : scan.error_kind();
 }
 
@@ -33,11 +36,15 @@ ErrorKind verdict(std::string_view body) {
     return whole;
 }
 
-// `value` as a member, as an element, and deeper.
+// `value` as a member, as an element, and deeper; near the end, and far from it.
 ErrorKind value_verdict(std::string_view value) {
     const std::string text(value);
     const ErrorKind member = verdict("{\"k\":" + text + "}");
     const bool valid = member == ErrorKind::none;
+    const std::string behind(100, ' ');
+    EXPECT_EQ(verdict("{\"k\":" + text + "}" + behind) == ErrorKind::none, valid) << text;
+    EXPECT_EQ(verdict("{\"k\": " + text + ",\"n\":1}" + behind) == ErrorKind::none, valid) << text;
+    EXPECT_EQ(verdict("{\"prompt\":[1, " + text + ",2]}" + behind) == ErrorKind::none, valid) << text;
     EXPECT_EQ(verdict("{\"k\":[" + text + "]}") == ErrorKind::none, valid) << text;
     EXPECT_EQ(verdict("{\"k\":[{\"a\":[0," + text + " ,\"tail\"]}]}") == ErrorKind::none, valid) << text;
     return member;
@@ -94,6 +101,22 @@ TEST(JsonScanSyntax, AcceptsValidValues) {
              R"({"a":{"b":{}}})"sv,
          }) {
         EXPECT_EQ(value_verdict(value), ErrorKind::none) << value;
+    }
+}
+
+TEST(JsonScanSyntax, SkipsLongWhiteSpace) {
+    const std::string_view tokens[] = {"{", "\"a\"", ":", "[", "1",          ",", "\"b\"", ",",
+                                       "{", "}",     "]", ",", "\"prompt\"", ":", "[",     "2",
+                                       ",", "3",     "]", ",", "\"z\"",      ":", "true",  "}"};
+    for (size_t at = 0; at <= std::size(tokens); ++at) {
+        for (const std::string& space : {std::string(200, ' '), std::string(90, '\n')}) {
+            std::string body;
+            for (size_t i = 0; i < std::size(tokens); ++i) {
+                body += (i == at ? space : "") + std::string(tokens[i]);
+            }
+            body += at == std::size(tokens) ? space : "";
+            EXPECT_EQ(verdict(body), ErrorKind::none) << body;
+        }
     }
 }
 
