@@ -101,13 +101,17 @@ class UsageScan {
         cached_tokens
     };
 
+    static constexpr uint8_t kNoKey = 0xff;
+
     const char* line_bytes(const char* p, const char* end, Piece& piece);
     const char* end_line(const char* p, const char* end, Piece& piece);
     void begin_event();
     void end_event(Piece& piece);
     void document_bytes(const char* p, const char* end);
+    void document_rest(const char* p, const char* end);
     const char* skip_blocks(const char* p, const char* end);
     const char* whole_usage(const char* p, const char* end);
+    const char* count_member(const char* p, const char* end, bool innermost, Key& key) const;
     const char* json_bytes(const char* p, const char* end, size_t room = 0);
     void json_line_end();
     const char* outside_bytes(const char* p, const char* end, size_t room);
@@ -145,8 +149,8 @@ class UsageScan {
     bool usage_counted_ = false;  // the open usage object has a count
     uint32_t depth_ = 0;          // open brackets
     uint32_t usage_depth_ = 0;    // ... inside the usage object
-    uint8_t key_size_ = 0;
-    char key_bytes_[17];  // the longest that matters
+    uint8_t key_size_ = 0;        // kNoKey: too long, or with escapes
+    char key_bytes_[17];          // the longest that matters
     uint64_t number_ = 0;
     ReportedUsage pending_;
     // Results.

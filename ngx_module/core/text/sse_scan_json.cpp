@@ -10,7 +10,6 @@
 namespace llm::core {
 namespace {
 
-constexpr uint8_t kNoKey = 0xff;             // key_size_ of a string that is too long or has escapes
 constexpr uint64_t kMaxNumber = 1ull << 53;  // larger counts are nonsense; stops the overflow
 
 bool is_line_end(char c) {
@@ -69,121 +68,6 @@ const char* find_structural(const char* p, const char* end) {
 // The functions below take bytes from [p, end) and return where to go on. In an event stream they leave line
 // ends to the caller; in a document a line end is white space. `room`: that many bytes behind the end may be
 // read.
-
-// Bytes of an answer that is one document.
-void UsageScan::document_bytes(const char* p, const char* end) {
-    if (p == end) {
-        return;
-    }
-    if (depth_ == 0 && token_ == Token::outside && *p == '{') {
-        depth_ = 1;
-        ++p;
-    }
-    if (depth_ != 0 && token_ == Token::outside && !in_usage_) {
-        p = skip_blocks(p, end);
-    }
-    constexpr size_t kRoom = 48;
-    char copy[256];
-    const auto left = static_cast<size_t>(end - p);
-    size_t room = 0;
-    if (left <= sizeof(copy) - kRoom) {
-        // The usage mostly lies near the end: with room behind it, its short strings are read in one step.
-        std::memcpy(copy, p, left);
-        std::memset(copy + left, 0, kRoom);
-        p = copy;
-        end = copy + left;
-        room = kRoom;
-        if (depth_ == 1 && token_ == Token::outside && !in_usage_ && left > 8 && is8(p, "\"usage\":")) {
-            p = whole_usage(p, end);
-            if (*p == '}') {
-                close_bracket();
-                ++p;
-            }
-        }
-    }
-    while (p < end) {
-        p = json_bytes(p, end, room);
-    }
-}
-
-// The member `usage` that begins at `p`, when it is of the usual form: integers and objects of integers, no
-// more white space than a blank. Behind it, or `p` with nothing done. 48 bytes behind the end may be read.
-const char* UsageScan::whole_usage(const char* p, const char* end) {
-#if defined(__x86_64__)
-    const char* const begin = p;
-    p += sizeof("\"usage\":") - 1;
-    p += *p == ' ' ? 1 : 0;
-    if (*p++ != '{') {
-        return begin;
-    }
-    ReportedUsage found = usage_.value_or(ReportedUsage{});
-    bool counted = false;
-    uint32_t depth = 1;
-    while (p < end) {
-        p += *p == ' ' ? 1 : 0;
-        if (*p != '"') {
-            return begin;
-        }
-        ++p;
-        const uint32_t stop = text_end_mask16(p);
-        int size = std::countr_zero(stop | 1u << 16);
-        if (stop == 0) {
-            size += std::countr_zero(text_end_mask16(p + 16) | 1u << 16);
-        }
-        if (p[size] != '"' || p[size + 1] != ':') {
-            return begin;
-        }
-        const Key key = count_key({p, static_cast<size_t>(size)}, depth == 1);
-        p += size + 2;
-        p += *p == ' ' ? 1 : 0;
-        if (*p == '{') {
-            ++depth;
-            ++p;
-            if (*p != '}') {
-                continue;
-            }
-        } else if (is_digit(*p)) {
-            const char* const digits = p;
-            uint64_t number = 0;
-            for (uint32_t digit; (digit = static_cast<uint8_t>(*p) - uint32_t{'0'}) <= 9; ++p) {
-                number = number * 10 + digit;
-            }
-            if (p - digits > 15) {
-                return begin;  // nonsense, which saturates in count_bytes()
-            }
-            if (key != Key::none) {
-                counted = true;
-                (key == Key::prompt_tokens       ? found.prompt_tokens
-                 : key == Key::completion_tokens ? found.completion_tokens
-                                                 : found.cached_tokens) = number;
-            }
-        } else if (is4(p, "null")) {
-            p += 4;
-        } else {
-            return begin;
-        }
-        while (*p == '}') {
-            ++p;
-            if (--depth == 0) {
-                if (p > end) {
-                    return begin;
-                }
-                event_usage_ = true;
-                if (counted) {
-                    usage_ = found;
-                }
-                return p;
-            }
-        }
-        if (*p++ != ',') {
-            return begin;
-        }
-    }
-    return begin;
-#else
-    return p;
-#endif
-}
 
 const char* UsageScan::json_bytes(const char* p, const char* end, size_t room) {
     switch (token_) {
@@ -344,15 +228,13 @@ const char* UsageScan::string_bytes(const char* p, const char* end) {
     return stop + 1;
 }
 
-// What a key means in a usage object; `innermost` = not in an object within it. Whole words are compared: first
-// and last bytes overlap.
-inline UsageScan::Key UsageScan::count_key(std::string_view name, bool innermost) const {
+// What a key means in a usage object; `innermost` = not in an object within it. Whole words are compared:
+// first and last bytes overlap.
+UsageScan::Key UsageScan::count_key(std::string_view name, bool innermost) const {
     const char* const p = name.data();
     switch (name.size()) {
         case 12:
-            return innermost && is8(p, "input_to") && is8(p + 4, "t_tokens")
-                       ? Key::prompt_tokens
-                       : Key::none;
+            return innermost && is8(p, "input_to") && is8(p + 4, "t_tokens") ? Key::prompt_tokens : Key::none;
         case 13:
             if (is8(p + 5, "d_tokens")) {
                 return is8(p, "cached_t") ? Key::cached_tokens : Key::none;
@@ -362,7 +244,7 @@ inline UsageScan::Key UsageScan::count_key(std::string_view name, bool innermost
             }
             return is8(p, "prompt_t")   ? Key::prompt_tokens
                    : is8(p, "output_t") ? Key::completion_tokens
-                                                  : Key::none;
+                                        : Key::none;
         case 17:
             return innermost && is8(p, "completi") && is8(p + 8, "on_token") && p[16] == 's'
                        ? Key::completion_tokens
