@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """What the module costs over plain nginx: the same proxying of the same 1 KB chat request, without and with llm_dispatch.
 
-    bench/gateway-overhead/run.py [--build DIR] [--seconds S] [--rounds N] [--check]
+    bench/gateway-overhead/run.py [--build DIR] [--seconds S] [--rounds N] [--clients N] [--check]
 
 Three measurements, because each can mislead alone:
   requests/s      wrk, alternating runs; on a shared machine information, not proof
   CPU/request     user + system time of the gateway's worker over those runs (/proc; 10 ms resolution over seconds)
   Ir/request      user instructions under callgrind, (I(5N) - I(N)) / 4N: start-up cancels out, and noise of the machine too
---check exits 1 when the module takes more than 10 % more instructions.
+The token is the last of --clients (100,000) tokens. --check exits 1 when the module takes more than 10 % more instructions.
 """
 
 import argparse
@@ -46,13 +46,14 @@ def chat_body():
 
 
 class Bench:
-    def __init__(self, build, directory):
+    def __init__(self, build, directory, clients=1):
         self.directory = directory
         self.module = build / "ngx_http_llm_dispatch_module.so"
         self.upstream_port = free_port()
         self.body = chat_body()
         (directory / "body.json").write_bytes(self.body)
-        (directory / "tokens.json").write_text(json.dumps({"users": [{"token": "sk-bench", "priority": 5, "threshold": 1000}]}))
+        tokens = [f"sk-{number}" for number in range(1, clients)] + ["sk-bench"]
+        (directory / "tokens.json").write_text(json.dumps({"users": [{"token": token, "priority": 5, "threshold": 1000} for token in tokens]}))
 
     def write(self, template, name, values):
         text = (HERE / template).read_text()
@@ -82,7 +83,19 @@ class Bench:
             values.update(load=f"load_module {self.module};", servers="llm_balance;", location="llm_dispatch on;",
                           http=f"llm_zone llm 64m; llm_priority_db file:{self.directory}/tokens.json; "
                                f"llm_engine http://127.0.0.1:{self.upstream_port} model=m max_running=1000;")
-        return self.start_nginx(self.write("gateway.conf", name, values), port, name, prefix), port
+        process = self.start_nginx(self.write("gateway.conf", name, values), port, name, prefix)
+        self.wait_answer(process, port)
+        return process, port
+
+    def wait_answer(self, process, port):
+        """Until the clients are loaded. Few attempts: each is an instruction count."""
+        for _ in range(300):
+            try:
+                return ask(port, self.body, 1)
+            except Refused:
+                time.sleep(1)
+        process.stop(signal.SIGKILL)
+        raise SystemExit("the gateway refuses its client")
 
     # ---------------------------------------------------------------------------------------- wrk and /proc
 
@@ -131,6 +144,10 @@ class Bench:
         return int(re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)[1])
 
 
+class Refused(RuntimeError):
+    pass
+
+
 def ask(port, body, count):
     """This many requests over one connection."""
     data = request_bytes("POST", "/v1/chat/completions", [("Authorization", "Bearer sk-bench"), ("Content-Type", "application/json")], body)
@@ -140,7 +157,7 @@ def ask(port, body, count):
             connection.sendall(data)
             start, headers = reader.head()
             if start.split()[1] != "200":
-                raise SystemExit(f"the gateway answered {start}")
+                raise Refused(f"the gateway answered {start}")
             if value_of(headers, "transfer-encoding") == "chunked":
                 while reader.chunk():
                     pass
@@ -159,11 +176,12 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=100_000)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="llm-bench-") as directory:
-        bench = Bench(arguments.build.resolve(), pathlib.Path(directory))
+        bench = Bench(arguments.build.resolve(), pathlib.Path(directory), arguments.clients)
         upstream = bench.start_upstream()
         try:
             started = time.time()
@@ -173,7 +191,7 @@ def main():
             upstream.stop(signal.SIGQUIT)
 
     ratio = counted["dispatch"] / counted["plain"]
-    print(f"{len(bench.body)} byte chat request, one worker, best of {arguments.rounds} runs of {arguments.seconds} s, "
+    print(f"{len(bench.body)} byte chat request, {arguments.clients} clients, one worker, best of {arguments.rounds} runs of {arguments.seconds} s, "
           f"{CALLGRIND_REQUESTS} and {5 * CALLGRIND_REQUESTS} requests under callgrind ({time.time() - started:.0f} s in all)")
     print(f"{'':14}{'plain nginx':>14}{'llm_dispatch':>14}{'ratio':>8}")
     for label, plain, dispatch in [("requests/s", load["plain"][0], load["dispatch"][0]),
