@@ -11,6 +11,7 @@ import textwrap
 
 import pytest
 
+from support import sanitizers
 from support.paths import BUILD, ROOT, program
 from support.poll import until
 from support.ports import free_port
@@ -23,7 +24,7 @@ MAKE = '[ "$*" = build ] && [ -e build/release/ngx_http_llm_dispatch_module.so ]
 # nginx reads a translated copy of the configuration that the operator has edited.
 NGINX = """
     sed -f {home}/translate.sed {home}/etc/nginx/nginx.conf >{home}/nginx.conf
-    exec {nginx} -p {home} -c {home}/nginx.conf -e {home}/log/error.log "$@"
+    exec env {environment} {nginx} -p {home} -c {home}/nginx.conf -e {home}/log/error.log "$@"
 """
 SYSTEMCTL = """
     workers() {{ ps --ppid "$(cat {home}/nginx.pid)" -o pid=,args= | grep 'nginx: worker process$' | awk '{{print $1}}' | sort | tr '\\n' ' '; }}
@@ -57,6 +58,7 @@ def sandbox(tmp_path, fake_engine, postgres_cluster):
         (home / name).mkdir(parents=True)
     (home / "build" / "release").symlink_to(BUILD)
     (home / "conf").symlink_to(ROOT / "conf")
+    environment = sanitizers.environment(home / "log", preload="NGINX_BINARY" not in os.environ)
     translations = {
         "/usr/lib/nginx/modules": f"{home}/modules", "/usr/local/bin": f"{home}/bin", "/etc/nginx": f"{home}/etc/nginx",
         "/etc/systemd": f"{home}/etc/systemd", "/var/log/nginx": f"{home}/log", "/run/nginx.pid": f"{home}/nginx.pid",
@@ -64,22 +66,25 @@ def sandbox(tmp_path, fake_engine, postgres_cluster):
     }
     only_nginx = {
         "listen 8080;": f"listen 127.0.0.1:{port};", "user www-data;": "user root;" if os.geteuid() == 0 else "",
-        "worker_processes auto;": "worker_processes 2;", "worker_rlimit_nofile 65536;": "", "worker_connections 16384": "worker_connections 512",
+        "worker_processes auto;": "worker_processes 2; " + " ".join(f"env {name};" for name in environment), "worker_rlimit_nofile 65536;": "", "worker_connections 16384": "worker_connections 512",
         "http {": "http { " + "".join(f"{name}_temp_path {home}/temp/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")),
         # a server that shares its machine with other tests
         "llm_zone llm 64m": "llm_zone llm 16m",
     }
     (home / "translate.sed").write_text("".join(f"s|{there.replace('.', '[.]')}|{here}|g\n"
                                                 for there, here in {**translations, **only_nginx}.items()))
+    settings = {"home": home, "nginx": program("nginx"), "environment": " ".join(f"{name}={value}" for name, value in environment.items())}
     for name, script in {"sudo": SUDO, "make": MAKE, "nginx": NGINX, "systemctl": SYSTEMCTL}.items():
         path = home / "bin" / name
-        path.write_text("#!/bin/bash\nset -eu\n" + textwrap.dedent(script.format(home=home, nginx=program("nginx")) if "{home}" in script else script))
+        path.write_text("#!/bin/bash\nset -eu\n" + textwrap.dedent(script.format(**settings) if "{home}" in script else script))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     yield home, translations, engine, port
     pid = home / "nginx.pid"
-    if pid.exists():
+    if pid.exists() and pid.stat().st_size > 0:  # nginx -t leaves an empty one
         master = Adopted(int(pid.read_text()), home / "log" / "error.log")
         master.stop(3)  # SIGQUIT
+    reports = sanitizers.reports(home / "log")
+    assert not reports, reports[0].read_text(errors="replace")
     bad = [line for line in (home / "log" / "error.log").read_text().splitlines() if re.search(r"\[(alert|emerg|crit)\]", line)]
     assert not bad, bad
 
