@@ -13,6 +13,10 @@ import sys
 import gguf
 import numpy
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "e2e"))
+
+from support.llama_cpp import add_shape  # noqa: E402
+
 # Names in Hugging Face's files and in GGUF. Qwen2's rotary embedding turns the halves of a head in both: no rows change places.
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
@@ -47,15 +51,7 @@ def convert(directory, target, kind):
     assert config["model_type"] == "qwen2" and config["tie_word_embeddings"], "only Qwen2 with tied embeddings is converted"
     stored = {"bf16": gguf.GGMLQuantizationType.BF16, "q8_0": gguf.GGMLQuantizationType.Q8_0}[kind]
     writer = gguf.GGUFWriter(target, "qwen2")
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    add_shape(writer, config)
     writer.add_tokenizer_model("none")
     for name, bits in tensors(directory / "model.safetensors"):
         if bits.ndim == 2 and stored == gguf.GGMLQuantizationType.BF16:

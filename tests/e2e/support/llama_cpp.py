@@ -51,6 +51,19 @@ def _paired(weight, heads):
     return weight.reshape(heads, 2, rows, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
+def add_shape(writer, config):
+    """The sizes of a model of the Llama family, from Hugging Face's config.json."""
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+
+
 def convert(source, target):
     """Writes a Llama directory in Hugging Face's format with tied embeddings and a byte-level tokenizer as GGUF."""
     config = json.loads((source / "config.json").read_text())
@@ -59,18 +72,10 @@ def convert(source, target):
     texts = {index: text for text, index in tokenizer["model"]["vocab"].items()} | special
     size = config["vocab_size"]
     writer = gguf.GGUFWriter(target, "llama")
-    writer.add_vocab_size(size)
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
+    add_shape(writer, config)
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
     writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([texts.get(index, f"<unused{index}>") for index in range(size)])
