@@ -275,6 +275,12 @@ ngx_str_t formatted(ngx_pool_t* pool, const char* format, int32_t value) {
     return {static_cast<size_t>(size), buffer};
 }
 
+// Chat and text completions; the streams of other interfaces (/v1/responses, /v1/messages) say their usage
+// unasked, and may refuse a key they do not know.
+bool knows_stream_options(const ngx_http_request_t* r) {
+    return view(r->uri).ends_with("/completions");
+}
+
 }  // namespace
 
 bool scan_body(Request& request, Refusal& refusal) {
@@ -316,16 +322,6 @@ bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
     r->headers_in.content_length_n += change;
     return true;
 }
-
-namespace {
-
-// Chat and text completions; the streams of other interfaces (/v1/responses, /v1/messages) say their usage
-// unasked, and may refuse a key they do not know.
-bool knows_stream_options(const ngx_http_request_t* r) {
-    return view(r->uri).ends_with("/completions");
-}
-
-}  // namespace
 
 bool rewrite_body(Request& request) {
     ngx_http_request_t* r = request.r;

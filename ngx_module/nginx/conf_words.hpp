@@ -32,19 +32,22 @@ inline bool take_parameter(const ngx_str_t& word, std::string_view name, std::st
     return true;
 }
 
-// Whether word `i` is a parameter, or a flag, that a word before it has given: all behind the directive's own
-// value are looked at.
-inline bool is_given_twice(ngx_conf_t* cf, ngx_uint_t i) {
-    const auto name = [cf](ngx_uint_t at) {
+// Refuses word `i` when it is a parameter, or a flag, that a word before it has given: all behind the
+// directive's own value are looked at. The value is not repeated, as it may be a secret.
+inline char* check_given_once(ngx_conf_t* cf, ngx_uint_t i) {
+    const auto name_of = [cf](ngx_uint_t at) {
         const std::string_view text = view(words(cf)[at]);
         return text.substr(0, text.find('='));
     };
     for (ngx_uint_t before = 2; before < i; ++before) {
-        if (name(before) == name(i)) {
-            return true;
+        if (name_of(before) == name_of(i)) {
+            const ngx_str_t name = to_ngx(name_of(i));
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": the parameter \"%V\" may be given once",
+                               &words(cf)[0], &name);
+            return kError;
         }
     }
-    return false;
+    return NGX_CONF_OK;
 }
 
 template <class Integer>

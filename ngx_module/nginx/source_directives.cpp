@@ -106,8 +106,8 @@ char* set_priority_db(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     ngx_msec_t grace = 3'600'000;
     for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
         std::string_view value;
-        if (is_given_twice(cf, i)) {
-            return refuse(cf, words(cf)[i], "each parameter may be given once");
+        if (check_given_once(cf, i) != NGX_CONF_OK) {
+            return kError;
         }
         if (take_parameter(words(cf)[i], "refresh", value)) {
             if (!parse_milliseconds(value, refresh) || refresh < 100) {
@@ -176,8 +176,8 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
         const ngx_str_t& word = words(cf)[i];
         std::string_view value;
-        if (is_given_twice(cf, i)) {
-            return refuse(cf, word, "each parameter may be given once");
+        if (check_given_once(cf, i) != NGX_CONF_OK) {
+            return kError;
         }
         if (take_parameter(word, "model", value)) {
             if (!split_models(value, engine.models)) {

@@ -62,6 +62,13 @@ def test_wrong_values_are_refused(nginx, block, directive, text):
     assert re.search(r"\[emerg\].*" + directive + r".* in \S+nginx\.conf:\d+", output), output
 
 
+def test_a_repeated_key_is_refused_without_showing_it(nginx):
+    gate = nginx(start=False, http="llm_engine http://127.0.0.1:1 model=m key=sk-first key=sk-second;")
+    status, output = gate.test_conf()
+    assert status != 0 and 'the parameter "key" may be given once' in output
+    assert "sk-" not in output
+
+
 @pytest.mark.skipif(nginx_version() >= (1, 29, 7), reason="nginx sets keepalive up after all balancers, whatever the order")
 def test_keepalive_before_the_balancer_is_refused(nginx):
     status, output = nginx(start=False, http="upstream other { keepalive 4; llm_balance; }").test_conf()
