@@ -75,6 +75,7 @@ def test_lies_are_clamped(scene):
 def test_an_engine_that_says_it_is_full_keeps_nobody_from_the_others(scene):
     server, liar, reporter, honest, gate = scene
     reporter.report(running=10 ** 6, waiting=10 ** 6)
+    until(lambda: gate.metrics().total("llm_engine_running", engine=liar.name) == 10 ** 6, "the gateway has the report")
     before = len(liar.requests)
     honest.hold()
     pending = [gate.client.send(token="alice") for _ in range(2)]

@@ -81,10 +81,16 @@ class Nginx:
         return self
 
     def _find_daemon(self):
-        pid_file = self.directory / "nginx.pid"
         assert self._process.wait() == 0, self.error_log()[-3000:]
-        until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the master writes its pid")
-        self._process = Adopted(int(pid_file.read_text()), self.directory / "output.log")
+        self._process = Adopted(until(self._pid_in_file, "the master writes its pid"), self.directory / "output.log")
+
+    def _pid_in_file(self):
+        """What nginx.pid says, or None: masters rename it, and write it after they have made it."""
+        try:
+            text = (self.directory / "nginx.pid").read_text().strip()
+        except FileNotFoundError:
+            return None
+        return int(text) if text else None
 
     def reload(self, seconds=15):
         """Writes the configuration, reloads, and returns when new workers serve and the old ones know that they must go."""
@@ -96,13 +102,12 @@ class Nginx:
 
     def upgrade(self, seconds=20):
         """Exchanges the binary as an operator does: USR2, WINCH, QUIT. Returns when the old master has ended."""
-        pid_file = self.directory / "nginx.pid"
         old = self._process
         old.send_signal(signal.SIGUSR2)
 
         def successor():
-            text = pid_file.read_text() if pid_file.exists() else ""
-            return int(text) if text.strip() and int(text) != old.pid else None
+            pid = self._pid_in_file()
+            return pid if pid != old.pid else None
 
         pid = until(successor, lambda: f"a new master:\n{self.error_log()[-3000:]}", seconds)
         until(lambda: sum(title == "nginx: worker process" for title in children_of(pid).values()) == self._workers,
@@ -118,7 +123,7 @@ class Nginx:
         old = self._process
         done = run()
         assert done.returncode == 0 and re.fullmatch(said, done.stdout), done
-        self._process = Adopted(int((self.directory / "nginx.pid").read_text()), self.directory / "output.log")
+        self._process = Adopted(until(self._pid_in_file, "the new master writes its pid"), self.directory / "output.log")
         assert old.stop(signal.SIGQUIT) == 0
 
     def send_signal(self, number):
