@@ -36,6 +36,7 @@ void UsageScan::reset(Framing framing) {
     done_ = false;
     error_seen_ = false;
     json_complete_ = false;
+    pattern_.forget();
     begin_event();
 }
 
@@ -71,9 +72,20 @@ UsageScan::Piece UsageScan::next(std::string_view bytes) {
         piece.size = bytes.size();
         return piece;
     }
+    const bool between_events = at_event_boundary() && !after_cr_;
+    if (between_events) {
+        // The same bytes at the same place mean the same: only events that are not like the last one are
+        // read.
+        if (const size_t size = pattern_.match(bytes); size != 0) {
+            ++content_events_;
+            last_kind_ = StreamEvent::content;
+            return {size, true, StreamEvent::content};
+        }
+    }
     const char* const begin = bytes.data();
     const char* const end = begin + bytes.size();
     const char* p = begin;
+    text_ = nullptr;
     if (after_cr_ && p < end) {
         after_cr_ = false;
         if (*p == '\n') {
@@ -89,6 +101,9 @@ UsageScan::Piece UsageScan::next(std::string_view bytes) {
         p = line_bytes(p, end, piece);
     }
     piece.size = static_cast<size_t>(p - begin);
+    if (between_events && piece.ends_event && text_ != nullptr) {
+        pattern_.learn(bytes.substr(0, piece.size), static_cast<size_t>(text_ - begin));
+    }
     return piece;
 }
 
@@ -205,6 +220,9 @@ void UsageScan::end_event(Piece& piece) {
         ++content_events_;
     } else if (event_choices_empty_ && event_usage_) {
         kind = StreamEvent::usage_only;
+    }
+    if (kind != StreamEvent::content || event_usage_ || in_usage_) {
+        text_ = nullptr;  // counts change: every such event is read
     }
     last_kind_ = kind;
     piece.ends_event = true;

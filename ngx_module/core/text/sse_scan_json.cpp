@@ -101,6 +101,9 @@ const char* UsageScan::json_bytes(const char* p, const char* end, size_t room) {
             if (*p == '"') {
                 return p + 1;
             }
+            if (!event_content_) {
+                text_ = p;
+            }
             saw_content();
             begin_string();
             return p;

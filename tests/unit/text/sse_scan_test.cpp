@@ -168,7 +168,8 @@ TEST(UsageScan, TellsALoneCrFromHalfOfACrLf) {
     UsageScan scan;
     EXPECT_EQ(collect_whole(scan, "a\rb\n\n\n").size(), 2u);  // the CR is used up by the b
     EXPECT_EQ(collect_whole(scan, "a\r\r").size(), 1u);
-    EXPECT_EQ(collect_whole(scan, "\n").size(), 1u);  // the rest of the CR LF before: dropped or kept with that event
+    EXPECT_EQ(collect_whole(scan, "\n").size(),
+              1u);  // the rest of the CR LF before: dropped or kept with that event
     EXPECT_EQ(collect_whole(scan, "\n").size(), 1u);
     for (std::string_view text : {"a\rb\n\n\n"sv, "\r\r\n\n\r"sv, "a\n\r\r\n\nb\r\n\r\n\n"sv}) {
         scan_sse(text);
@@ -362,6 +363,58 @@ TEST(UsageScan, ForgetsOnReset) {
     expect_same(scan, UsageScan(), "");
     scan.feed(kChat);
     EXPECT_EQ(scan.content_events(), 2u);
+}
+
+// ---- events that are like the one before them
+
+// Random streams of events that repeat one another, nearly: read in one piece they are compared, byte by byte
+// they are read. Each stream is made of two events whose text, and sometimes one other byte, is
+// exchanged.
+TEST(UsageScanProperty, TellsEventsThatAreNearlyAlikeApart) {
+    const std::string heads[] = {
+        R"(data: {"id":"c","choices":[{"index":0,"delta":{"content":")",
+        R"(data: {"id":"c", "choices": [{"delta": {"tool_calls": [{"function": {"arguments": ")",
+        "event: x\r\ndata:{\"text\":\"",
+        R"(data: {"usage":null,"delta":")",
+        R"(data: {"usage":{"prompt_tokens":3},"delta":")",
+        R"(data: {"choices":[],"usage":{"prompt_tokens":5},"role":")",
+    };
+    const std::string tails[] = {
+        "\"},\"finish_reason\":null}],\"usage\":null}\n\n",
+        "\"}}]}}]}\r\n\r\n",
+        "\"}\ndata: ,\n\n",
+        "\",\"usage\":{\"completion_tokens\":7}}\n\n",
+        "\",\"error\":{}}\n\n",
+        "\":{\"prompt_tokens\":9}}\n\n",
+        "\" , \"text\": \"more\"}\n\n",
+        "\"}\r\r",
+    };
+    const std::string texts[] = {" word", "a",     "",       "\\n",
+                                 "\\\"",  "\\\\",  "\u00e9", "\\u00e9 and more than sixteen bytes",
+                                 "\n",    "usage", "\\\n",   std::string(300, 'x')};
+    std::mt19937 random(3);
+    const auto one_of = [&](const auto& list) { return list[random() % std::size(list)]; };
+    uint64_t contents = 0;
+    for (int round = 0; round < 4000; ++round) {
+        const std::string head[] = {one_of(heads), one_of(heads)};
+        const std::string tail[] = {one_of(tails), one_of(tails)};
+        std::string stream;
+        for (int event = 0; event < 6; ++event) {
+            const size_t kind = random() % 4 == 0;
+            std::string bytes = head[kind] + (random() % 3 != 0 ? " word" : one_of(texts)) + tail[kind];
+            if (random() % 8 == 0) {
+                bytes[random() % bytes.size()] = "\"\\{}[]:, \n\rau9"[random() % 14];
+            }
+            stream += bytes;
+        }
+        UsageScan whole;
+        const std::vector<Event> events = collect_whole(whole, stream);
+        UsageScan bytewise;
+        EXPECT_EQ(collect(bytewise, stream, [] { return size_t{1}; }), events) << stream;
+        expect_same(whole, bytewise, stream);
+        contents += whole.content_events();
+    }
+    EXPECT_GT(contents, 5000u);
 }
 
 // ---- random streams against a plain reading of the standard
