@@ -132,10 +132,20 @@ class Browser:
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def click(self, selector):
-        """A real click in the middle of the element, so that what covers or hides it would be noticed."""
-        x, y = self._middle(selector)
-        for kind in ("mousePressed", "mouseReleased"):
-            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        """A real click in the middle of the element, so that what covers or hides it would be noticed. The page may move it just then: once more."""
+        element = f"document.querySelector({json.dumps(selector)})"
+
+        def hit():
+            x, y = self._middle(selector)
+            if not self.run(f"(() => {{ const e = {element}; window.clicked = false;"
+                            f" e?.addEventListener('click', () => {{ window.clicked = true; }}, {{once: true, capture: true}});"
+                            f" return !!e && e.contains(document.elementFromPoint({x}, {y})); }})()"):
+                return False
+            for kind in ("mousePressed", "mouseReleased"):
+                self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            return self.run("window.clicked")
+
+        until(hit, lambda: f"{selector} can be clicked; the page says:\n{self.run('document.body.innerText')[:3000]}", 20)
 
     def type(self, text):
         """Replaces what the focused field holds."""
