@@ -440,6 +440,8 @@ struct alignas(64) ZoneHeader {
     uint32_t client_series;
     uint32_t redis_up;
     int64_t redis_up_us;
+    int64_t awaited_until_us;  // start_up.hpp
+    uint32_t awaited_sources;
     uint32_t round_robin;
     uint32_t class_stamp;
     // Nothing was ever at or behind these indexes: what walks a table ends there. Each is written before the

@@ -8,6 +8,7 @@
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/suspension.hpp"
 #include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/upstream_hooks.hpp"
 #include "ngx_module/nginx/usage_log.hpp"
@@ -92,17 +93,6 @@ void leave_queue(Request& request) {
     register_parked(request.ticket, nullptr);
 }
 
-// Runs the phases of a request that was suspended. Nothing of it may be touched afterwards.
-void resume(Request& request) {
-    ngx_http_request_t* r = request.r;
-    ngx_connection_t* connection = r->connection;
-    ngx_http_set_log_request(connection->log, r);
-    r->read_event_handler = ngx_http_block_reading;
-    r->write_event_handler = ngx_http_core_run_phases;
-    ngx_http_core_run_phases(r);
-    ngx_http_run_posted_requests(connection);
-}
-
 // Ends a suspended request with a refusal. Nothing of it may be touched afterwards.
 void refuse_suspended(Request& request, const Refusal& refusal) {
     ngx_http_request_t* r = request.r;
@@ -166,14 +156,10 @@ ngx_int_t suspend(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_connection_t* connection = r->connection;
     request.stage = Stage::queued;  // also for the end of a request that cannot be suspended
-    if (connection->read->ready) {
-        ngx_post_event(connection->read, &ngx_posted_events);  // what is there may be the client's farewell
-    } else if (ngx_handle_read_event(connection->read, 0) != NGX_OK) {
+    if (!wait_for_farewell(r)) {
         abandon_request(request);
         return refuse(request, ErrorCode::internal_error);
     }
-    r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
 
     // a fake connection: nginx's debug log reads ->fd of an event's data
     auto* holder = static_cast<ngx_connection_t*>(ngx_pcalloc(r->pool, sizeof(ngx_connection_t)));
@@ -208,7 +194,7 @@ void on_grant(Request& request) {
     }
     leave_queue(request);
     if (go_on(request, now)) {
-        resume(request);
+        resume(request.r);
     } else {
         refuse_suspended(request, ErrorCode::internal_error);
     }

@@ -12,6 +12,7 @@
 #include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/request_memory.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/start_up.hpp"
 #include "ngx_module/nginx/worker.hpp"
 #include "ngx_module/web/handlers.hpp"
 
@@ -24,6 +25,7 @@ uint64_t last_serial = 0;
 void on_cleanup(void* data) {
     auto& request = *static_cast<Request*>(data);
     forget_news(request);
+    stop_waiting_for_sources(request);
     end_request(request);
     if (request.broken_off) {
         make_close_abnormal(request.r);
@@ -332,7 +334,13 @@ ngx_int_t access_handler(ngx_http_request_t* r) {
         return NGX_DECLINED;
     }
     Request* request = make_request(r);
-    if (request == nullptr || !authenticate(*request)) {
+    if (request == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (request->stage == Stage::fresh && must_wait_for_sources()) {
+        return wait_for_sources(*request);
+    }
+    if (!authenticate(*request)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     if (request->stage != Stage::fresh && request->stage != Stage::ended) {
@@ -410,7 +418,8 @@ bool final_outcome(const Request& request, core::Outcome& outcome) {
     } else if (request.stage == Stage::bypass ||
                (request.stage == Stage::fresh && loc_conf(request.r).dispatch == 0)) {
         return false;  // the latter: only a variable was asked for, where nothing is dispatched
-    } else if (request.stage == Stage::reading || request.r->connection->error) {
+    } else if (request.stage == Stage::reading || request.stage == Stage::early ||
+               request.r->connection->error) {
         outcome = core::Outcome::cancelled_queued;
     } else if (status >= NGX_HTTP_BAD_REQUEST) {
         outcome = error_info(code_of_status(status)).outcome;

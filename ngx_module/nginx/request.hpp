@@ -20,6 +20,7 @@ namespace llm::nginx {
 
 enum class Stage : uint8_t {
     fresh,    // nothing submitted yet
+    early,    // suspended, waits for the first clients and engines of a new zone (start_up.hpp)
     reading,  // the body is on its way
     queued,   // suspended, waits for a grant
     running,  // holds a lease (until `released`), proxied to an engine
@@ -63,6 +64,7 @@ struct Request {
     u_char* room;     // request_memory.hpp
     uint32_t room_used;
     Stage stage;
+    ngx_queue_t early;  // linked while `stage` is early
 
     // who
     AuthState auth;

@@ -10,6 +10,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/request.hpp"
 #include "ngx_module/nginx/settings.hpp"
+#include "ngx_module/nginx/start_up.hpp"
 #include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/zone.hpp"
 #include "ngx_module/sources/hooks.hpp"
@@ -117,6 +118,7 @@ void drain() {
             }
         }
     } while (count == kEventBatch);
+    admit_early_requests();
 }
 
 void log_sweep(const core::SweepResult& result) {
@@ -158,6 +160,8 @@ void on_heartbeat(ngx_event_t* event) {
     reap_dead(false);
     if (self.slot != core::kNone) {
         drain();
+    } else {
+        admit_early_requests();  // nobody can ring for it
     }
     ngx_add_timer(event, kHeartbeat);
 }

@@ -3,10 +3,15 @@
 #include <sys/eventfd.h>
 #include <new>
 
+#include "ngx_module/core/start_up.hpp"
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
 namespace {
+
+constexpr int64_t kStartUpUs =
+    5'000'000;  // requests wait at most this long for the first clients and engines
 
 // nginx hands a zone on to the next cycle when name, size and tag agree. A constant with the layout's
 // version, unlike the address of a symbol, survives a module loaded elsewhere and changes exactly when the
@@ -50,7 +55,8 @@ bool make_wake_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
     return true;
 }
 
-// A cycle ends. The zone's memory may be gone before; of a cycle that ran, the descriptors live on in the next.
+// A cycle ends. The zone's memory may be gone before; of a cycle that ran, the descriptors live on in the
+// next.
 void close_new_fds(void* data) {
     const auto& context = *static_cast<const ZoneContext*>(data);
     for (uint32_t i = 0; context.has_new_fds && i < kWakeFds && context.new_fds[i] >= 0; ++i) {
@@ -67,6 +73,13 @@ void say_what_it_holds(const ngx_shm_zone_t& shm_zone, const core::ZonePlan& pla
         ngx_log_stderr(0, "llm_zone \"%V\" holds %uD clients, %uD requests, %uD engines", &shm_zone.shm.name,
                        plan.clients, plan.requests, plan.engines);
     }
+}
+
+// The workers of a new zone accept requests before they know a client or an engine.
+void expect_sources(ZoneContext& context) {
+    const int64_t until = now_us() + kStartUpUs;
+    const core::ZoneLock lock(context.zone);
+    core::expect_sources(lock, context.sources, until);
 }
 
 // Runs in the master before any worker of the cycle exists. With `old_data` the zone is live: nothing in it
@@ -103,6 +116,7 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
         return NGX_ERROR;
     }
     if (old_data == nullptr) {
+        expect_sources(*context);
         say_what_it_holds(*shm_zone, context->zone.plan());
     }
     return NGX_OK;
@@ -176,7 +190,11 @@ ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {
     if (zone == nullptr || memory == nullptr || cleanup == nullptr) {
         return NGX_ERROR;
     }
-    zone->data = new (memory) ZoneContext();
+    auto* context = new (memory) ZoneContext();
+    context->sources =
+        (conf.options->clients.kind != sources::ClientSourceConfig::Kind::none ? core::kClientSource : 0) |
+        (conf.options->redis.enabled() ? core::kEngineSource : 0);
+    zone->data = context;
     cleanup->handler = close_new_fds;
     cleanup->data = zone->data;
     zone->init = init_zone;

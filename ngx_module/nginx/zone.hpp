@@ -31,6 +31,7 @@ struct SharedRoot {
 struct ZoneContext {
     core::Zone zone;
     SharedRoot* root;
+    uint32_t sources;  // sum of core::Source: what fills a new zone
     // The eventfds that this cycle has made and that go with it if it never becomes the running one.
     std::array<int, kWakeFds> new_fds;
     bool has_new_fds;

@@ -3,6 +3,7 @@
 #include <functional>
 #include <utility>
 
+#include "ngx_module/core/start_up.hpp"
 #include "ngx_module/sources/log_text.hpp"
 
 namespace llm::nginx::sources {
@@ -197,6 +198,14 @@ void ClientSink::remove(std::string_view row_id) {
 
 void ClientSink::source_state(bool up) {
     core::set_source_state(*hooks_.zone, up, hooks_.now_us());
+    spoke();
+}
+
+// Nobody need wait for the first clients any more.
+void ClientSink::spoke() {
+    core::WakeSet wakes;
+    core::source_spoke(*hooks_.zone, core::kClientSource, wakes);
+    hooks_.wake(wakes);
 }
 
 }  // namespace llm::nginx::sources

@@ -42,6 +42,7 @@ class ClientSink {
     void source_state(bool up);
 
   private:
+    void spoke();
     void complain(const std::string& line);
     void drop_load();
     void finish_commit();

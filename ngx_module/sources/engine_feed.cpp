@@ -93,6 +93,7 @@ void EngineFeed::on_lost() {
     todo_.clear();
     tick_.stop();
     sink_.redis_state(false);
+    sink_.round_done();
 }
 
 // Subscribed first, so that nothing is missed between reading the keys and listening.
@@ -176,6 +177,7 @@ void EngineFeed::on_values(const std::vector<std::string>& ids, const redisReply
 
 void EngineFeed::end_round() {
     busy_ = false;
+    sink_.round_done();
     tick_.start(kRoundMs);
 }
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "ngx_module/core/start_up.hpp"
+
 namespace llm::nginx::sources {
 namespace {
 
@@ -177,6 +179,12 @@ void EngineSink::redis_state(bool up) {
     const int64_t now = hooks_.now_us();
     const core::ZoneLock lock(*hooks_.zone);
     core::set_redis_state(lock, up, now);
+}
+
+void EngineSink::round_done() {
+    core::WakeSet wakes;
+    core::source_spoke(*hooks_.zone, core::kEngineSource, wakes);
+    hooks_.wake(wakes);
 }
 
 bool EngineSink::may_log(std::string_view who) {

@@ -34,6 +34,9 @@ class EngineSink {
     // Whether Redis can be read at present.
     void redis_state(bool up);
 
+    // All engines that Redis knows have been reported, or it cannot be read.
+    void round_done();
+
     // The feed no longer hears of this engine: its name need not be resolved any more.
     void forget(const std::string& id) { places_.erase(id); }
 

@@ -1,0 +1,26 @@
+#include "ngx_module/nginx/suspension.hpp"
+
+namespace llm::nginx {
+
+bool wait_for_farewell(ngx_http_request_t* r) {
+    ngx_event_t* read = r->connection->read;
+    if (read->ready) {
+        ngx_post_event(read, &ngx_posted_events);  // what is there may be the farewell
+    } else if (ngx_handle_read_event(read, 0) != NGX_OK) {
+        return false;
+    }
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+    return true;
+}
+
+void resume(ngx_http_request_t* r) {
+    ngx_connection_t* connection = r->connection;
+    ngx_http_set_log_request(connection->log, r);
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_core_run_phases;
+    ngx_http_core_run_phases(r);
+    ngx_http_run_posted_requests(connection);
+}
+
+}  // namespace llm::nginx
