@@ -191,9 +191,12 @@ ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {
         return NGX_ERROR;
     }
     auto* context = new (memory) ZoneContext();
-    context->sources =
-        (conf.options->clients.kind != sources::ClientSourceConfig::Kind::none ? core::kClientSource : 0) |
-        (conf.options->redis.enabled() ? core::kEngineSource : 0);
+    if (conf.options->clients.kind != sources::ClientSourceConfig::Kind::none) {
+        context->sources |= core::kClientSource;
+    }
+    if (conf.options->redis.enabled()) {
+        context->sources |= core::kEngineSource;
+    }
     zone->data = context;
     cleanup->handler = close_new_fds;
     cleanup->data = zone->data;

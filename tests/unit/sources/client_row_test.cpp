@@ -141,7 +141,8 @@ TEST(ClientRow, NameFallsBackAndIsCutBetweenCharacters) {
     EXPECT_EQ(parsed(row, 42).name, "client-42");
     row[Column::email] = "bob@example.org";
     EXPECT_EQ(parsed(row).name, "bob@example.org");
-    const std::string longer = std::string(core::kMaxNameBytes - 1, 'x') + "é";
+    std::string longer(core::kMaxNameBytes - 1, 'x');
+    longer += "é";
     row[Column::name] = longer;
     EXPECT_EQ(parsed(row).name, std::string(core::kMaxNameBytes - 1, 'x'));
     row[Column::name] = "a\nb";
