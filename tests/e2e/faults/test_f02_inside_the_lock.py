@@ -169,8 +169,13 @@ def test_the_grant_log_keeps_every_promise(redis_server, llm_engine, gateway, tm
     until(lambda: not gate.old_workers(), "the old workers end", 20)
     gate.wait_held(0)
     gate.wait_queued(0)
-    checker = Checker(largest_prompt=64, largest_output=16).run(read(log))
+    records = read(log)
+    checker = Checker(largest_prompt=64, largest_output=16).run(records)
     checker.assert_idle()
+    favoured = next(record.account for record in records if record.kind == "charged")
+    with pytest.raises(AssertionError, match="service of"):  # as if one client paid half
+        Checker(largest_prompt=64, largest_output=16).run(
+            [record._replace(value=record.value * 2) if record.kind == "charged" and record.account == favoured else record for record in records])
     assert checker.grants >= good
     print(f"{checker.grants} grants, {checker.aged} aged, {checker.rebuilds} rebuilds, largest difference of service {checker.largest_span:.0f}")
 

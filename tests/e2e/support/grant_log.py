@@ -48,8 +48,6 @@ class _Request:
 class Checker:
     """largest_prompt, largest_output: tokens of the largest request of the load; they bound what may be under way."""
 
-    WINDOW = 4096  # tokens by which the choice of requests may leave the order of service
-
     def __init__(self, largest_prompt, largest_output):
         self.largest_prompt = largest_prompt
         self.largest_output = largest_output
@@ -196,8 +194,15 @@ class Checker:
                 assert span[1] - span[0] <= bound, f"service of {pair} differs by {span[1] - span[0]:.0f}, at most {bound:.0f} is allowed"
 
     def _bound(self, account):
+        """
+        By how much a client's service may run ahead of, or be taken back behind, that of one that waits too. Who is granted has the
+        least service; until it has again, it is charged that request's prompt and the output of all that it has under way. A worker
+        that dies has all of that refunded.
+        """
         most = self.most_under_way[account]
-        return (self.largest_prompt * (1 + most) + 2 * most * self.largest_output + self.WINDOW) / self.weights.get(account, 1)
+        ahead = self.largest_prompt + most * self.largest_output
+        refunded = most * (self.largest_prompt + self.largest_output)
+        return (ahead + refunded) / self.weights.get(account, 1)
 
     def _backlog_changed(self):
         waiting = {(account, level) for account, _, _, level in self.flows if account not in self.held_accounts}
