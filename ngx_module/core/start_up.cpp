@@ -30,13 +30,11 @@ void source_spoke(Zone& zone, Source source, WakeSet& wakes) {
     }
 }
 
-bool awaits_sources(const Zone& zone, int64_t now_us) {
-    return std::atomic_ref<uint32_t>(zone.header()->awaited_sources).load(std::memory_order_acquire) != 0 &&
-           now_us < sources_awaited_until(zone);
-}
-
 int64_t sources_awaited_until(const Zone& zone) {
-    return std::atomic_ref<int64_t>(zone.header()->awaited_until_us).load(std::memory_order_relaxed);
+    ZoneHeader& h = *zone.header();
+    return std::atomic_ref<uint32_t>(h.awaited_sources).load(std::memory_order_acquire) == 0
+               ? 0
+               : std::atomic_ref<int64_t>(h.awaited_until_us).load(std::memory_order_relaxed);
 }
 
 }  // namespace llm::core

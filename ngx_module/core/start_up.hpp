@@ -19,10 +19,7 @@ void expect_sources(const ZoneLock& lock, uint32_t sources, int64_t until_us);
 // and without the lock, once it was said.
 void source_spoke(Zone& zone, Source source, WakeSet& wakes);
 
-// Whether what is not known may become known in a moment. Without the lock.
-bool awaits_sources(const Zone& zone, int64_t now_us);
-
-// When the waiting ends at the latest.
+// Until when what is not known may become known; 0 = all sources have spoken. Without the lock.
 int64_t sources_awaited_until(const Zone& zone);
 
 }  // namespace llm::core

@@ -48,7 +48,8 @@ void unlink(Request& request) {
 }  // namespace
 
 bool must_wait_for_sources() {
-    return core::awaits_sources(zone(), now_us());
+    const int64_t until = core::sources_awaited_until(zone());
+    return until != 0 && now_us() < until;
 }
 
 ngx_int_t wait_for_sources(Request& request) {
