@@ -78,7 +78,7 @@ class JsonReferenceSax : public nlohmann::json_sax<nlohmann::json> {
     bool end_array() override { return close(); }
     bool key(string_t& name) override {
         if (stack_ == "{") {
-            path_ = name;
+            path_ = name == "stream_options.include_usage" ? "" : name;  // a key of that name is not the path
         } else if (stack_ == "{{" && in_ == "stream_options") {
             path_ = name == "include_usage" ? "stream_options.include_usage" : "";
         } else {

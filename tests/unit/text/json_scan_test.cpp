@@ -146,7 +146,7 @@ TEST(JsonScan, DecodesKeysAndStrings) {
 TEST(JsonScan, LooksAtTheTopLevelOnlyAndAtCase) {
     const ControlKeys keys = keys_of(
         R"({"Model":"x","MODEL":1,"model ":2,"modelx":3,"mode":4,"max_tokens_":"x","a":{"model":1,"stream":"x","model":2},)"
-        R"("b":[{"priority":"x","n":-1}],"model\u0000":1,"include_usage":"x"})");
+        R"("b":[{"priority":"x","n":-1}],"model\u0000":1,"include_usage":"x","stream_options.include_usage":"x"})");
     EXPECT_FALSE(keys.has_model);
     EXPECT_FALSE(keys.stream || keys.priority || keys.n || keys.include_usage);
 }
