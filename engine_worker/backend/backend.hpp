@@ -77,6 +77,7 @@ struct BackendInfo {
     int32_t max_step_tokens = 0;  // upper bound of Step::n_tok
     int32_t max_step_seqs = 0;    // upper bound of Step::n_seq
     int32_t hidden_size = 0;      // of StepResult::hidden; 0 = n_hidden is not supported
+    bool asynchronous = false;    // launch() returns long before the step is computed
 };
 
 // A backend is driven by one thread. launch() and wait() alternate; a backend that computes synchronously does all

@@ -102,6 +102,7 @@ void EngineCore::cancel(uint64_t request) {
         return;
     }
     charge_users(clock_());
+    std::erase_if(untold_, [request](const Untold& untold) { return untold.sequence->request == request; });
     for (const uint64_t id : found->second.sequences) {
         scheduler_.remove(id);
     }
@@ -109,10 +110,15 @@ void EngineCore::cancel(uint64_t request) {
     ++stats_.cancelled;
 }
 
-bool EngineCore::step(std::vector<Event>& events) {
+bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& while_computing) {
+    ended_.clear();
+    broken_.clear();
     const Plan& plan = scheduler_.plan(clock_());
     if (plan.rows.empty()) {
-        return false;
+        const bool told = !untold_.empty();
+        tell_all(events);
+        remove_ended();
+        return told;
     }
     const double start = clock_();
     for (const PlannedRow& row : plan.rows) {
@@ -121,6 +127,10 @@ bool EngineCore::step(std::vector<Event>& events) {
         }
     }
     backend_->launch(builder_.build(plan));
+    tell_all(events);
+    if (while_computing && !events.empty()) {
+        while_computing();
+    }
     backend_->wait(result_);
     const double now = clock_();
     scheduler_.cost().observe(plan.load, (now - start) * 1e3);
@@ -128,8 +138,6 @@ bool EngineCore::step(std::vector<Event>& events) {
     ++stats_.steps;
 
     charge_users(now);
-    ended_.clear();
-    broken_.clear();
     size_t sampled = 0;
     const float* hidden = result_.hidden.data();
     for (const PlannedRow& row : plan.rows) {
@@ -141,11 +149,16 @@ bool EngineCore::step(std::vector<Event>& events) {
             accept(row, result_, sampled++, now, events);
         }
     }
+    remove_ended();
+    end_broken(events);
+    return true;
+}
+
+void EngineCore::remove_ended() {
     for (const uint64_t id : ended_) {
         scheduler_.remove(id);
     }
-    end_broken(events);
-    return true;
+    ended_.clear();
 }
 
 const float* EngineCore::embed(const PlannedRow& row, int32_t first, const float* hidden, double now,
@@ -204,7 +217,7 @@ bool EngineCore::obeys_grammar(Sequence& s, int32_t token) {
 
 void EngineCore::charge_users(double now) {
     for (const auto& s : scheduler_.running()) {
-        if (s->first_token > 0) {
+        if (s->first_token > 0 && !s->ended) {
             stats_.user_seconds += now - s->charged_until;
             s->charged_until = now;
         }
@@ -232,27 +245,57 @@ void EngineCore::count_token(Sequence& s, double now) {
 void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
                         std::vector<Event>& events) {
     Sequence& s = *row.sequence;
+    if (s.ended) {
+        return;  // its text had ended before this step was computed
+    }
     const Sampling& asked = *s.sampling;
-    const int32_t token = result.token[index];
-    const bool first = s.n_generated() == 0;
-    s.tokens.push_back(token);
+    Untold untold{&s, result.token[index], false, s.n_generated() == 0, {}};
+    s.tokens.push_back(untold.token);
     count_token(s, now);
+    untold.end = (!asked.ignore_eos && contains(options_.end_tokens, untold.token)) ||
+                 contains(asked.stop_tokens, untold.token);
+    if (!untold.end && !obeys_grammar(s, untold.token)) {
+        broken_.push_back(s.request);
+        return;
+    }
+    if (asked.n_logprobs >= 0 && !untold.end) {
+        untold.logprobs.push_back({untold.token, result.logprob[index]});
+        if (asked.n_logprobs > 0) {
+            untold.logprobs.insert(untold.logprobs.end(), result.top[index].begin(), result.top[index].end());
+        }
+    }
+    if (!untold.end && can_be_told_later(s)) {
+        untold_.push_back(std::move(untold));
+    } else {
+        tell(untold, now, events);
+    }
+}
 
+// Whether the next step can be planned before the text of the last token is known.
+bool EngineCore::can_be_told_later(const Sequence& s) const {
+    return backend_->info().asynchronous && s.grammar == nullptr && s.n_generated() < s.max_tokens;
+}
+
+void EngineCore::tell_all(std::vector<Event>& events) {
+    const double now = clock_();
+    for (Untold& untold : untold_) {
+        tell(untold, now, events);
+    }
+    untold_.clear();
+}
+
+// Makes the text of a token, which may end its sequence.
+void EngineCore::tell(Untold& untold, double now, std::vector<Event>& events) {
+    Sequence& s = *untold.sequence;
     Event event;
     event.request = s.request;
     event.choice = s.choice;
     event.completion_tokens = s.n_generated();
     event.cached_tokens = s.n_cached;
-    const bool end =
-        (!asked.ignore_eos && contains(options_.end_tokens, token)) || contains(asked.stop_tokens, token);
-    if (!end && !obeys_grammar(s, token)) {
-        broken_.push_back(s.request);
-        return;
-    }
-    if (end) {
+    if (untold.end) {
         s.text->finish(event.text);
         event.finish = FinishReason::stop;
-    } else if (s.text->push(token, event.text)) {
+    } else if (s.text->push(untold.token, event.text)) {
         event.finish = FinishReason::stop;
     } else if (s.grammar != nullptr && s.grammar->must_end()) {
         s.text->finish(event.text);  // nothing but an end-of-text token could follow: no step for that
@@ -260,16 +303,12 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
     } else if (s.n_generated() >= s.max_tokens) {
         event.finish = s.text->finish(event.text) ? FinishReason::stop : FinishReason::length;
     }
-    if (asked.n_logprobs >= 0 && !end) {
-        event.logprobs.push_back({token, result.logprob[index]});
-        if (asked.n_logprobs > 0) {
-            event.logprobs.insert(event.logprobs.end(), result.top[index].begin(), result.top[index].end());
-        }
-    }
+    event.logprobs = std::move(untold.logprobs);
     if (event.finish != FinishReason::none) {
         end_sequence(s, event.finish, now);
     }
-    if (first || event.finish != FinishReason::none || !event.text.empty() || !event.logprobs.empty()) {
+    if (untold.first || event.finish != FinishReason::none || !event.text.empty() ||
+        !event.logprobs.empty()) {
         events.push_back(std::move(event));
     }
 }
@@ -280,7 +319,8 @@ void EngineCore::end_sequence(Sequence& s, FinishReason reason, double now) {
     finish_sequence(s, now);
 }
 
-void EngineCore::finish_sequence(const Sequence& s, double now) {
+void EngineCore::finish_sequence(Sequence& s, double now) {
+    s.ended = true;
     ended_.push_back(s.id);
     const auto found = requests_.find(s.request);
     if (--found->second.open == 0) {
@@ -291,6 +331,7 @@ void EngineCore::finish_sequence(const Sequence& s, double now) {
 }
 
 void EngineCore::fail(const std::string& why, std::vector<Event>& events) {
+    untold_.clear();
     for (const auto& [id, pending] : requests_) {
         Event event;
         event.request = id;

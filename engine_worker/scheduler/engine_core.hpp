@@ -47,7 +47,11 @@ class EngineCore {
 
     // Runs one step and appends what it brought. False: there was nothing to do. Throws std::runtime_error
     // when the backend failed; the core is then only good for fail().
-    bool step(std::vector<Event>& events);
+    //
+    // With an asynchronous backend the text of tokens after which their sequence goes on is made while the
+    // next step is computed. Then `while_computing` is called, so that those events can go their way before
+    // the step ends; it may take them out of `events`.
+    bool step(std::vector<Event>& events, const std::function<void()>& while_computing = {});
 
     // Ends every request with FinishReason::failed.
     void fail(const std::string& why, std::vector<Event>& events);
@@ -64,16 +68,29 @@ class EngineCore {
         double arrived = 0;
     };
 
+    // A token that its sequence has got, whose text is not made yet.
+    struct Untold {
+        Sequence* sequence;
+        int32_t token;
+        bool end;  // it ends the text, and is no part of it
+        bool first;
+        std::vector<TokenLogprob> logprobs;
+    };
+
     void accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
                 std::vector<Event>& events);
+    void tell(Untold& untold, double now, std::vector<Event>& events);
+    void tell_all(std::vector<Event>& events);
+    bool can_be_told_later(const Sequence& sequence) const;
     // Takes up the hidden states of the row, from `hidden` on; returns where the next row's are.
     const float* embed(const PlannedRow& row, int32_t first, const float* hidden, double now,
                        std::vector<Event>& events);
+    void remove_ended();
     void end_broken(std::vector<Event>& events);
     void count_token(Sequence& sequence, double now);
     void charge_users(double now);
     bool obeys_grammar(Sequence& sequence, int32_t token);
-    void finish_sequence(const Sequence& sequence, double now);
+    void finish_sequence(Sequence& sequence, double now);
     void end_sequence(Sequence& sequence, FinishReason reason, double now);
 
     std::unique_ptr<Backend> backend_;
@@ -86,6 +103,7 @@ class EngineCore {
     StepBuilder builder_;
     StepResult result_;
     std::unordered_map<uint64_t, Pending> requests_;
+    std::vector<Untold> untold_;    // of the last step
     std::vector<uint64_t> ended_;   // sequences that ended in this step
     std::vector<uint64_t> broken_;  // requests whose grammar led nowhere in this step
     uint64_t next_sequence_ = 1;

@@ -80,7 +80,7 @@ void EngineThread::run() {
             if (!failure_.empty()) {
                 core_.fail(failure_, events);
             } else if (core_.has_work()) {
-                core_.step(events);
+                core_.step(events, [&] { publish(events); });
             }
         } catch (const std::exception& error) {
             {

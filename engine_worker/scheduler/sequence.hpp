@@ -39,6 +39,7 @@ struct Sequence {
     int32_t n_planned = 0;      // tokens it computes in the step being planned
     int64_t admitted_step = 0;  // step in which it was last admitted
     uint32_t table_epoch = 0;   // grows with every admission: an older copy of its block table is stale
+    bool ended = false;  // found out while a step was under way: what that step brings is not for it
     uint32_t preemptions = 0;
     int32_t n_cached = -1;  // prompt tokens found in the cache at first admission; -1 = never admitted
 

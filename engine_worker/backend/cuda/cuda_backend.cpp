@@ -42,6 +42,7 @@ CudaBackend::CudaBackend(const BackendOptions& options, const CudaOptions& cuda)
 
     // Everything is counted before anything is loaded.
     info_.name = "cuda";
+    info_.asynchronous = true;
     info_.vocab_size = config.vocab_size;
     info_.max_step_tokens = options.max_step_tokens;
     info_.max_step_seqs = options.max_step_seqs;

@@ -32,6 +32,7 @@ class SimBackend : public Backend {
   public:
     SimBackend(const BackendOptions& options, SimOptions sim) : sim_(std::move(sim)) {
         info_.name = "sim";
+        info_.asynchronous = true;
         info_.vocab_size = kByteVocabulary;
         info_.max_context = options.max_context > 0 ? options.max_context : kDefaultContext;
         info_.kv_slots = options.kv_tokens > 0 ? options.kv_tokens : kDefaultKvTokens;

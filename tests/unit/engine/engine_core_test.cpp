@@ -23,10 +23,11 @@ struct Outcome {
     std::string error;
 };
 
-class EngineCoreTest : public ::testing::Test {
+// By parameter: the backend computes while launch() waits, or afterwards.
+class EngineCoreTest : public ::testing::TestWithParam<bool> {
   protected:
     void make(int32_t seats = 8, int64_t slots = 1024, int32_t max_context = 256) {
-        auto backend = std::make_unique<HashBackend>(slots, max_context);
+        auto backend = std::make_unique<HashBackend>(slots, max_context, 128, 32, GetParam());
         backend_ = backend.get();
         EngineOptions options;
         options.max_running = seats;
@@ -88,7 +89,7 @@ class EngineCoreTest : public ::testing::Test {
     std::map<std::pair<uint64_t, int32_t>, Outcome> outcomes_;
 };
 
-TEST_F(EngineCoreTest, AnswersAsTheModelSays) {
+TEST_P(EngineCoreTest, AnswersAsTheModelSays) {
     make();
     const std::vector<int32_t> prompt = {1, 2, 3};
     core_->add(request(prompt, 40));
@@ -99,7 +100,7 @@ TEST_F(EngineCoreTest, AnswersAsTheModelSays) {
     EXPECT_EQ(outcome.tokens, 40);
 }
 
-TEST_F(EngineCoreTest, BatchedIsTheSameAsAlone) {
+TEST_P(EngineCoreTest, BatchedIsTheSameAsAlone) {
     make(6, 4096);
     std::vector<std::vector<int32_t>> prompts;
     for (int i = 0; i < 12; ++i) {
@@ -114,7 +115,7 @@ TEST_F(EngineCoreTest, BatchedIsTheSameAsAlone) {
     }
 }
 
-TEST_F(EngineCoreTest, CountsExactly) {
+TEST_P(EngineCoreTest, CountsExactly) {
     make(4);
     core_->add(request({1, 2, 3}, 10));
     core_->add(request({4, 5, 6, 7}, 1));
@@ -130,7 +131,7 @@ TEST_F(EngineCoreTest, CountsExactly) {
     EXPECT_EQ(core_->scheduler().blocks().n_live(), 0);
 }
 
-TEST_F(EngineCoreTest, UserSecondsLeaveOutThePreemptedTime) {
+TEST_P(EngineCoreTest, UserSecondsLeaveOutThePreemptedTime) {
     make(1);
     core_->add(request({1, 2, 3}, 40, 90));
     for (int i = 0; i < 20; ++i) {
@@ -144,7 +145,7 @@ TEST_F(EngineCoreTest, UserSecondsLeaveOutThePreemptedTime) {
     EXPECT_NEAR(core_->stats().user_seconds, 0.01 * (38 + 9), 0.011);
 }
 
-TEST_F(EngineCoreTest, CancelFreesEverythingBeforeTheNextStep) {
+TEST_P(EngineCoreTest, CancelFreesEverythingBeforeTheNextStep) {
     make(4);
     core_->add(request(std::vector<int32_t>(100, 3), 100));
     core_->add(request({1, 2}, 5));
@@ -162,7 +163,7 @@ TEST_F(EngineCoreTest, CancelFreesEverythingBeforeTheNextStep) {
     EXPECT_EQ(core_->stats().cancelled, 1u);
 }
 
-TEST_F(EngineCoreTest, ChoicesShareThePromptAndDifferByTheirSeed) {
+TEST_P(EngineCoreTest, ChoicesShareThePromptAndDifferByTheirSeed) {
     make(8);
     Request asked = request(std::vector<int32_t>(65, 8), 12);
     asked.n = 3;
@@ -178,7 +179,7 @@ TEST_F(EngineCoreTest, ChoicesShareThePromptAndDifferByTheirSeed) {
     EXPECT_EQ(core_->stats().tokens_in, 65u);
 }
 
-TEST_F(EngineCoreTest, SaltsKeepClientsApart) {
+TEST_P(EngineCoreTest, SaltsKeepClientsApart) {
     make(8);
     for (const char* salt : {"a", "b", "a"}) {
         Request asked = request(std::vector<int32_t>(65, 8), 2);
@@ -191,7 +192,7 @@ TEST_F(EngineCoreTest, SaltsKeepClientsApart) {
     EXPECT_EQ((outcomes_[{3, 0}].cached), 64);
 }
 
-TEST_F(EngineCoreTest, AnEndTokenEndsTheTextAndIsCountedButNotShown) {
+TEST_P(EngineCoreTest, AnEndTokenEndsTheTextAndIsCountedButNotShown) {
     make();
     // Find a prompt whose answer holds the end token early.
     for (int32_t first = 0; first < 249; ++first) {
@@ -213,7 +214,7 @@ TEST_F(EngineCoreTest, AnEndTokenEndsTheTextAndIsCountedButNotShown) {
     FAIL() << "no prompt with an end token";
 }
 
-TEST_F(EngineCoreTest, TheContextBoundsTheAnswer) {
+TEST_P(EngineCoreTest, TheContextBoundsTheAnswer) {
     make(4, 1024, 64);
     core_->add(request(std::vector<int32_t>(60, 1), 1000));
     run();
@@ -222,7 +223,7 @@ TEST_F(EngineCoreTest, TheContextBoundsTheAnswer) {
 }
 
 // The sharpest test of preemption: cut at every step, the text never changes.
-TEST_F(EngineCoreTest, PreemptedAtAnyStepItContinuesTokenForToken) {
+TEST_P(EngineCoreTest, PreemptedAtAnyStepItContinuesTokenForToken) {
     const std::vector<int32_t> prompt(40, 6);
     const std::string expected = text_of(*tokenizer_, expected_answer(prompt, 5, 50));
     for (int cut = 16; cut <= 51; ++cut) {
@@ -240,7 +241,7 @@ TEST_F(EngineCoreTest, PreemptedAtAnyStepItContinuesTokenForToken) {
     }
 }
 
-TEST_F(EngineCoreTest, AFailureEndsEveryRequestWithItsReason) {
+TEST_P(EngineCoreTest, AFailureEndsEveryRequestWithItsReason) {
     make();
     core_->add(request({1, 2}, 10));
     step();
@@ -251,6 +252,56 @@ TEST_F(EngineCoreTest, AFailureEndsEveryRequestWithItsReason) {
     EXPECT_EQ(events[0].error, "the GPU is lost");
     EXPECT_FALSE(core_->has_work());
     EXPECT_EQ(core_->scheduler().blocks().n_live(), 0);
+}
+
+TEST_P(EngineCoreTest, AStopStringEndsTheTextThoughMoreWasComputed) {
+    const std::vector<int32_t> prompt = {4, 5, 6};
+    const std::vector<int32_t> tokens = expected_answer(prompt, 5, 40);
+    make();
+    Request asked = request(prompt, 40);
+    const std::string whole = text_of(*tokenizer_, tokens);
+    // the first printable byte that the text holds nowhere before
+    size_t at = 1;
+    while (at < whole.size() && (whole[at] <= ' ' || whole.find(whole[at]) != at)) {
+        ++at;
+    }
+    ASSERT_LT(at, whole.size());
+    asked.sampling.stop = {std::string(1, whole[at])};
+    core_->add(asked);
+    core_->add(request({9, 9}, 40));
+    run();
+    const Outcome& outcome = outcomes_[{1, 0}];
+    EXPECT_EQ(outcome.text, whole.substr(0, at));
+    EXPECT_EQ(outcome.finish, FinishReason::stop);
+    EXPECT_LT(outcome.tokens, 40);
+    EXPECT_EQ(core_->stats().tokens_out, static_cast<uint64_t>(outcome.tokens) + 40);
+    const Outcome& other = outcomes_[{2, 0}];
+    EXPECT_EQ(other.tokens, 40);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backend, EngineCoreTest, ::testing::Bool(), [](const auto& param) {
+    return std::string(param.param ? "asynchronous" : "synchronous");
+});
+
+TEST(EngineCoreOverlap, EventsLeaveWhileTheNextStepIsComputed) {
+    const auto tokenizer = make_byte_tokenizer();
+    EngineCore core(std::make_unique<HashBackend>(1024, 256, 128, 32, true), *tokenizer, EngineOptions(),
+                    [] { return 1.0; });
+    Request asked;
+    asked.id = 1;
+    asked.prompts = {{1, 2, 3}};
+    asked.sampling.max_tokens = 3;
+    asked.sampling.ignore_eos = true;
+    asked.sampling.n_logprobs = 0;
+    core.add(asked);
+    std::vector<Event> events;
+    std::vector<size_t> early;  // tokens that had left before each step ended
+    while (core.has_work()) {
+        early.push_back(0);
+        ASSERT_TRUE(core.step(events, [&] { early.back() = events.size(); }));
+    }
+    EXPECT_EQ(early, (std::vector<size_t>{0, 1, 2}));
+    EXPECT_EQ(events.size(), 3u);
 }
 
 TEST(SimBackend, AnswersWithItsTextWhateverTheBatch) {

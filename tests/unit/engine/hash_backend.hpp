@@ -17,9 +17,9 @@ constexpr int32_t kVocabulary = 250;  // all of them single bytes for the byte t
 class HashBackend : public Backend {
   public:
     HashBackend(int64_t kv_slots, int32_t max_context, int32_t max_step_tokens = 128,
-                int32_t max_step_seqs = 32)
+                int32_t max_step_seqs = 32, bool asynchronous = false)
         : slots_(static_cast<size_t>(kv_slots)) {
-        info_ = {"hash", kVocabulary, max_context, kv_slots, max_step_tokens, max_step_seqs};
+        info_ = {"hash", kVocabulary, max_context, kv_slots, max_step_tokens, max_step_seqs, 0, asynchronous};
     }
 
     // Called with every step before it is computed.
