@@ -440,18 +440,18 @@ bool engine_target(const ZoneLock& lock, uint32_t engine, EngineTarget& out) {
     return true;
 }
 
-uint32_t any_usable_engine(const ZoneLock& lock, int64_t now_us, uint32_t random) {
+uint32_t any_usable_engine(const ZoneLock& lock, int64_t now_us, uint32_t random, uint32_t but) {
     Tables t(lock.zone());
     uint32_t usable = 0;
     for (uint32_t i = 0; i < t.header.engine_end; ++i) {
-        usable += engine_usable(t.engines[i]) ? 1 : 0;
+        usable += i != but && engine_usable(t.engines[i]) ? 1 : 0;
     }
     if (usable == 0) {
         return kNone;
     }
     uint32_t skip = random % usable;
     for (uint32_t i = 0; i < t.header.engine_end; ++i) {
-        if (engine_usable(t.engines[i]) && skip-- == 0) {
+        if (i != but && engine_usable(t.engines[i]) && skip-- == 0) {
             return i;
         }
     }

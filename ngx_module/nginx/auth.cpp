@@ -92,6 +92,11 @@ const core::ClientView* client_of(Request& request) {
     return request.auth == AuthState::ok ? &seen.client : nullptr;
 }
 
+bool has_no_token(const Request& request) {
+    return request.auth == AuthState::missing ||
+           (open_access(request) && bearer_of(request).status == core::BearerStatus::missing);
+}
+
 bool another_module_vouches(const Request& request) {
     const auto* core =
         static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(request.r, ngx_http_core_module));

@@ -79,10 +79,18 @@ void on_failure(Request& request, ngx_peer_connection_t& peer) {
     peer.tries = move_to_next_engine(request, cause) ? kMayRepeat : 0;
 }
 
+// A request without a lease has failed. For a died idle connection nginx itself adds an attempt.
+void on_bypass_failure(Request& request, ngx_peer_connection_t& peer) {
+    const bool silent = peer.connection != nullptr && peer.connection->read->timedout;
+    peer.tries = !silent && !peer.cached && pass_to_another_engine(request) ? 1 : 0;
+}
+
 void free_peer(ngx_peer_connection_t* peer, void* data, ngx_uint_t state) {
     Request& request = request_of(data);
     if (request.stage == Stage::bypass) {
-        peer->tries = 0;
+        if ((state & NGX_PEER_FAILED) != 0) {
+            on_bypass_failure(request, *peer);
+        }
         return;
     }
     if ((state & NGX_PEER_FAILED) != 0) {

@@ -167,13 +167,11 @@ bool set_engine_headers(Request& request) {
         text += kRequestIdSize;
     }
     write_header<hash_of(kRequestId)>(*end++, kRequestId, request.request_id);
-    if (request.stage != Stage::bypass) {
-        auto* const digits = reinterpret_cast<char*>(text);
-        const char* const last =
-            std::to_chars(digits, digits + NGX_INT32_LEN + 1, 100 - request.engine_class).ptr;
-        write_header<hash_of(kPriority)>(*end++, kPriority, {static_cast<size_t>(last - digits), text});
-        text += NGX_INT32_LEN + 1;
-    }
+    auto* const digits = reinterpret_cast<char*>(text);
+    const char* const last =
+        std::to_chars(digits, digits + NGX_INT32_LEN + 1, 100 - request.engine_class).ptr;
+    write_header<hash_of(kPriority)>(*end++, kPriority, {static_cast<size_t>(last - digits), text});
+    text += NGX_INT32_LEN + 1;
     if (request.target.key.len != 0) {
         u_char* const key = ngx_cpymem(text, kBearer.data(), kBearer.size());
         ngx_memcpy(key, request.target.key.data, request.target.key.len);

@@ -67,6 +67,7 @@ ngx_int_t pass_options(Request& request) {
         return refuse(request, ErrorCode::internal_error);
     }
     request.stage = Stage::bypass;
+    request.attempts = 1;
     return NGX_DECLINED;
 }
 
@@ -253,7 +254,7 @@ ngx_int_t start(Request& request) {
     if (request.auth == AuthState::unknown && !authenticate(request)) {
         return NGX_ERROR;
     }
-    if (r->method == NGX_HTTP_OPTIONS && request.auth == AuthState::missing) {
+    if (r->method == NGX_HTTP_OPTIONS && has_no_token(request)) {
         return pass_options(request);
     }
     if (another_module_vouches(request)) {
@@ -413,11 +414,12 @@ bool final_outcome(const Request& request, core::Outcome& outcome) {
         outcome = request.outcome;
     } else if (request.stage == Stage::bypass && request.target.address == nullptr) {
         return false;  // a listing of models, found or not
+    } else if (request.stage == Stage::bypass && request.ended_by_engine) {
+        outcome = request.outcome;  // it has no lease whose end would count it
     } else if (request.refusal.code != ErrorCode::none) {
         outcome = error_info(request.refusal.code).outcome;
-    } else if (request.stage == Stage::bypass ||
-               (request.stage == Stage::fresh && loc_conf(request.r).dispatch == 0)) {
-        return false;  // the latter: only a variable was asked for, where nothing is dispatched
+    } else if (request.stage == Stage::fresh && loc_conf(request.r).dispatch == 0) {
+        return false;  // only a variable was asked for, where nothing is dispatched
     } else if (request.stage == Stage::reading || request.stage == Stage::early ||
                request.r->connection->error) {
         outcome = core::Outcome::cancelled_queued;

@@ -266,7 +266,10 @@ bool framing_is_broken(const Request& request, ngx_int_t status) {
 void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
     Request& request = *get_request(r);
     request.finished_upstream = r->upstream;
-    if (request.stage == Stage::running) {
+    if (request.stage == Stage::bypass) {
+        request.ended_by_engine = true;
+        request.outcome = outcome_of(request, status);
+    } else if (request.stage == Stage::running) {
         if (framing_is_broken(request, status)) {
             status = NGX_HTTP_BAD_GATEWAY;
         }
@@ -325,6 +328,25 @@ void stop_upstream(ngx_http_request_t* r) {
 
 bool move_to_next_engine(Request& request, core::Failure cause) {
     return take_answer(request, ask_for_retry(request, cause));
+}
+
+bool pass_to_another_engine(Request& request) {
+    if (request.attempts > retries_left(request)) {
+        return false;
+    }
+    uint32_t engine;
+    const int64_t now = now_us();
+    {
+        core::ZoneLock lock(zone());
+        engine = core::any_usable_engine(lock, now, random32(), request.target.engine);
+        read_target(lock, engine);
+    }
+    if (engine == core::kNone || !set_target(request)) {
+        return false;
+    }
+    ++request.attempts;
+    request.target_changed = true;
+    return true;
 }
 
 }  // namespace llm::nginx

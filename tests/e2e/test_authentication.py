@@ -107,3 +107,45 @@ def test_options_without_a_token_passes(fake_engine, gateway):
     assert reply.status == 204
     assert reply.header("access-control-allow-origin") == "*"
     assert engine.requests[0].method == "OPTIONS"
+    gate.wait_outcomes({"completed": 1})
+
+
+def preflight(exchange):
+    exchange.head(204, [("Access-Control-Allow-Origin", "*")])
+
+
+def test_options_passes_where_nobody_needs_a_token(fake_engine, gateway):
+    engine = fake_engine(script=preflight)
+    gate = gateway([engine], users=None)
+    for target in ("/v1/chat/completions", "/v1/models"):
+        assert gate.client.ask(method="OPTIONS", target=target, headers=[("Origin", "https://chat.example")]).status == 204
+    assert [request.method for request in engine.requests] == ["OPTIONS"] * 2
+    gate.wait_outcomes({"completed": 2})
+
+
+def test_options_goes_on_to_another_engine(fake_engine, gateway):
+    bad, good = fake_engine(script=lambda exchange: exchange.reset()), fake_engine(script=preflight)
+    gate = gateway([bad, good])
+    asked = 0
+    while not bad.requests:
+        assert gate.client.ask(method="OPTIONS").status == 204
+        asked += 1
+    assert len(good.requests) == asked
+    assert gate.access_log(asked)[-1]["attempts"] == "2"
+    gate.wait_outcomes({"completed": asked})
+
+
+def test_options_with_no_answer(fake_engine, gateway):
+    """As many attempts as other requests have; silence is not tried twice."""
+    engines = [fake_engine(script=lambda exchange: exchange.reset()) for _ in range(3)]
+    gate = gateway(engines)
+    assert_error(gate.client.ask(method="OPTIONS"), 502, "engine_error")
+    assert sum(len(engine.requests) for engine in engines) == 2
+    gate.wait_outcomes({"engine_error": 1})
+    for engine in engines:
+        engine.hold()
+    gate.blocks["location"] = "proxy_read_timeout 300ms;"
+    gate.reload()
+    assert_error(gate.client.ask(method="OPTIONS"), 504, "engine_timeout")
+    assert sum(len(engine.requests) for engine in engines) == 3
+    gate.wait_outcomes({"engine_error": 1, "timeout": 1})
