@@ -62,6 +62,11 @@ void set_place(Engine& e, std::string_view host, std::string_view key, bool tls,
     e.place_version++;
 }
 
+// The key for an engine that says where it is: that of its own llm_engine stays unless there is one for its id.
+std::string_view key_at(const Engine& e, const EnginePlace& place) {
+    return e.is_static != 0 && place.key.empty() ? view(e.key) : place.key;
+}
+
 void set_org(Engine& e, uint32_t org) {
     e.org = org;
     e.place_version++;
@@ -299,8 +304,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
     const bool newer_boot = e.announced == 0 || report.boot > e.boot;
     const auto state_before = static_cast<EngineState>(e.state);
     if (place != nullptr) {
-        set_place(e, place->host, e.is_static != 0 && place->key.empty() ? view(e.key) : place->key,
-                  place->tls, place->address);
+        set_place(e, place->host, key_at(e, *place), place->tls, place->address);
     }
     result.needs_address = e.address.length == 0;
     e.ttl_us = int64_t{report.ttl_ms} * 1000;
@@ -358,7 +362,8 @@ void set_engine_address(const ZoneLock& lock, uint32_t engine, uint32_t generati
         c.engines[engine].generation != generation) {
         return;
     }
-    set_place(c.engines[engine], place.host, place.key, place.tls, place.address);
+    Engine& e = c.engines[engine];
+    set_place(e, place.host, key_at(e, place), place.tls, place.address);
     run_engine(c, engine);
 }
 

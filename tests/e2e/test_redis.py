@@ -119,6 +119,21 @@ def test_redis_absent_at_start(redis_server, fake_engine, gateway):
     assert gate.client.ask(token="alice").status == 200
 
 
+def test_a_report_updates_a_static_engine(redis_server, fake_engine, gateway):
+    """It keeps what the configuration says of it; its key was lost with the first report."""
+    engine = fake_engine()
+    gate = gateway(http=f"llm_redis {redis_server.url}; llm_engine {engine.url} model=m id=static max_running=5 org=cs key=secret;")
+    engine.models = ["m", "more"]
+    engine.announce(redis_server.url, max_running=3, org="other", running=0)
+    gate.wait_model("more", "alice")
+    until(lambda: gate.status()["engines"][0]["report_age_ms"] is not None, "the report has arrived")
+    (shown,) = gate.status()["engines"]
+    assert (shown["id"], shown["organisation"], shown["max_running"], shown["models"]) == ("static", "cs", 5, ["m", "more"])
+    for model in ("m", "more"):
+        assert gate.client.ask(chat_body(model), token="alice").status == 200
+        assert engine.requests[-1].header("authorization") == "Bearer secret"
+
+
 def test_queued_requests_survive_a_redis_restart(redis_server, fake_engine, gateway):
     engine = fake_engine(max_running=1)
     gate = gateway(users=[user("alice", threshold=50)], http=f"llm_redis {redis_server.url};")
