@@ -10,12 +10,13 @@ BEGIN
         PERFORM pg_notify('llm_users', '');  -- no row in particular: all are read again
         RETURN NULL;
     END IF;
+    -- by way of JSON, which needs no column of that name: of a table without one all rows are read again
     IF TG_OP <> 'INSERT' THEN
-        PERFORM pg_notify('llm_users', OLD.id::text);
+        PERFORM pg_notify('llm_users', coalesce(to_jsonb(OLD) ->> 'id', ''));
     END IF;
     -- a notification of the same text is sent once per transaction, so an update sends one unless it changes the id
     IF TG_OP <> 'DELETE' THEN
-        PERFORM pg_notify('llm_users', NEW.id::text);
+        PERFORM pg_notify('llm_users', coalesce(to_jsonb(NEW) ->> 'id', ''));
     END IF;
     RETURN NULL;
 END

@@ -4,6 +4,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.paths import CONF
 from support.poll import stays, until
 
 ROWS = "INSERT INTO users (token, name, priority, threshold) VALUES ('alice', 'Alice', 5, 10), ('zero', 'Zero', 1, NULL)"
@@ -70,6 +71,25 @@ def test_older_shapes_of_the_table_load(postgres_cluster, fake_engine, gateway, 
     gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name))
     gate.wait_ready()
     assert gate.client.ask(token="alice").status == 200
+
+
+def test_changes_of_a_table_without_ids(postgres_cluster, fake_engine, gateway):
+    """The trigger failed, and with it every change of the table."""
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute("CREATE TABLE users (token text, priority integer, threshold integer)")
+        connection.execute((CONF / "llm_notify.sql").read_text())
+        connection.execute("INSERT INTO users VALUES ('alice', 5, 10)")
+        gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name, "refresh=1h"))
+        gate.wait_ready()
+        assert gate.client.ask(token="alice").status == 200
+        connection.execute("INSERT INTO users VALUES ('bob', 5, 10)")
+        until(lambda: gate.client.ask(token="bob").status == 200, "the new client is known")
+        connection.execute("UPDATE users SET token = 'carol' WHERE token = 'bob'")
+        until(lambda: gate.client.ask(token="bob").status == 401, "the old token is refused")
+        assert gate.client.ask(token="carol").status == 200
+        connection.execute("DELETE FROM users WHERE token = 'alice'")
+        until(lambda: gate.client.ask(token="alice").status == 401, "the removed client is refused")
 
 
 def test_database_going_down(own_postgres, fake_engine, gateway):
