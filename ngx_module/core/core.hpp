@@ -210,6 +210,13 @@ void take_from_queue(Core& c, uint32_t flow);
 // Waiting requests of the account for this model (threshold scope `token`).
 uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model);
 
+struct QueueRoom {
+    uint32_t limit;      // requests that may wait: the threshold, or what the queue holds where there is none
+    uint32_t remaining;  // of those, how many more now
+};
+// What a client with this threshold is told of the queue when `waiting` requests count against it.
+QueueRoom queue_room(const Tables& t, int32_t threshold, uint32_t waiting);
+
 // ---- charging (charge.cpp)
 // ----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 // A flow is a FIFO of one client's requests for one pool at one priority. Flows with waiting requests that
 // are not held back stand in their level (pool × class), ordered by the client's virtual counter (VTC, Sheng
 // et al., OSDI'24) and, for aging, by the arrival of their oldest request.
+#include <algorithm>
 #include <cmath>
 
 #include "ngx_module/core/core.hpp"
@@ -353,6 +354,17 @@ uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model) {
         }
     }
     return waiting;
+}
+
+QueueRoom queue_room(const Tables& t, int32_t threshold, uint32_t waiting) {
+    const uint32_t asked = t.header.settings.queue_size;
+    const uint32_t most = asked != 0 ? asked : t.header.plan.requests;
+    const uint32_t room = most > t.header.queued ? most - t.header.queued : 0;
+    if (threshold == kUnlimited) {
+        return {most, room};
+    }
+    const auto limit = static_cast<uint32_t>(std::max(threshold, 0));
+    return {limit, limit > waiting ? std::min(limit - waiting, room) : 0};
 }
 
 }  // namespace llm::core

@@ -195,13 +195,14 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     answer.reset_ms = hint.reset_ms;
     const uint32_t model = r->model;
     const uint32_t account = r->account;
+    const int32_t threshold = a.threshold;
     free_request(c, *r);
     const uint32_t waiting = c.header.settings.threshold_scope == ThresholdScope::queue
                                  ? c.models[model].waiting
                                  : waiting_of(c, c.accounts[account], model);
-    const auto threshold = static_cast<uint32_t>(a.threshold < 0 ? 0 : a.threshold);
-    answer.limit_requests = threshold;
-    answer.remaining_requests = threshold > waiting ? threshold - waiting : 0;
+    const QueueRoom room = queue_room(c, threshold, waiting);
+    answer.limit_requests = room.limit;
+    answer.remaining_requests = room.remaining;
     return answer;
 }
 

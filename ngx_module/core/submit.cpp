@@ -238,17 +238,13 @@ bool identify(Core& c, Arrival& a) {
 
 void limits_headers(const Core& c, Arrival& a) {
     Verdict& v = a.verdict;
-    if (a.account == kNone || a.client.threshold == kUnlimited) {
-        v.limit_requests = static_cast<uint32_t>(kUnlimited);
-        v.remaining_requests = static_cast<uint32_t>(kUnlimited);
-        return;
-    }
-    const auto threshold = static_cast<uint32_t>(a.client.threshold < 0 ? 0 : a.client.threshold);
     const bool whole_queue = a.args.exceeds || c.header.settings.threshold_scope == ThresholdScope::queue;
-    const uint32_t waiting =
-        whole_queue ? c.models[v.model].waiting : waiting_of(c, c.accounts[a.account], v.model);
-    v.limit_requests = threshold;
-    v.remaining_requests = threshold > waiting ? threshold - waiting : 0;
+    const uint32_t waiting = a.account == kNone || a.client.threshold == kUnlimited ? 0
+                             : whole_queue ? c.models[v.model].waiting
+                                           : waiting_of(c, c.accounts[a.account], v.model);
+    const QueueRoom room = queue_room(c, a.client.threshold, waiting);
+    v.limit_requests = room.limit;
+    v.remaining_requests = room.remaining;
 }
 
 void decide(Core& c, Arrival& a) {

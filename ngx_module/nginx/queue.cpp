@@ -51,9 +51,6 @@ Refusal make_refusal(core::Outcome reason, const Answer& answer) {
     }
     refusal.has_limits = status == NGX_HTTP_TOO_MANY_REQUESTS;
     refusal.limit_requests = answer.limit_requests;
-    if (answer.limit_requests == static_cast<uint32_t>(core::kUnlimited)) {
-        refusal.limit_requests = zone().plan().requests;  // no threshold: what the queue can hold at all
-    }
     refusal.remaining_requests = answer.remaining_requests;
     refusal.reset_ms = answer.reset_ms;
     return refusal;

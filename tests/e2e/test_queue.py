@@ -225,3 +225,23 @@ def test_every_request_has_one_outcome(fake_engine, gateway):
     assert refused == [429, 401, 400]
     gate.wait_outcomes({"completed": 3, "cancelled_queued": 1, "rejected_threshold": 1,
                                          "rejected_invalid_api_key": 1, "rejected_invalid_json": 1})
+
+
+def test_what_a_refusal_says_of_the_queue(fake_engine, gateway):
+    """Without a threshold more was said to be left than the limit, also where nothing was."""
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], None, http="llm_queue_size 2;", location="llm_queue_timeout 1s;")
+    engine.hold()
+    waiting = [gate.client.send(chat_body())]
+    engine.wait_requests(1)
+    for number in (1, 2):
+        waiting.append(gate.client.send(chat_body()))
+        gate.wait_queued(number)
+
+    def told(reply):
+        return reply.json()["error"]["code"], *(reply.header(f"x-ratelimit-{name}-requests") for name in ("limit", "remaining"))
+
+    assert told(gate.client.ask(chat_body())) == ("queue_full", "2", "0")
+    assert sorted(told(pending.reply()) for pending in waiting[1:]) == [("queue_timeout", "2", "1"), ("queue_timeout", "2", "2")]
+    engine.open_gate()
+    assert waiting[0].reply().status == 200
