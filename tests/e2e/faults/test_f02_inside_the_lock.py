@@ -31,7 +31,7 @@ def faulty(gateway, engines, users, faults, **keywords):
     return made
 
 
-@pytest.mark.skipif(not CHECKED_MODULE.exists(), reason="calls are checked in builds without a sanitizer, whose runtime makes its own")
+@pytest.mark.skipif(not CHECKED_MODULE.exists(), reason="this build has no module that checks its calls inside the lock (a sanitizer makes calls of its own there)")
 @pytest.mark.parametrize("breach,function", [("log", "ngx_log_error_core"), ("alloc", "ngx_alloc")])
 def test_a_call_inside_the_lock_is_caught(fake_engine, gateway, breach, function):
     gate = faulty(gateway, [fake_engine()], [user("alice")], f"breach={breach}")
