@@ -132,15 +132,23 @@ ngx_int_t init_peer(ngx_http_request_t* r, ngx_http_upstream_srv_conf_t*) {
     return NGX_OK;
 }
 
+ngx_int_t refuse_beside(ngx_conf_t* cf, const ngx_http_upstream_srv_conf_t& upstream, const char* directive) {
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "upstream \"%V\" in %s:%ui: \"%s\" is not allowed beside \"llm_balance\": engines come from "
+                  "llm_engine and llm_redis",
+                  &upstream.host, upstream.file_name, upstream.line, directive);
+    return NGX_ERROR;
+}
+
 ngx_int_t init_upstream(ngx_conf_t* cf, ngx_http_upstream_srv_conf_t* upstream) {
     if (upstream->servers->nelts > 1) {
-        ngx_log_error(
-            NGX_LOG_EMERG, cf->log, 0,
-            "upstream \"%V\" in %s:%ui: \"server\" is not allowed beside \"llm_balance\": engines come from "
-            "llm_engine and llm_redis",
-            &upstream->host, upstream->file_name, upstream->line);
-        return NGX_ERROR;
+        return refuse_beside(cf, *upstream, "server");
     }
+#if (NGX_HTTP_UPSTREAM_ZONE)
+    if (upstream->shm_zone != nullptr) {  // nginx would copy a list of servers there, which we do not have
+        return refuse_beside(cf, *upstream, "zone");
+    }
+#endif
     upstream->peer.init = init_peer;
     return NGX_OK;
 }

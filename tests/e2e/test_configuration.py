@@ -76,6 +76,15 @@ def test_keepalive_before_the_balancer_is_refused(nginx):
     assert re.search(r"\[emerg\].*llm_balance.* in \S+nginx\.conf:\d+", output), output
 
 
+@pytest.mark.parametrize("text,beside", [("llm_balance; server 127.0.0.1:1;", "server"), ("zone other 64k; llm_balance;", "zone"),
+                                         ("llm_balance; zone other 64k;", "zone")])
+def test_what_cannot_stand_beside_the_balancer(nginx, text, beside):
+    """With `zone` nginx crashed."""
+    status, output = nginx(start=False, http=f"upstream other {{ {text} }}").test_conf()
+    assert status == 1
+    assert re.search(rf'\[emerg\].*"other" in \S+nginx\.conf:\d+: "{beside}" is not allowed beside "llm_balance"', output), output
+
+
 @pytest.mark.parametrize("size", ["1k", "x", ""])
 def test_wrong_zone_sizes_are_refused(nginx, size):
     status, output = nginx(start=False, zone=size).test_conf()
