@@ -35,6 +35,50 @@ uint32_t find_id(const Core& c, std::string_view id) {
     return kNone;
 }
 
+// The engine that a report speaks of, whatever it is called here: that of the configuration at its URL, else
+// that of its id, else the same process under the id it had while the configuration listed it.
+uint32_t find_reported(Core& c, const EngineReport& report) {
+    uint32_t i = find_static(c, report.url);
+    if (i != kNone || (i = find_id(c, report.id)) != kNone) {
+        return i;
+    }
+    for (i = 0; i < c.header.engine_end; ++i) {
+        Engine& e = c.engines[i];
+        if (e.used != 0 && e.leaving == 0 && e.boot == report.boot && view(e.url) == report.url) {
+            copy_text(e.id, report.id);
+            e.place_version++;
+            return i;
+        }
+    }
+    return kNone;
+}
+
+// The engine that a line of the configuration goes on with: its own, else any at its URL that no line before it
+// has taken. One that announces itself too would be there twice, as its reports go to the one that is listed.
+uint32_t find_for_spec(const Core& c, std::string_view id, std::string_view url) {
+    uint32_t found = kNone;
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
+        const Engine& e = c.engines[i];
+        if (e.used == 0 || e.leaving != 0 || e.static_listed != 0 || view(e.url) != url) {
+            continue;
+        }
+        if (view(e.id) == id) {
+            return i;
+        }
+        found = found == kNone ? i : found;
+    }
+    return found;
+}
+
+uint32_t count_at(const Core& c, std::string_view url) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
+        const Engine& e = c.engines[i];
+        count += e.used != 0 && e.leaving == 0 && view(e.url) == url ? 1 : 0;
+    }
+    return count;
+}
+
 uint32_t new_engine(Core& c) {
     for (uint32_t i = 0; i < c.header.plan.engines; ++i) {
         Engine& e = c.engines[i];
@@ -139,7 +183,9 @@ bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
     uint32_t wanted = 0;
     uint32_t models = 0;
     for (uint32_t i = 0; i < count; ++i) {
-        wanted += find_static(c, specs[i].url) == kNone ? 1 : 0;
+        const auto before = static_cast<uint32_t>(
+            std::count_if(specs, specs + i, [&](const EngineSpec& other) { return other.url == specs[i].url; }));
+        wanted += before >= count_at(c, specs[i].url) ? 1 : 0;
         if (specs[i].model_count == 0 || specs[i].model_count > kMaxEngineModels) {
             return false;
         }
@@ -151,11 +197,7 @@ bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
 }
 
 void apply_spec(Core& c, const EngineSpec& spec, bool& topology) {
-    uint32_t i = find_static(c, spec.url);
-    if (i == kNone && (i = find_id(c, spec.id.empty() ? spec.url : spec.id)) != kNone &&
-        view(c.engines[i].url) != spec.url) {
-        i = kNone;
-    }
+    uint32_t i = find_for_spec(c, spec.id.empty() ? spec.url : spec.id, spec.url);
     const bool created = i == kNone;
     if (created) {
         i = new_engine(c);
@@ -226,8 +268,8 @@ bool apply_static_engines(const ZoneLock& lock, const EngineSpec* specs, uint32_
         if (e.used == 0 || e.is_static == 0 || e.static_listed != 0 || e.leaving != 0) {
             continue;
         }
-        if (e.announced != 0) {
-            e.is_static = 0;  // it goes on as an engine that announces itself
+        e.is_static = 0;
+        if (e.announced != 0 && find_static(c, e.url) == kNone) {  // it goes on as one that announces itself
             e.static_model_count = 0;
             e.config_max_running = 0;
             e.backup = 0;
@@ -246,18 +288,16 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
                          int64_t now_us, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     ApplyResult result;
-    uint32_t i = find_static(c, report.url);
-    if (i == kNone) {
-        i = find_id(c, report.id);
-    }
-    if (i != kNone && c.engines[i].announced != 0) {
+    uint32_t i = find_reported(c, report);
+    if (i != kNone) {
         Engine& e = c.engines[i];
         const bool elsewhere = view(e.url) != report.url;
-        if (elsewhere && report.boot <= e.boot) {
-            result.what = Applied::conflict_lost;
+        if (elsewhere && (e.is_static != 0 || report.boot <= e.boot)) {
+            result.what = Applied::conflict_lost;  // what the configuration lists stays where it is
             return result;
         }
-        if (report.boot < e.boot || (report.boot == e.boot && report.seq <= e.seq)) {
+        if (e.announced != 0 &&
+            (report.boot < e.boot || (report.boot == e.boot && report.seq <= e.seq))) {
             e.seen_us = report.boot == e.boot ? now_us : e.seen_us;
             bump(c.header.counters.old_reports);
             result.what = Applied::old;
@@ -270,9 +310,6 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
             leave(c, i);
             i = kNone;
         }
-    } else if (i != kNone && view(c.engines[i].url) != report.url) {
-        result.what = Applied::conflict_lost;  // the id of a static engine at another URL
-        return result;
     }
     if (report.state == EngineState::gone) {
         result.what = i == kNone ? Applied::unknown : say_goodbye(c, i);

@@ -45,7 +45,7 @@ enum class Applied : uint8_t {
     updated,
     created,        // first report of this engine
     conflict_won,   // same id from another URL with a lower boot: this one replaced it (log it)
-    conflict_lost,  // same id, other URL, boot not higher: ignored (log it)
+    conflict_lost,  // same id, other URL, boot not higher or the other is static: ignored (log it)
     old,            // (boot, seq) not newer: noted as a sign of life, nothing else
     gone,           // it left on purpose: no new requests; forgotten once its last lease ends
     unknown,        // "gone" of an engine that is not known

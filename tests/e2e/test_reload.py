@@ -123,3 +123,35 @@ def test_reloads_under_load(fake_engine, gateway):
     assert all(reply.status == 200 and reply.complete for reply in sent)
     gate.wait_outcomes({"completed": 400})
     until(lambda: not gate.old_workers(), "the old workers end")
+
+
+def test_an_announced_engine_gets_a_line_and_loses_it(redis_server, fake_engine, gateway):
+    """It was there twice from then on, with twice the seats."""
+    engine = fake_engine(max_running=1)
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    engine.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    announced = gate.blocks["http"]
+
+    def engines():
+        return [(shown["id"], shown["static"]) for shown in gate.status()["engines"]]
+
+    assert engines() == [(engine.name, False)]
+    gate.blocks["http"] = f"{announced} llm_engine {engine.url} model=m id=listed max_running=1;"
+    gate.reload()
+    until(lambda: gate.status()["engines"][0]["static"], "the line took effect")
+    assert engines() == [("listed", True)]
+    gate.blocks["http"] = announced
+    gate.reload()
+    until(lambda: engines() == [(engine.name, False)], lambda: f"it has its own name again: {engines()}")
+    assert gate.client.ask(token="alice").status == 200
+
+
+def test_one_server_as_two_engines(fake_engine, gateway):
+    """The second line for a URL took the first one's models away."""
+    engine = fake_engine(["m", "other"])
+    gate = gateway(http=f"llm_engine {engine.url} model=m id=one; llm_engine {engine.url} model=other id=two max_running=2;")
+    for model in ("m", "other"):
+        assert gate.client.ask(chat_body(model), token="alice").status == 200
+    assert [(shown["id"], shown["models"], shown["max_running"]) for shown in gate.status()["engines"]] == [
+        ("one", ["m"], 64), ("two", ["other"], 2)]

@@ -111,6 +111,43 @@ TEST_F(Engines, ReportWithTheUrlOfAStaticEngineUpdatesThatOne) {
     EXPECT_FALSE(z.engine(0).leaving) << "it announces itself";
 }
 
+TEST_F(Engines, AnEngineIsThereOnceHoweverItIsListed) {
+    z.apply(TestZone::report("gpu0", 100, 1));
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .id = "x"}}))
+        << "a line is added for one that announces itself";
+    EXPECT_EQ(z.ids(), std::vector<std::string>{"x"});
+    EXPECT_EQ(z.apply(TestZone::report("gpu0", 100, 2)).what, Applied::updated);
+    EXPECT_EQ(z.ids(), std::vector<std::string>{"x"});
+    ASSERT_TRUE(z.engines({})) << "the line is removed";
+    EXPECT_EQ(z.apply(TestZone::report("gpu0", 100, 3)).what, Applied::updated);
+    EXPECT_EQ(z.ids(), std::vector<std::string>{"gpu0"});
+}
+
+TEST_F(Engines, TwoLinesForOneUrlAreTwoEngines) {
+    ASSERT_TRUE(z.engines(
+        {{.url = "http://a", .models = {"m"}, .id = "x"}, {.url = "http://a", .models = {"k"}, .id = "y"}}));
+    EXPECT_EQ(z.ids(), (std::vector<std::string>{"x", "y"}));
+    const Verdict v = z.send(1);
+    ASSERT_EQ(v.decision, Decision::granted);
+    ASSERT_TRUE(z.engines(
+        {{.url = "http://a", .models = {"k"}, .id = "y"}, {.url = "http://a", .models = {"m"}, .id = "x"}}));
+    EXPECT_EQ(z.ids(), (std::vector<std::string>{"x", "y"}));
+    EXPECT_EQ(z.engine(v.engine).held, 1u);
+    ASSERT_TRUE(z.engines({{.url = "http://a", .models = {"k"}, .id = "y"}}));
+    EXPECT_TRUE(z.engine(v.engine).leaving);
+    z.end(v.ticket);
+    EXPECT_EQ(z.ids(), std::vector<std::string>{"y"});
+}
+
+TEST_F(Engines, ReportsCannotMoveAStaticEngine) {
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .id = "gpu0"}}));
+    z.apply(TestZone::report("gpu0", 100, 1));
+    EngineReport other = TestZone::report("gpu0", 101, 1);
+    other.url = "http://elsewhere:8000";
+    EXPECT_EQ(z.apply(other).what, Applied::conflict_lost);
+    EXPECT_EQ(z.send(1).engine, 0u);
+}
+
 TEST_F(Engines, StaticEngineRemovedAtReloadFinishesAndVanishes) {
     ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
     const Verdict v = z.send(1);

@@ -94,6 +94,7 @@ class TestZone {
         uint32_t max_running = 64;
         std::string org = {};
         bool backup = false;
+        std::string id = {};
     };
 
     bool engines(const std::vector<Static>& list) {
@@ -103,6 +104,7 @@ class TestZone {
         for (const Static& e : list) {
             models.emplace_back(e.models.begin(), e.models.end());
             EngineSpec spec;
+            spec.id = e.id;
             spec.url = e.url;
             spec.host = e.url;
             spec.models = models.back().data();
@@ -232,6 +234,16 @@ class TestZone {
         EngineSnapshot snapshot;
         EXPECT_EQ(snapshot_engines(lock, cursor, &snapshot, 1), 1u);
         return snapshot;
+    }
+
+    std::vector<std::string> ids() {
+        std::vector<std::string> found;
+        ZoneLock lock(zone);
+        EngineSnapshot snapshot;
+        for (uint32_t cursor = 0; snapshot_engines(lock, cursor, &snapshot, 1) == 1;) {
+            found.emplace_back(snapshot.id);
+        }
+        return found;
     }
 
     std::string check() {
