@@ -88,11 +88,16 @@ function(llm_unit_test name)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
 endfunction()
 
-# llm_fuzz_target(NAME sources… LIBS libraries…): one libFuzzer program; seeds live in tests/fuzz/corpus/NAME.
+# llm_fuzz_target(NAME sources… LIBS libraries…): one libFuzzer program; seeds live in tests/fuzz/corpus/NAME. The target
+# llm_fuzz_targets is all of them.
 function(llm_fuzz_target name)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} llm_options Threads::Threads)
+  if(NOT TARGET llm_fuzz_targets)
+    add_custom_target(llm_fuzz_targets)
+  endif()
+  add_dependencies(llm_fuzz_targets ${name})
 endfunction()

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test fuzz
-scripts/build.sh fuzz -DLLM_ENGINE=ON
+scripts/build.sh fuzz -DLLM_ENGINE=ON -DLLM_TESTS=OFF -- llm_fuzz_targets
 
 seconds=${FUZZ_SECONDS:-60}
 targets=("$@")
