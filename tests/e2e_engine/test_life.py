@@ -47,6 +47,18 @@ def test_reports(start_engine, redis):
         assert {r["state"] for r in seen} >= {"ready", "draining", "gone"}
 
 
+def test_an_idle_engine_reports_in_time(start_engine, redis):
+    """At least every 500 ms: it planned for just that, and woke up a little later each time."""
+    with redis.connect() as connection, connection.makefile("rb") as messages:
+        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
+        redis.read(messages)
+        start_engine("--redis", redis.url, "--id", "e1")
+        reports = (json.loads(redis.read(messages)[2]) for _ in range(9))
+        idle = [report["uptime_s"] for report in reports if report["state"] == "ready"]
+    gaps = sorted(later - earlier for earlier, later in zip(idle, idle[1:]))
+    assert gaps[len(gaps) // 2] <= 0.5, gaps
+
+
 def test_redis_restart_does_not_matter(start_engine, redis):
     engine = start_engine("--redis", redis.url, "--id", "e1")
     wait_for(lambda: redis.command("GET", KEY), "the first report")
