@@ -1,4 +1,5 @@
 // GET /v1/models and /v1/models/{id}, answered from the registered engines.
+#include <ctime>
 #include <memory>
 #include <string>
 
@@ -24,10 +25,13 @@ void append_string(std::string& out, std::string_view text) {
     core::JsonWriter(out.data() + at, size).string(text);
 }
 
-// `created` in OpenAI's objects: seconds since 1970. The zone keeps monotonic time.
+// `created` in OpenAI's objects: seconds since 1970. The zone keeps monotonic time. Rounded once, at the end: it is the
+// same whenever it is asked for.
 int64_t created_at(uint64_t created_us) {
-    const int64_t age_s = (now_us() - static_cast<int64_t>(created_us)) / 1'000'000;
-    return wall_s() - age_s;
+    timespec wall;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    const int64_t wall_us = int64_t{wall.tv_sec} * 1'000'000 + wall.tv_nsec / 1000;
+    return (wall_us - (now_us() - static_cast<int64_t>(created_us))) / 1'000'000;
 }
 
 void append_model(std::string& out, const core::ModelView& model) {

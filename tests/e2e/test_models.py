@@ -1,5 +1,7 @@
 """/v1/models, answered by the gateway from what its engines serve."""
 
+import time
+
 import pytest
 
 from support.errors import assert_error
@@ -25,6 +27,16 @@ def test_list(gate):
     for entry in document["data"]:
         assert entry["object"] == "model" and entry["owned_by"] == entry["id"] and isinstance(entry["created"], int)
     assert reply.header("x-request-id")
+
+
+def test_created_stays_what_it_is(gate):
+    """It changed to and fro within each second."""
+    end = int(time.time()) + 2
+    seen = set()
+    while time.time() < end:
+        seen.add(gate.client.get("/v1/models/m", token="alice").json()["created"])
+        time.sleep(0.02)  # not in a hurry: all of a second is to be seen
+    assert len(seen) == 1, seen
 
 
 def test_list_shows_only_what_the_token_may_use(gate):
