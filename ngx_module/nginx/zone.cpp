@@ -2,6 +2,7 @@
 
 #include <sys/eventfd.h>
 #include <new>
+#include <set>
 
 #include "ngx_module/core/start_up.hpp"
 #include "ngx_module/nginx/conf.hpp"
@@ -176,12 +177,32 @@ std::string check_zone_size(size_t bytes) {
     return "expected at least " + std::to_string((needed + 1023) / 1024) + "k";
 }
 
+// What no zone of this size can hold; what reports have filled it with is known when the configuration is applied.
+bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& plan) {
+    const std::vector<StaticEngine>& engines = conf.options->engines;
+    std::set<std::string_view> models;
+    for (const StaticEngine& engine : engines) {
+        models.insert(engine.models.begin(), engine.models.end());
+    }
+    if (engines.size() <= plan.engines && models.size() <= plan.models) {
+        return true;
+    }
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"llm_engine\": %uz engines of %uz models are more than the %uD engines and %uD models that "
+                       "llm_zone \"%V\" holds",
+                       engines.size(), models.size(), plan.engines, plan.models, &conf.zone_name);
+    return false;
+}
+
 ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {
     const core::ZonePlan plan = core::plan_zone(core_bytes(conf.zone_size));
     if (conf.queue_size > plan.requests) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"llm_queue_size\": %ui is more than the %uD requests that llm_zone \"%V\" holds",
                            conf.queue_size, plan.requests, &conf.zone_name);
+        return NGX_ERROR;
+    }
+    if (!engines_fit(cf, conf, plan)) {
         return NGX_ERROR;
     }
     ngx_shm_zone_t* zone = ngx_shared_memory_add(cf, &conf.zone_name, conf.zone_size, zone_tag());

@@ -113,6 +113,16 @@ def test_right_values_pass(nginx, block, text):
     assert status == 0, output
 
 
+@pytest.mark.parametrize("engines,models", [(100, 1), (1, 64)])
+def test_more_engines_or_models_than_the_zone_holds(nginx, engines, models):
+    """None of them was there, which only the error log said."""
+    names = ",".join(f"m{number}" for number in range(models))
+    lines = " ".join(f"llm_engine http://127.0.0.1:{number} model={names};" for number in range(1, engines + 1))
+    status, output = nginx(start=False, zone="1m", http=lines).test_conf()
+    assert status == 1
+    assert re.search(rf'\[emerg\].*"llm_engine": {engines} engines of {models} models are more than', output), output
+
+
 def test_start_says_what_the_zone_holds(nginx):
     gate = nginx(start=False, zone="16m")
     status, output = gate.test_conf()
