@@ -19,7 +19,7 @@ namespace llm::engine {
 struct PublisherOptions {
     RedisUrl redis;
     std::string prefix = "llm:";
-    double heartbeat = 0.4;              // seconds between reports when nothing changes: 0.5 with what waking takes
+    double heartbeat = 0.4;  // seconds between reports when nothing changes: 0.5 with what waking takes
     double min_gap = 0.1;                // seconds between reports when much changes
     std::string program = "llm-engine";  // for log lines
 };

@@ -53,8 +53,9 @@ uint32_t find_reported(Core& c, const EngineReport& report) {
     return kNone;
 }
 
-// The engine that a line of the configuration goes on with: its own, else any at its URL that no line before it
-// has taken. One that announces itself too would be there twice, as its reports go to the one that is listed.
+// The engine that a line of the configuration goes on with: its own, else any at its URL that no line before
+// it has taken. One that announces itself too would be there twice, as its reports go to the one that is
+// listed.
 uint32_t find_for_spec(const Core& c, std::string_view id, std::string_view url) {
     uint32_t found = kNone;
     for (uint32_t i = 0; i < c.header.engine_end; ++i) {
@@ -106,7 +107,8 @@ void set_place(Engine& e, std::string_view host, std::string_view key, bool tls,
     e.place_version++;
 }
 
-// The key for an engine that says where it is: that of its own llm_engine stays unless there is one for its id.
+// The key for an engine that says where it is: that of its own llm_engine stays unless there is one for its
+// id.
 std::string_view key_at(const Engine& e, const EnginePlace& place) {
     return e.is_static != 0 && place.key.empty() ? view(e.key) : place.key;
 }
@@ -183,8 +185,8 @@ bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
     uint32_t wanted = 0;
     uint32_t models = 0;
     for (uint32_t i = 0; i < count; ++i) {
-        const auto before = static_cast<uint32_t>(
-            std::count_if(specs, specs + i, [&](const EngineSpec& other) { return other.url == specs[i].url; }));
+        const auto before = static_cast<uint32_t>(std::count_if(
+            specs, specs + i, [&](const EngineSpec& other) { return other.url == specs[i].url; }));
         wanted += before >= count_at(c, specs[i].url) ? 1 : 0;
         if (specs[i].model_count == 0 || specs[i].model_count > kMaxEngineModels) {
             return false;
@@ -296,8 +298,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
             result.what = Applied::conflict_lost;  // what the configuration lists stays where it is
             return result;
         }
-        if (e.announced != 0 &&
-            (report.boot < e.boot || (report.boot == e.boot && report.seq <= e.seq))) {
+        if (e.announced != 0 && (report.boot < e.boot || (report.boot == e.boot && report.seq <= e.seq))) {
             e.seen_us = report.boot == e.boot ? now_us : e.seen_us;
             bump(c.header.counters.old_reports);
             result.what = Applied::old;

@@ -110,8 +110,8 @@ struct EngineTarget {
 // slot is unused. `out` may be what an earlier call filled: texts that are of this engine and current stay.
 bool engine_target(const ZoneLock& lock, uint32_t engine, EngineTarget& out);
 
-// Any usable (ready, breaker closed) engine other than `but`, for requests that need no lease (OPTIONS). kNone
-// when there is none.
+// Any usable (ready, breaker closed) engine other than `but`, for requests that need no lease (OPTIONS).
+// kNone when there is none.
 uint32_t any_usable_engine(const ZoneLock& lock, int64_t now_us, uint32_t random, uint32_t but = kNone);
 
 // Index of a model that some engine has ever registered, else kNone. Lock-free. Model names of clients never

@@ -12,7 +12,8 @@ bool authenticate(Request& request);
 // request was asked for meanwhile; nullptr when it is no longer valid.
 const core::ClientView* client_of(Request& request);
 
-// Whether the request has no token at all: no Authorization header, or an empty one. Also where none is needed.
+// Whether the request has no token at all: no Authorization header, or an empty one. Also where none is
+// needed.
 bool has_no_token(const Request& request);
 
 // True when the request has no token, yet passed the access phase: with `satisfy any` another module let it

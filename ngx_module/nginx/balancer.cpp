@@ -133,10 +133,11 @@ ngx_int_t init_peer(ngx_http_request_t* r, ngx_http_upstream_srv_conf_t*) {
 }
 
 ngx_int_t refuse_beside(ngx_conf_t* cf, const ngx_http_upstream_srv_conf_t& upstream, const char* directive) {
-    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                  "upstream \"%V\" in %s:%ui: \"%s\" is not allowed beside \"llm_balance\": engines come from "
-                  "llm_engine and llm_redis",
-                  &upstream.host, upstream.file_name, upstream.line, directive);
+    ngx_log_error(
+        NGX_LOG_EMERG, cf->log, 0,
+        "upstream \"%V\" in %s:%ui: \"%s\" is not allowed beside \"llm_balance\": engines come from "
+        "llm_engine and llm_redis",
+        &upstream.host, upstream.file_name, upstream.line, directive);
     return NGX_ERROR;
 }
 

@@ -13,8 +13,8 @@ void wrap_upstream(Request& request);
 // Asks the core where to go after a failed attempt, and prepares the next one. False when nothing is left.
 bool move_to_next_engine(Request& request, core::Failure cause);
 
-// Prepares another attempt of a failed request that holds no lease, at any other engine. False when no attempt or
-// no engine is left.
+// Prepares another attempt of a failed request that holds no lease, at any other engine. False when no
+// attempt or no engine is left.
 bool pass_to_another_engine(Request& request);
 
 // Takes a request back from nginx's proxy, which answers nothing then. No effect when proxy is not at work.

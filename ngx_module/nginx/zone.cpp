@@ -177,7 +177,8 @@ std::string check_zone_size(size_t bytes) {
     return "expected at least " + std::to_string((needed + 1023) / 1024) + "k";
 }
 
-// What no zone of this size can hold; what reports have filled it with is known when the configuration is applied.
+// What no zone of this size can hold; what reports have filled it with is known when the configuration is
+// applied.
 bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& plan) {
     const std::vector<StaticEngine>& engines = conf.options->engines;
     std::set<std::string_view> models;
@@ -187,10 +188,11 @@ bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& pla
     if (engines.size() <= plan.engines && models.size() <= plan.models) {
         return true;
     }
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"llm_engine\": %uz engines of %uz models are more than the %uD engines and %uD models that "
-                       "llm_zone \"%V\" holds",
-                       engines.size(), models.size(), plan.engines, plan.models, &conf.zone_name);
+    ngx_conf_log_error(
+        NGX_LOG_EMERG, cf, 0,
+        "\"llm_engine\": %uz engines of %uz models are more than the %uD engines and %uD models that "
+        "llm_zone \"%V\" holds",
+        engines.size(), models.size(), plan.engines, plan.models, &conf.zone_name);
     return false;
 }
 

@@ -52,10 +52,11 @@ bool EngineSink::report(const EngineReport& report) {
             break;
         case core::Applied::conflict_lost:
             if (may_log(report.id)) {
-                ngx_log_error(NGX_LOG_WARN, log, 0,
-                              "llm: two engines call themselves \"%s\": the one at %s is ignored, as its start "
-                              "is not later or the other has an llm_engine",
-                              id.c_str(), report.url.c_str());
+                ngx_log_error(
+                    NGX_LOG_WARN, log, 0,
+                    "llm: two engines call themselves \"%s\": the one at %s is ignored, as its start "
+                    "is not later or the other has an llm_engine",
+                    id.c_str(), report.url.c_str());
             }
             return true;
         case core::Applied::full:

@@ -25,8 +25,8 @@ void append_string(std::string& out, std::string_view text) {
     core::JsonWriter(out.data() + at, size).string(text);
 }
 
-// `created` in OpenAI's objects: seconds since 1970. The zone keeps monotonic time. Rounded once, at the end: it is the
-// same whenever it is asked for.
+// `created` in OpenAI's objects: seconds since 1970. The zone keeps monotonic time. Rounded once, at the end:
+// it is the same whenever it is asked for.
 int64_t created_at(uint64_t created_us) {
     timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
