@@ -124,8 +124,7 @@ struct Verdict {
     int32_t engine_class = 0;             // the engine gets x-llm-priority: 100 − engine_class
     uint32_t retry_after_ms = 0;          // rejected with 429/503: 1000..60000, jittered
     bool should_retry = true;             // false: more than 60 s; send x-should-retry: false
-    uint32_t limit_requests =
-        0;  // x-ratelimit-limit-requests: the threshold, without one what the queue holds
+    uint32_t limit_requests = 0;          // x-ratelimit-limit-requests: threshold, else what the queue holds
     uint32_t remaining_requests = 0;
     uint32_t reset_ms = 0;  // until one more request would be accepted
 };
