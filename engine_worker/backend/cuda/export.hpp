@@ -1,5 +1,5 @@
 // What the CUDA backend's shared object offers to the program that opens it. Both are built together; kCudaAbi tells
-// when they were not.
+// when they were not. Its number grows with every change of backend.hpp that sizes may not show.
 #pragma once
 
 #include <string>
@@ -7,8 +7,10 @@
 #include "engine_worker/backend/backend.hpp"
 
 namespace llm::engine {
-inline const std::string kCudaAbi = "llm-engine " LLM_VERSION " cuda 1 " + std::to_string(sizeof(BackendOptions)) +
-                                    " " + std::to_string(sizeof(Step)) + " " + std::to_string(sizeof(SampleParams));
+inline const std::string kCudaAbi = "llm-engine " LLM_VERSION " cuda 2 " + std::to_string(sizeof(BackendOptions)) +
+                                    " " + std::to_string(sizeof(BackendInfo)) + " " + std::to_string(sizeof(Step)) +
+                                    " " + std::to_string(sizeof(SampleParams)) + " " +
+                                    std::to_string(sizeof(StepResult));
 }  // namespace llm::engine
 
 extern "C" {
