@@ -193,6 +193,9 @@ void JsonSchemaCompiler::add_array(int32_t from, const OrderedJson& schema, int3
     const int32_t min = count_of(schema, "minItems", 0);
     const int32_t max = count_of(schema, "maxItems", kUnbounded);
     const auto n_prefix = static_cast<int32_t>(prefix == nullptr ? 0 : prefix->size());
+    if (min > max) {
+        return;
+    }
 
     const int32_t open = builder_.literal(from, "[");
     int32_t behind = open;

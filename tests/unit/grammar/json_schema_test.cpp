@@ -194,6 +194,12 @@ TEST(JsonSchema, Refusals) {
     expect(R"({"$ref":"http://x/y"})", "leaves the schema");
     expect(R"({"allOf":[{"type":"string"},{"type":"null"}]})", "nothing can satisfy");
     expect(R"({"type":"integer","minimum":2,"maximum":1})", "nothing can satisfy");
+    expect(R"({"type":"string","minLength":6,"maxLength":3})", "nothing can satisfy");
+    expect(R"({"additionalProperties":{"type":"integer"},"minProperties":6,"maxProperties":3})",
+           "nothing can satisfy");
+    expect(R"({"items":{"type":"integer"},"minItems":6,"maxItems":3})", "nothing can satisfy");
+    expect(R"({"prefixItems":[{"type":"integer"}],"minItems":6,"maxItems":1})", "nothing can satisfy");
+    expect(R"({"prefixItems":[{"type":"integer"}],"items":false,"minItems":2})", "nothing can satisfy");
     expect(R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})", "nothing can satisfy");
     expect(R"({"minLength":-1})", "minLength");
     expect(R"({"properties":[]})", "'properties' must be an object");
