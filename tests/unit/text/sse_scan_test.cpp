@@ -3,8 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -12,72 +10,13 @@
 #include <utility>
 #include <vector>
 
+#include "tests/unit/text/sse_events.hpp"
+
 namespace llm::core {
 namespace {
 
 using namespace std::string_view_literals;
 using Json = nlohmann::json;
-
-struct Event {
-    std::string bytes;
-    StreamEvent kind;
-    bool operator==(const Event& other) const { return bytes == other.bytes && kind == other.kind; }
-};
-
-std::ostream& operator<<(std::ostream& out, const Event& event) {
-    return out << '[' << event.bytes << "] kind " << static_cast<int>(event.kind);
-}
-
-// Feeds pieces of the given size (0 = everything), each in an allocation of its own, and collects the events.
-std::vector<Event> collect(UsageScan& scan, std::string_view bytes,
-                           const std::function<size_t()>& piece_size) {
-    std::vector<Event> events;
-    std::string open;
-    while (!bytes.empty()) {
-        const size_t size = std::min(bytes.size(), piece_size());
-        const std::unique_ptr<char[]> copy(new char[size]);
-        bytes.copy(copy.get(), size);
-        bytes.remove_prefix(size);
-        std::string_view rest(copy.get(), size);
-        while (!rest.empty()) {
-            const UsageScan::Piece piece = scan.next(rest);
-            EXPECT_GT(piece.size, 0u);
-            open += rest.substr(0, piece.size);
-            rest.remove_prefix(piece.size);
-            if (piece.ends_event) {
-                if (open == "\n" && !events.empty() && events.back().bytes.back() == '\r') {
-                    EXPECT_EQ(piece.kind, events.back().kind);
-                    events.back().bytes += open;  // the second half of a CRLF
-                } else {
-                    events.push_back({open, piece.kind});
-                }
-                open.clear();
-            }
-        }
-    }
-    return events;
-}
-
-std::vector<Event> collect_whole(UsageScan& scan, std::string_view bytes) {
-    return collect(scan, bytes, [&] { return bytes.size(); });
-}
-
-void expect_same(const UsageScan& a, const UsageScan& b, std::string_view text) {
-    EXPECT_EQ(a.content_events(), b.content_events()) << text;
-    EXPECT_EQ(a.content_seen(), b.content_seen()) << text;
-    EXPECT_EQ(a.done(), b.done()) << text;
-    EXPECT_EQ(a.error_seen(), b.error_seen()) << text;
-    EXPECT_EQ(a.at_event_boundary(), b.at_event_boundary()) << text;
-    EXPECT_EQ(a.mid_line(), b.mid_line()) << text;
-    EXPECT_EQ(a.may_become_usage_only(), b.may_become_usage_only()) << text;
-    EXPECT_EQ(a.json_complete(), b.json_complete()) << text;
-    ASSERT_EQ(a.usage().has_value(), b.usage().has_value()) << text;
-    if (a.usage()) {
-        EXPECT_EQ(a.usage()->prompt_tokens, b.usage()->prompt_tokens) << text;
-        EXPECT_EQ(a.usage()->completion_tokens, b.usage()->completion_tokens) << text;
-        EXPECT_EQ(a.usage()->cached_tokens, b.usage()->cached_tokens) << text;
-    }
-}
 
 // Whole, in two pieces cut at every place, and byte by byte; all must agree.
 UsageScan scan_every_way(UsageScan::Framing framing, std::string_view text) {
@@ -363,58 +302,6 @@ TEST(UsageScan, ForgetsOnReset) {
     expect_same(scan, UsageScan(), "");
     scan.feed(kChat);
     EXPECT_EQ(scan.content_events(), 2u);
-}
-
-// ---- events that are like the one before them
-
-// Random streams of events that repeat one another, nearly: read in one piece they are compared, byte by byte
-// they are read. Each stream is made of two events whose text, and sometimes one other byte, is
-// exchanged.
-TEST(UsageScanProperty, TellsEventsThatAreNearlyAlikeApart) {
-    const std::string heads[] = {
-        R"(data: {"id":"c","choices":[{"index":0,"delta":{"content":")",
-        R"(data: {"id":"c", "choices": [{"delta": {"tool_calls": [{"function": {"arguments": ")",
-        "event: x\r\ndata:{\"text\":\"",
-        R"(data: {"usage":null,"delta":")",
-        R"(data: {"usage":{"prompt_tokens":3},"delta":")",
-        R"(data: {"choices":[],"usage":{"prompt_tokens":5},"role":")",
-    };
-    const std::string tails[] = {
-        "\"},\"finish_reason\":null}],\"usage\":null}\n\n",
-        "\"}}]}}]}\r\n\r\n",
-        "\"}\ndata: ,\n\n",
-        "\",\"usage\":{\"completion_tokens\":7}}\n\n",
-        "\",\"error\":{}}\n\n",
-        "\":{\"prompt_tokens\":9}}\n\n",
-        "\" , \"text\": \"more\"}\n\n",
-        "\"}\r\r",
-    };
-    const std::string texts[] = {" word", "a",     "",       "\\n",
-                                 "\\\"",  "\\\\",  "\u00e9", "\\u00e9 and more than sixteen bytes",
-                                 "\n",    "usage", "\\\n",   std::string(300, 'x')};
-    std::mt19937 random(3);
-    const auto one_of = [&](const auto& list) { return list[random() % std::size(list)]; };
-    uint64_t contents = 0;
-    for (int round = 0; round < 4000; ++round) {
-        const std::string head[] = {one_of(heads), one_of(heads)};
-        const std::string tail[] = {one_of(tails), one_of(tails)};
-        std::string stream;
-        for (int event = 0; event < 6; ++event) {
-            const size_t kind = random() % 4 == 0;
-            std::string bytes = head[kind] + (random() % 3 != 0 ? " word" : one_of(texts)) + tail[kind];
-            if (random() % 8 == 0) {
-                bytes[random() % bytes.size()] = "\"\\{}[]:, \n\rau9"[random() % 14];
-            }
-            stream += bytes;
-        }
-        UsageScan whole;
-        const std::vector<Event> events = collect_whole(whole, stream);
-        UsageScan bytewise;
-        EXPECT_EQ(collect(bytewise, stream, [] { return size_t{1}; }), events) << stream;
-        expect_same(whole, bytewise, stream);
-        contents += whole.content_events();
-    }
-    EXPECT_GT(contents, 5000u);
 }
 
 // ---- random streams against a plain reading of the standard
