@@ -15,60 +15,47 @@ std::string_view view(const char* text) {
     return text;
 }
 
-uint32_t find_static(const Core& c, std::string_view url) {
+// The first engine in service for which wanted() holds; kNone if there is none.
+template <class Wanted>
+uint32_t find_engine(const Core& c, Wanted wanted) {
     for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         const Engine& e = c.engines[i];
-        if (e.used != 0 && e.leaving == 0 && e.is_static != 0 && view(e.url) == url) {
+        if (e.used != 0 && e.leaving == 0 && wanted(e)) {
             return i;
         }
     }
     return kNone;
 }
 
+uint32_t find_static(const Core& c, std::string_view url) {
+    return find_engine(c, [&](const Engine& e) { return e.is_static != 0 && view(e.url) == url; });
+}
+
 uint32_t find_id(const Core& c, std::string_view id) {
-    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
-        const Engine& e = c.engines[i];
-        if (e.used != 0 && e.leaving == 0 && view(e.id) == id) {
-            return i;
-        }
-    }
-    return kNone;
+    return find_engine(c, [&](const Engine& e) { return view(e.id) == id; });
 }
 
 // The engine that a report speaks of, whatever it is called here: that of the configuration at its URL, else
 // that of its id, else the same process under the id it had while the configuration listed it.
-uint32_t find_reported(Core& c, const EngineReport& report) {
+uint32_t find_reported(const Core& c, const EngineReport& report) {
     uint32_t i = find_static(c, report.url);
-    if (i != kNone || (i = find_id(c, report.id)) != kNone) {
-        return i;
+    if (i == kNone) {
+        i = find_id(c, report.id);
     }
-    for (i = 0; i < c.header.engine_end; ++i) {
-        Engine& e = c.engines[i];
-        if (e.used != 0 && e.leaving == 0 && e.boot == report.boot && view(e.url) == report.url) {
-            copy_text(e.id, report.id);
-            e.place_version++;
-            return i;
-        }
+    if (i == kNone) {
+        i = find_engine(c,
+                        [&](const Engine& e) { return e.boot == report.boot && view(e.url) == report.url; });
     }
-    return kNone;
+    return i;
 }
 
 // The engine that a line of the configuration goes on with: its own, else any at its URL that no line before
 // it has taken. One that announces itself too would be there twice, as its reports go to the one that is
 // listed.
 uint32_t find_for_spec(const Core& c, std::string_view id, std::string_view url) {
-    uint32_t found = kNone;
-    for (uint32_t i = 0; i < c.header.engine_end; ++i) {
-        const Engine& e = c.engines[i];
-        if (e.used == 0 || e.leaving != 0 || e.static_listed != 0 || view(e.url) != url) {
-            continue;
-        }
-        if (view(e.id) == id) {
-            return i;
-        }
-        found = found == kNone ? i : found;
-    }
-    return found;
+    const auto is_free = [&](const Engine& e) { return e.static_listed == 0 && view(e.url) == url; };
+    const uint32_t own = find_engine(c, [&](const Engine& e) { return is_free(e) && view(e.id) == id; });
+    return own != kNone ? own : find_engine(c, is_free);
 }
 
 uint32_t count_at(const Core& c, std::string_view url) {
@@ -293,6 +280,10 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
     uint32_t i = find_reported(c, report);
     if (i != kNone) {
         Engine& e = c.engines[i];
+        if (e.is_static == 0 && view(e.id) != report.id) {
+            copy_text(e.id, report.id);  // the configuration lists it no more: it goes by its own name
+            e.place_version++;
+        }
         const bool elsewhere = view(e.url) != report.url;
         if (elsewhere && (e.is_static != 0 || report.boot <= e.boot)) {
             result.what = Applied::conflict_lost;  // what the configuration lists stays where it is

@@ -39,7 +39,6 @@ void start_deadline() {
 
 void unlink(Request& request) {
     ngx_queue_remove(&request.early);
-    request.stage = Stage::fresh;
     if (ngx_queue_empty(&early.requests) && early.deadline.timer_set) {
         ngx_del_timer(&early.deadline);
     }
@@ -70,7 +69,6 @@ ngx_int_t wait_for_sources(Request& request) {
 void stop_waiting_for_sources(Request& request) {
     if (request.stage == Stage::early) {
         unlink(request);
-        request.stage = Stage::early;  // how far it came
     }
 }
 
@@ -87,6 +85,7 @@ void admit_early_requests() {
     while (!ngx_queue_empty(&early.requests)) {
         Request& request = request_of(ngx_queue_head(&early.requests));
         unlink(request);
+        request.stage = Stage::fresh;
         request.auth = AuthState::unknown;  // a variable may have asked before
         resume(request.r);
     }
