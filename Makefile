@@ -1,6 +1,6 @@
 # The two commands of the README, `make run` and `make test`, and their parts. The build itself is CMake's (CMakePresets.json).
 SHELL := /bin/bash
-.PHONY: help build run test test-unit test-e2e test-asan test-tsan test-gpu test-mainline fuzz-smoke soak bench clean
+.PHONY: help build run test test-unit test-e2e test-asan test-tsan test-jitter test-gpu test-mainline fuzz-smoke soak bench clean
 
 help:
 	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
@@ -9,6 +9,7 @@ help:
 	@echo "make test-unit   the unit tests          make test-e2e    the end-to-end tests (K=name to choose)"
 	@echo "make test-asan   every test with nginx, module and engine under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make test-tsan   the unit tests and llm-engine's own under ThreadSanitizer"
+	@echo "make test-jitter the end-to-end tests with nginx's system calls delayed at random, as on a busy machine"
 	@echo "make test-gpu    the CUDA backend on this machine's GPU; without one nothing is run"
 	@echo "make test-mainline NGINX_SOURCE=dir  the end-to-end tests with an nginx built from that source tree"
 	@echo "make fuzz-smoke  every fuzz target for FUZZ_SECONDS=60"
@@ -39,6 +40,9 @@ test-asan:
 
 test-tsan:
 	@PRESET=tsan scripts/test.sh unit engine
+
+test-jitter:
+	@E2E_JITTER=1 scripts/test.sh e2e $(if $(K),-k "$(K)")
 
 test-gpu:
 	@scripts/test_gpu.sh

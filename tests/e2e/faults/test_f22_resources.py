@@ -32,7 +32,10 @@ def test_disk_full(small_disk, fake_engine, gateway):
     gate.allow(r"\[alert\].*has written only")
     running = gate.client.send(token="alice")
     engine.wait_requests(1)
-    spilled = [gate.client.send(chat_body(content="x" * (500 << 10)), token="alice") for _ in range(8)]
+    spilled = []
+    for number in range(1, 9):  # one after the other: those that are written at once would fill the disk and all fail
+        spilled.append(gate.client.send(chat_body(content="x" * (500 << 10)), token="alice"))
+        until(lambda: gate.queued() + sum(one.answered() for one in spilled) == number, "it waits or has failed")
     small = [gate.client.send(chat_body(content="small"), token="alice") for _ in range(8)]
     until(lambda: gate.queued() + sum(one.answered() for one in spilled) >= 16, "all wait or have failed")
     failed = [one for one in spilled if one.answered()]

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 
-from . import invariants, sanitizers
+from . import invariants, jitter, sanitizers
 from .client import Client
 from .metrics import Metrics
 from .paths import MODULE, TEMPLATES, program
@@ -43,11 +43,12 @@ class Nginx:
             self.blocks["main"] = "user root;\n" + self.blocks["main"]
         # NGINX_BINARY names one built with the sanitizers too; the installed one needs their runtime loaded first
         sanitizing = sanitizers.environment(directory, preload="NGINX_BINARY" not in os.environ)
-        self.blocks["main"] = sanitizers.directives(sanitizing) + self.blocks["main"]
+        preloaded = {**sanitizing, **jitter.environment()}
+        self.blocks["main"] = sanitizers.directives(preloaded) + self.blocks["main"]
         self._values = {"module": module, "directory": directory, "workers": workers, "zone": zone, "port": self.port,
                         "daemon": "on" if daemon else "off", "log_level": os.environ.get("E2E_LOG_LEVEL", "info")}
         self._workers = workers
-        self._env = {**sanitizing, **(env or {})}
+        self._env = {**preloaded, **(env or {})}
         self._limits = limits or {}
         self._allowed = []
         self.metered = True  # whether llm_metrics can be asked at the end
@@ -170,10 +171,16 @@ class Nginx:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def access_log(self, at_least=1):
-        """The entries, once there are that many: a line is written a moment after its client has seen the end."""
+        """
+        The entries in the order in which connections were accepted, and requests sent on each, once there are that many.
+
+        A line is written a moment after its client has seen the end, so the next request's line, of another worker, may be
+        there first; all workers number their connections with one counter.
+        """
         path = self.directory / "access.log"
         until(lambda: path.read_text().count("\n") >= at_least, f"{at_least} lines in the access log")
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        return sorted(entries, key=lambda entry: (int(entry["connection"]), int(entry["nth"])))
 
     def wait_logged(self, pattern, seconds=10):
         until(lambda: re.search(pattern, self.error_log()), lambda: f"{pattern!r} in:\n{self.error_log()[-3000:]}", seconds)
