@@ -60,7 +60,7 @@ std::string_view http_date() {
 
 }  // namespace
 
-void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, bool close_after) {
+void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, Persistence persistence) {
     out += "HTTP/1.1 ";
     out += std::to_string(reply.status);
     out += ' ';
@@ -81,7 +81,9 @@ void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, 
         out += "\r\ncontent-length: ";
         out += std::to_string(reply.body.size());
     }
-    out += close_after ? "\r\nconnection: close\r\n\r\n" : "\r\n\r\n";
+    out += persistence == Persistence::close        ? "\r\nconnection: close\r\n\r\n"
+           : persistence == Persistence::keep_alive ? "\r\nconnection: keep-alive\r\n\r\n"
+                                                    : "\r\n\r\n";
 }
 
 }  // namespace llm::engine

@@ -15,7 +15,14 @@ enum class HeadFraming : uint8_t {
     none,     // the end of the connection
 };
 
+// What becomes of the connection behind the answer.
+enum class Persistence : uint8_t {
+    standard,    // what the version of HTTP says: an HTTP/1.1 connection stays
+    keep_alive,  // it stays, and the HTTP/1.0 client that asked for it is told so
+    close,
+};
+
 // Appends status line and headers of `reply`, without its body.
-void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, bool close_after);
+void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, Persistence persistence);
 
 }  // namespace llm::engine

@@ -120,6 +120,10 @@ size_t HttpParser::feed_head(std::string_view bytes) {
             refuse(400, "a line of the request head does not end with CRLF");
             return i + 1;
         }
+        if (head_.empty() && !is_token_char(c) && c != '\r') {
+            refuse(400, "this is not HTTP");  // TLS, most often: its client would wait for an answer to more
+            return i + 1;
+        }
         head_ += c;
         if (head_.size() > limits_.max_head) {
             refuse(431, "the request head is too large");

@@ -202,6 +202,12 @@ void HttpServer::receive(Connection& connection) {
         if (n < 0 && errno == EINTR) {
             continue;
         }
+        if (n == 0 && connection.state == Connection::State::reading) {
+            // Some clients close their side behind the last request: flush() answers what has arrived, then
+            // closes.
+            connection.finished = true;
+            return touch(connection);
+        }
         if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
             close(connection);
         }
@@ -243,7 +249,10 @@ void HttpServer::reply(ConnectionId id, const HttpReply& reply) {
     if (connection == nullptr || connection->state != Connection::State::busy) {
         return;
     }
-    append_head(connection->out, reply, HeadFraming::length, connection->close_after);
+    append_head(connection->out, reply, HeadFraming::length,
+                connection->close_after ? Persistence::close
+                : connection->old       ? Persistence::keep_alive
+                                        : Persistence::standard);
     if (!connection->head_only) {
         connection->out += reply.body;
     }
@@ -258,7 +267,7 @@ void HttpServer::begin_stream(ConnectionId id, const HttpReply& head) {
     connection->raw = connection->old;
     connection->close_after = connection->close_after || connection->old;
     append_head(connection->out, head, connection->raw ? HeadFraming::none : HeadFraming::chunked,
-                connection->close_after);
+                connection->close_after ? Persistence::close : Persistence::standard);
     touch(*connection);
 }
 
@@ -379,15 +388,20 @@ void HttpServer::flush(Connection& connection) {
     if (connection.state == Connection::State::reading && !connection.in.empty()) {
         consume(connection);  // a pipelined request
     }
+    if (connection.finished && connection.state == Connection::State::reading &&
+        connection.sent == connection.out.size()) {
+        close(connection);
+    }
 }
 
 void HttpServer::update_interest(Connection& connection) {
     using State = Connection::State;
     uint32_t wanted = 0;
-    if (connection.state == State::reading || connection.state == State::lingering) {
+    if ((connection.state == State::reading && !connection.finished) ||
+        connection.state == State::lingering) {
         wanted |= EPOLLIN;
     }
-    if (connection.state == State::reading || connection.state == State::busy) {
+    if ((connection.state == State::reading && !connection.finished) || connection.state == State::busy) {
         wanted |= EPOLLRDHUP;
     }
     if (connection.sent < connection.out.size()) {

@@ -1,6 +1,7 @@
 """HTTP as it goes wrong: clients that leave, that do not read, that speak badly."""
 import json
 import os
+import socket
 
 import pytest
 
@@ -110,6 +111,40 @@ def test_keep_alive_and_pipelining(start_engine):
         assert b'"content":"Th"' in read_until(connection, b"}}}")
 
 
+def read_all(connection):
+    data = b""
+    while part := connection.recv(65536):
+        data += part
+    return data
+
+
+def test_a_client_that_has_finished_sending_gets_what_it_asked_for(start_engine):
+    """`printf … | nc -N`: the end of its side comes with the request, or before the answer is out."""
+    engine = start_engine()
+    text = "x" * 400_000  # its answer does not fit into the socket's buffer
+    one = json.dumps({"prompt": text}).encode()
+    for _ in range(20):
+        with engine.raw() as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" * 3 + b"GET /health HT")
+            connection.shutdown(socket.SHUT_WR)
+            assert read_all(connection).count(b"\r\n\r\nready\n") == 3
+    with engine.raw() as connection:
+        connection.sendall(b"POST /tokenize HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(one), one))
+        connection.shutdown(socket.SHUT_WR)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and json.loads(body)["count"] == len(text)
+
+
+def test_http_1_0_is_told_that_its_connection_stays(start_engine):
+    engine = start_engine()
+    with engine.raw() as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /health HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+            assert b"\r\nconnection: keep-alive\r\n" in read_until(connection, b"ready\n")
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert b"\r\nconnection: close\r\n" in read_all(connection)
+
+
 def test_http_1_0_gets_its_stream_without_chunks(start_engine):
     engine = start_engine()
     body = body_of(max_tokens=3, stream=True)
@@ -125,6 +160,7 @@ def test_http_1_0_gets_its_stream_without_chunks(start_engine):
     (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     (b"GET / HTTP/1.1\nHost: h\n\n", 400),
     (b"GET / HTTP/3.0\r\nHost: h\r\n\r\n", 505),
+    (b"\x16\x03\x01\x02\x00\x01", 400),  # the beginning of TLS: whoever speaks it would wait for an answer to that
     (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 40000, 431),
 ])
 def test_bad_http_is_refused_with_an_error_object(start_engine, head, status):
@@ -140,7 +176,6 @@ def test_bad_http_is_refused_with_an_error_object(start_engine, head, status):
 
 
 def test_unix_socket(start_engine, tmp_path):
-    import socket
     import subprocess
 
     from conftest import find_engine
