@@ -21,6 +21,7 @@ struct ApiError : std::exception {
     std::string message;  // for people
     std::string param;    // the field at fault; empty = null
     int retry_after = 0;  // seconds; 0 = no such header
+    std::string allow;    // the Allow header; empty = no such header
 };
 
 // {"error":{"message":…,"type":…,"param":…,"code":…}}

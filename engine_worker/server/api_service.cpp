@@ -37,8 +37,67 @@ HttpReply json_reply(const Json& body) {
     return reply;
 }
 
-ApiError method_not_allowed(const std::string& allowed) {
-    return {405, "invalid_request_error", "method_not_allowed", "This endpoint takes " + allowed + "."};
+// What a path takes, as the Allow header says it; empty: there is no such path. `*` is the server as a whole.
+std::string_view methods_of(std::string_view path) {
+    using Route = std::pair<std::string_view, std::string_view>;
+    constexpr std::string_view kRead = "GET, HEAD, OPTIONS";
+    constexpr std::string_view kWrite = "POST, OPTIONS";
+    constexpr std::string_view kBoth = "GET, HEAD, POST, OPTIONS";
+    static constexpr std::array<Route, 14> kRoutes = {{
+        {"*", kBoth},
+        {"/detokenize", kWrite},
+        {"/drain", kWrite},
+        {"/health", kRead},
+        {"/load", kRead},
+        {"/metrics", kRead},
+        {"/ping", kBoth},
+        {"/ready", kRead},
+        {"/tokenize", kWrite},
+        {"/version", kRead},
+        {kModels, kRead},
+        {kChat, kWrite},
+        {kCompletions, kWrite},
+        {kEmbeddings, kWrite},
+    }};
+    for (const auto& [name, methods] : kRoutes) {
+        if (name == path) {
+            return methods;
+        }
+    }
+    return path.starts_with("/v1/models/") ? kRead : std::string_view();
+}
+
+bool contains_method(std::string_view list, std::string_view method) {
+    for (size_t at = 0; at < list.size();) {
+        const size_t comma = std::min(list.find(',', at), list.size());
+        if (list.substr(at, comma - at) == method) {
+            return true;
+        }
+        at = comma + 2;
+    }
+    return false;
+}
+
+// What every path has in common: the paths there are, the methods they take, and OPTIONS. True: `reply` is
+// all.
+bool answered_by_routes(const HttpRequest& request, HttpReply& reply) {
+    const std::string_view methods = methods_of(request.path);
+    if (request.method == "OPTIONS" && !methods.empty()) {
+        reply = text_reply(200, "");
+        reply.headers.emplace_back("allow", methods);
+        return true;
+    }
+    if (methods.empty() || request.path == "*") {
+        throw ApiError(404, "invalid_request_error", "not_found",
+                       "There is nothing at " + request.path + ".");
+    }
+    if (!contains_method(methods, request.method)) {
+        ApiError error(405, "invalid_request_error", "method_not_allowed",
+                       "This endpoint takes " + std::string(methods) + ".");
+        error.allow = methods;
+        throw error;
+    }
+    return false;
 }
 
 std::string hex_id(std::string_view prefix, uint64_t high, uint64_t low) {
@@ -167,40 +226,31 @@ void ApiService::on_request(ConnectionId connection, HttpRequest request) {
 }
 
 HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request, bool& later) {
+    HttpReply reply;
+    if (answered_by_routes(request, reply)) {
+        return reply;
+    }
     const std::string& path = request.path;
-    const bool get = request.method == "GET" || request.method == "HEAD";
-    const bool post = request.method == "POST";
-    if (path == kChat || path == kCompletions || path == kEmbeddings) {
-        if (!post) {
-            throw method_not_allowed("POST");
-        }
-        generate(connection, request);
-        later = true;
-        return {};
-    }
-    const bool read = path == kModels || path.rfind("/v1/models/", 0) == 0 || path == "/health" ||
-                      path == "/ready" || path == "/metrics";
-    if (read && !get) {
-        throw method_not_allowed("GET");
-    }
     if (path == kModels) {
         return list_models();
     }
-    if (path.rfind("/v1/models/", 0) == 0) {
+    if (path.starts_with("/v1/models/")) {
         return one_model(path.substr(kModels.size() + 1));
     }
-    if (path == "/health" || path == "/ready") {
+    if (path == "/health" || path == "/ping" || path == "/ready") {
         return health(path == "/ready");
     }
     if (path == "/metrics") {
-        HttpReply reply = text_reply(200, metrics_text(engine_ == nullptr ? EngineStats() : engine_->stats(),
-                                                       options_.model_names.front()));
+        reply = text_reply(200, metrics_text(engine_ == nullptr ? EngineStats() : engine_->stats(),
+                                             options_.model_names.front()));
         reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
         return reply;
     }
-    const bool write = path == "/tokenize" || path == "/detokenize" || path == "/drain";
-    if (write && !post) {
-        throw method_not_allowed("POST");
+    if (path == "/version") {
+        return json_reply({{"version", LLM_VERSION}});
+    }
+    if (path == "/load") {
+        return json_reply({{"server_load", exchanges_.size()}});
     }
     if (path == "/tokenize") {
         return tokenize(request);
@@ -211,7 +261,9 @@ HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request,
     if (path == "/drain") {
         return drain_reply();
     }
-    throw ApiError(404, "invalid_request_error", "not_found", "There is nothing at " + path + ".");
+    generate(connection, request);
+    later = true;
+    return {};
 }
 
 HttpReply ApiService::refusal(int status, const std::string& reason) {

@@ -73,7 +73,7 @@ class Engine:
             response = connection.getresponse()
             text = response.read()
             kind = response.getheader("content-type", "")
-            return response.status, response.headers, json.loads(text) if kind == "application/json" else text
+            return response.status, response.headers, json.loads(text) if text and kind == "application/json" else text
         finally:
             connection.close()
 

@@ -4,6 +4,8 @@ import threading
 
 import pytest
 
+from conftest import wait_for
+
 TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -81,6 +83,35 @@ def test_models_and_health(start_engine):
     assert engine.request("GET", "/v1/models/org%2Fsim")[2]["id"] == "org/sim"
     assert engine.request("GET", "/v1/models/other")[0] == 404
     assert engine.request("GET", "/health")[0] == engine.request("GET", "/ready")[0] == 200
+
+
+def test_methods(start_engine):
+    """405 and OPTIONS say what a path takes; HEAD is GET without a body."""
+    engine = start_engine()
+    for path, allowed in [("/v1/chat/completions", "POST, OPTIONS"), ("/v1/models/sim", "GET, HEAD, OPTIONS"),
+                          ("/ping", "GET, HEAD, POST, OPTIONS")]:
+        for method in ["PUT", "DELETE", "PATCH", "OPTIONS"]:
+            status, headers, body = engine.request(method, path, "")
+            assert (status, headers["allow"]) == (200 if method == "OPTIONS" else 405, allowed)
+            assert method == "OPTIONS" or body["error"]["code"] == "method_not_allowed"
+    assert engine.request("OPTIONS", "*")[0] == 200
+    for method in ["GET", "OPTIONS", "POST"]:
+        assert engine.request(method, "/nowhere", "")[0] == 404
+    head = engine.request("HEAD", "/version")
+    assert head[0] == 200 and int(head[1]["content-length"]) > 0
+
+
+def test_what_probes_of_other_engines_ask(start_engine):
+    engine = start_engine(sim="base=5")
+    assert engine.request("GET", "/ping")[0] == engine.request("POST", "/ping", "")[0] == 200
+    assert set(engine.request("GET", "/version")[2]) == {"version"}
+    assert engine.request("GET", "/load")[2] == {"server_load": 0}
+    with engine.raw() as connection:
+        body = json.dumps({"model": "sim", "prompt": "x", "max_tokens": 5000})
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"
+                           % (len(body), body.encode()))
+        wait_for(lambda: engine.request("GET", "/load")[2] == {"server_load": 1}, "the request counts")
+    wait_for(lambda: engine.request("GET", "/load")[2] == {"server_load": 0}, "its client has left")
 
 
 def test_tokenize_and_back(start_engine):
