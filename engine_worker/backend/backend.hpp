@@ -35,11 +35,12 @@ struct SampleParams {
     int32_t n_logprobs = -1;         // -1 none; 0 the chosen token's only; else that many best as well (≤ 20)
 };
 
-// One forward step over a batch. All arrays belong to the caller and stay valid until wait() has returned.
+// One forward step over a batch. All arrays belong to the caller and stay valid until wait() has returned; a pipelined
+// backend reads them in launch() only.
 struct Step {
     int32_t n_tok = 0;                // tokens computed in this step, over all sequences
     int32_t n_seq = 0;
-    const int32_t* tok = nullptr;     // [n_tok] token ids
+    const int32_t* tok = nullptr;     // [n_tok] token ids; -1 - i (pipelined only): row i's of the step before
     const int32_t* pos = nullptr;     // [n_tok] position of each token in its sequence, from 0
     const int32_t* slot = nullptr;    // [n_tok] KV slot that the token's key and value go to
     const int32_t* q_start = nullptr; // [n_seq + 1] first token of each sequence in tok; q_start[n_seq] = n_tok
@@ -78,10 +79,12 @@ struct BackendInfo {
     int32_t max_step_seqs = 0;    // upper bound of Step::n_seq
     int32_t hidden_size = 0;      // of StepResult::hidden; 0 = n_hidden is not supported
     bool asynchronous = false;    // launch() returns long before the step is computed
+    bool pipelined = false;       // a step may be launched while the one before is computed, with its tokens
 };
 
-// A backend is driven by one thread. launch() and wait() alternate; a backend that computes synchronously does all
-// in launch(). A failure that makes the backend unusable (a lost GPU) is thrown as std::runtime_error by wait().
+// A backend is driven by one thread. launch() and wait() alternate, but that a pipelined backend may be one launch()
+// ahead: steps are computed, and waited for, in the order of their launches. A backend that computes synchronously does
+// all in launch(). A failure that makes the backend unusable (a lost GPU) is thrown as std::runtime_error by wait().
 class Backend {
   public:
     virtual ~Backend() = default;

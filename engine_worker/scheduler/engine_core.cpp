@@ -103,44 +103,75 @@ void EngineCore::cancel(uint64_t request) {
     }
     charge_users(clock_());
     std::erase_if(untold_, [request](const Untold& untold) { return untold.sequence->request == request; });
+    for (const PlannedRow& row : current_.rows) {
+        if (under_way_ && row.sequence->request == request && !std::exchange(row.sequence->ended, true)) {
+            ended_.push_back(row.sequence->id);
+        }
+    }
     for (const uint64_t id : found->second.sequences) {
-        scheduler_.remove(id);
+        if (!under_way_ || !is_under_way(id)) {
+            scheduler_.remove(id);
+        }
     }
     requests_.erase(found);
     ++stats_.cancelled;
 }
 
-bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& while_computing) {
-    ended_.clear();
-    broken_.clear();
-    const Plan& plan = scheduler_.plan(clock_());
-    if (plan.rows.empty()) {
-        const bool told = !untold_.empty();
-        tell_all(events);
-        remove_ended();
-        return told;
-    }
-    const double start = clock_();
+bool EngineCore::is_under_way(uint64_t sequence) const {
+    return std::any_of(current_.rows.begin(), current_.rows.end(),
+                       [sequence](const PlannedRow& row) { return row.sequence->id == sequence; });
+}
+
+void EngineCore::launch(const Plan& plan) {
     for (const PlannedRow& row : plan.rows) {
         if (!std::exchange(row.sequence->queue_counted, true)) {
-            stats_.queue_time.observe(start - row.sequence->arrived);
+            stats_.queue_time.observe(step_began_ - row.sequence->arrived);
         }
     }
     backend_->launch(builder_.build(plan));
+}
+
+// Whether all that the step after `plan` needs of its tokens is their place in the batch.
+bool EngineCore::can_plan_ahead(const Plan& plan) const {
+    return backend_->info().pipelined && std::all_of(plan.rows.begin(), plan.rows.end(), [](const PlannedRow& row) {
+        const Sampling& asked = *row.sequence->sampling;
+        return row.sample && row.sequence->task == Task::generate && row.sequence->grammar == nullptr &&
+               asked.repetition_penalty == 1 && asked.presence_penalty == 0 && asked.frequency_penalty == 0;
+    });
+}
+
+bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& while_computing) {
+    broken_.clear();
+    if (!under_way_) {
+        current_ = scheduler_.plan(clock_());
+        if (current_.rows.empty()) {
+            const bool told = !untold_.empty();
+            tell_all(events);
+            remove_ended();
+            return told;
+        }
+        step_began_ = clock_();
+        launch(current_);
+    }
     tell_all(events);
     if (while_computing && !events.empty()) {
         while_computing();
     }
+    const bool ahead = can_plan_ahead(current_) && scheduler_.plan_ahead(current_, next_);
+    if (ahead) {
+        launch(next_);
+    }
     backend_->wait(result_);
     const double now = clock_();
-    scheduler_.cost().observe(plan.load, (now - start) * 1e3);
-    stats_.busy_seconds += now - start;
+    scheduler_.cost().observe(current_.load, (now - step_began_) * 1e3);
+    stats_.busy_seconds += now - step_began_;
+    step_began_ = now;
     ++stats_.steps;
 
     charge_users(now);
     size_t sampled = 0;
     const float* hidden = result_.hidden.data();
-    for (const PlannedRow& row : plan.rows) {
+    for (const PlannedRow& row : current_.rows) {
         const int32_t first = row.sequence->n_computed;
         scheduler_.commit(row);
         if (row.sequence->task != Task::generate) {
@@ -149,16 +180,22 @@ bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& w
             accept(row, result_, sampled++, now, events);
         }
     }
+    std::swap(current_, next_);
+    under_way_ = ahead;
     remove_ended();
     end_broken(events);
     return true;
 }
 
+// Those of the step that is under way stay until it has ended.
 void EngineCore::remove_ended() {
-    for (const uint64_t id : ended_) {
+    std::erase_if(ended_, [this](uint64_t id) {
+        if (under_way_ && is_under_way(id)) {
+            return false;
+        }
         scheduler_.remove(id);
-    }
-    ended_.clear();
+        return true;
+    });
 }
 
 const float* EngineCore::embed(const PlannedRow& row, int32_t first, const float* hidden, double now,
@@ -250,7 +287,7 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
     }
     const Sampling& asked = *s.sampling;
     Untold untold{&s, result.token[index], false, s.n_generated() == 0, {}};
-    s.tokens.push_back(untold.token);
+    s.take(untold.token);
     count_token(s, now);
     untold.end = (!asked.ignore_eos && contains(options_.end_tokens, untold.token)) ||
                  contains(asked.stop_tokens, untold.token);
@@ -332,6 +369,8 @@ void EngineCore::finish_sequence(Sequence& s, double now) {
 
 void EngineCore::fail(const std::string& why, std::vector<Event>& events) {
     untold_.clear();
+    under_way_ = false;
+    remove_ended();
     for (const auto& [id, pending] : requests_) {
         Event event;
         event.request = id;
@@ -347,7 +386,8 @@ void EngineCore::fail(const std::string& why, std::vector<Event>& events) {
 
 const EngineStats& EngineCore::stats() {
     const double now = clock_();
-    stats_.running = static_cast<uint32_t>(scheduler_.running().size());
+    stats_.running = static_cast<uint32_t>(std::count_if(scheduler_.running().begin(), scheduler_.running().end(),
+                                                         [](const auto& s) { return !s->ended; }));
     stats_.waiting = static_cast<uint32_t>(scheduler_.waiting().size());
     stats_.waiting_long = 0;
     for (const auto& s : scheduler_.waiting()) {

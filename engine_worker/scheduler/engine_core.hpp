@@ -42,7 +42,8 @@ class EngineCore {
     // Every prompt must be shorter than max_context(), request.id new.
     void add(Request request);
 
-    // The request ends here and frees its memory; no further event names it. Unknown ids are ignored.
+    // The request ends here and frees its memory, what a step computes at this moment when that has ended; no
+    // further event names it. Unknown ids are ignored.
     void cancel(uint64_t request);
 
     // Runs one step and appends what it brought. False: there was nothing to do. Throws std::runtime_error
@@ -51,6 +52,9 @@ class EngineCore {
     // With an asynchronous backend the text of tokens after which their sequence goes on is made while the
     // next step is computed. Then `while_computing` is called, so that those events can go their way before
     // the step ends; it may take them out of `events`.
+    //
+    // With a pipelined backend the next step is launched, where it can be planned, before this one is waited
+    // for: then there is work left whatever this one brings.
     bool step(std::vector<Event>& events, const std::function<void()>& while_computing = {});
 
     // Ends every request with FinishReason::failed.
@@ -77,6 +81,9 @@ class EngineCore {
         std::vector<TokenLogprob> logprobs;
     };
 
+    void launch(const Plan& plan);
+    bool can_plan_ahead(const Plan& plan) const;
+    bool is_under_way(uint64_t sequence) const;
     void accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
                 std::vector<Event>& events);
     void tell(Untold& untold, double now, std::vector<Event>& events);
@@ -103,8 +110,12 @@ class EngineCore {
     StepBuilder builder_;
     StepResult result_;
     std::unordered_map<uint64_t, Pending> requests_;
+    Plan current_;             // the step that is, or was last, computed
+    Plan next_;                // the one after it, if that was launched already
+    bool under_way_ = false;   // between two calls of step(): current_ was launched
+    double step_began_ = 0;    // current_: launched, or the step before ended, whichever was later
     std::vector<Untold> untold_;    // of the last step
-    std::vector<uint64_t> ended_;   // sequences that ended in this step
+    std::vector<uint64_t> ended_;   // sequences that ended and are to be removed
     std::vector<uint64_t> broken_;  // requests whose grammar led nowhere in this step
     uint64_t next_sequence_ = 1;
     EngineStats stats_;

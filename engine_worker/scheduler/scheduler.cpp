@@ -277,13 +277,49 @@ void Scheduler::build_rows() {
             if (n == 0 || sequence->decoding() != decoding) {
                 continue;
             }
-            const int32_t end = sequence->n_computed + n;
-            plan_.rows.push_back({sequence.get(), n, end == sequence->n_tokens()});
-            plan_.load.context_tokens += end;
+            const PlannedRow row{sequence.get(), sequence->n_computed, n, sequence->n_computed + n == sequence->n_tokens()};
+            plan_.rows.push_back(row);
+            plan_.load.context_tokens += row.end();
             (decoding ? plan_.load.decodes : plan_.load.prefill_tokens) += n;
         }
     }
     plan_.n_decode = plan_.load.decodes;
+}
+
+bool Scheduler::plan_ahead(const Plan& plan, Plan& next) {
+    next.rows.clear();
+    next.n_decode = 0;
+    next.load = {};
+    const auto running = std::count_if(running_.begin(), running_.end(), [](const auto& s) { return !s->ended; });
+    if (!waiting_.empty()) {
+        return false;
+    }
+    int32_t new_blocks = 0;
+    std::ptrdiff_t planned = 0;
+    for (size_t i = 0; i < plan.rows.size(); ++i) {
+        Sequence& s = *plan.rows[i].sequence;
+        if (s.ended) {
+            continue;
+        }
+        ++planned;
+        if (s.n_generated() + 1 < s.max_tokens) {
+            next.rows.push_back({&s, s.n_tokens(), 1, true, static_cast<int32_t>(i)});
+            new_blocks += blocks_for(s.n_tokens() + 1) - static_cast<int32_t>(s.blocks.size());
+        }
+    }
+    if (next.rows.empty() || planned < running || new_blocks > blocks_.n_available()) {
+        return false;
+    }
+    ++step_;
+    for (const PlannedRow& row : next.rows) {
+        row.sequence->expect_token();
+        while (row.sequence->blocks.size() < static_cast<size_t>(blocks_for(row.end()))) {
+            row.sequence->blocks.push_back(blocks_.allocate());
+        }
+        next.load.context_tokens += row.end();
+    }
+    next.n_decode = next.load.decodes = static_cast<int32_t>(next.rows.size());
+    return true;
 }
 
 void Scheduler::commit(const PlannedRow& row) {

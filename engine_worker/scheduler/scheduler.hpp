@@ -1,4 +1,5 @@
-// Who computes what in the next step: admit → plan → (run) → commit.
+// Who computes what in the next step: admit → plan → (run) → commit. With a pipelined backend the step after is planned
+// ahead while one runs, as long as nothing but decodes follows.
 //
 // Order is (class, resumed before new, arrival); a lower class number is sooner. The rules:
 //  * Every running sequence that has its prompt in memory decodes one token in every step. Prefill comes
@@ -38,11 +39,15 @@ struct SchedulerOptions {
     uint64_t hash_key = 0;          // see BlockManager
 };
 
-// One sequence's part of a step: tokens [n_computed, n_computed + n_tokens).
+// One sequence's part of a step: its tokens [first, first + n_tokens).
 struct PlannedRow {
     Sequence* sequence = nullptr;
+    int32_t first = 0;
     int32_t n_tokens = 0;
-    bool sample = false;  // the last of them is the sequence's last: its logits give the next token
+    bool sample = false;      // the last of them is the sequence's last: its logits give the next token
+    int32_t sampled_by = -1;  // planned ahead: the row of the step before whose token this one computes
+
+    int32_t end() const { return first + n_tokens; }
 };
 
 struct Plan {
@@ -61,6 +66,12 @@ class Scheduler {
     // Plans the next step; `now` only stamps sequences. No rows = nothing to do. The plan's pointers stay
     // valid until a sequence is removed or the next plan is made.
     const Plan& plan(double now);
+
+    // Plans the step after `plan`, which is under way: every sequence of it that goes on decodes the token that `plan`
+    // samples for it, and has that token's place. False, and nothing is changed: somebody waits or computes a prompt, or
+    // memory would have to be taken from somebody; such a step is planned when the one before is known.
+    // Each row of `plan` must sample one token.
+    bool plan_ahead(const Plan& plan, Plan& next);
 
     // The row's tokens are in memory now: full blocks become findable. Call it for every row of a completed
     // step, before a sampled token is appended.

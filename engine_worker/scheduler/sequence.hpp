@@ -10,6 +10,8 @@
 
 namespace llm::engine {
 
+constexpr int32_t kUnknownToken = -1;
+
 struct Sequence {
     // Identity and order. `id` grows with arrival.
     uint64_t id = 0;
@@ -21,6 +23,7 @@ struct Sequence {
 
     // The text: prompt, then what was generated. A preempted sequence keeps it.
     std::vector<int32_t> tokens;
+    bool last_unknown = false;  // the last of them is still being computed, and kUnknownToken
     int32_t n_prompt = 0;
     int32_t max_tokens = 0;  // of generated ones
     std::shared_ptr<const Sampling> sampling;
@@ -58,6 +61,20 @@ struct Sequence {
     std::unique_ptr<GrammarMatcher> grammar;             // where the text stands in its grammar; may be null
     std::vector<std::pair<int32_t, float>> bias;         // logit_bias as asked
     std::vector<std::pair<int32_t, float>> bias_no_end;  // and end-of-text forbidden (min_tokens, ignore_eos)
+
+    // A token that was sampled, in its place if the sequence was planned ahead of it.
+    void take(int32_t token) {
+        if (last_unknown) {
+            tokens.back() = token;
+            last_unknown = false;
+        } else {
+            tokens.push_back(token);
+        }
+    }
+    void expect_token() {
+        tokens.push_back(kUnknownToken);
+        last_unknown = true;
+    }
 
     int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }
     int32_t n_generated() const { return n_tokens() - n_prompt; }

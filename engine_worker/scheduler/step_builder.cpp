@@ -26,22 +26,21 @@ const Step& StepBuilder::build(const Plan& plan) {
 
     int32_t longest = 0;
     for (const PlannedRow& row : plan.rows) {
-        longest = std::max(longest, row.sequence->n_computed + row.n_tokens);
+        longest = std::max(longest, row.end());
     }
     grow_table(plan.rows.size(), longest);
 
     for (size_t i = 0; i < plan.rows.size(); ++i) {
         const PlannedRow& row = plan.rows[i];
         Sequence& s = *row.sequence;
-        const int32_t end = s.n_computed + row.n_tokens;
         q_start_.push_back(static_cast<int32_t>(tok_.size()));
-        for (int32_t p = s.n_computed; p < end; ++p) {
-            tok_.push_back(s.tokens[p]);
+        for (int32_t p = row.first; p < row.end(); ++p) {
+            tok_.push_back(row.sampled_by >= 0 ? -1 - row.sampled_by : s.tokens[p]);
             pos_.push_back(p);
             slot_.push_back(slot_of(s, p));
         }
-        ctx_len_.push_back(end);
-        fill_table(i, s, end);
+        ctx_len_.push_back(row.end());
+        fill_table(i, s, row.end());
         if (s.task != Task::generate) {
             const auto last = static_cast<int32_t>(tok_.size()) - 1;
             const int32_t wanted = s.task == Task::embed_mean ? row.n_tokens : row.sample ? 1 : 0;

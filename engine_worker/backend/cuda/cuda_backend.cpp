@@ -42,7 +42,7 @@ CudaBackend::CudaBackend(const BackendOptions& options, const CudaOptions& cuda)
 
     // Everything is counted before anything is loaded.
     info_.name = "cuda";
-    info_.asynchronous = true;
+    info_.asynchronous = info_.pipelined = true;
     info_.vocab_size = config.vocab_size;
     info_.max_step_tokens = options.max_step_tokens;
     info_.max_step_seqs = options.max_step_seqs;
@@ -79,14 +79,18 @@ CudaBackend::CudaBackend(const BackendOptions& options, const CudaOptions& cuda)
     stream_.zero(table_.data(), table_.size());
     const size_t meta_bytes = StepLayout(step_limits).total;
     meta_device_ = DeviceMemory(meta_bytes);
-    meta_host_ = PinnedMemory(meta_bytes);
-    std::fill_n(meta_host_.data(), meta_bytes, std::byte{0});
-    stream_.upload(meta_device_.data(), meta_host_.data(), meta_bytes);
-    results_ = PinnedMemory(static_cast<size_t>(limits.max_tokens) * sizeof(SampleOut));
+    for (Flight& flight : flights_) {
+        flight.meta = PinnedMemory(meta_bytes);
+        flight.results = PinnedMemory(static_cast<size_t>(limits.max_tokens) * sizeof(SampleOut));
+        std::fill_n(flight.meta.data(), meta_bytes, std::byte{0});
+    }
+    current_ = &flights_[0];
+    previous_ = &flights_[1];
+    stream_.upload(meta_device_.data(), current_->meta.data(), meta_bytes);
     forward_ = std::make_unique<Forward>(
         model_, limits, slots, stream_, device_.name,
         options_.algorithm_file.empty() ? default_algorithm_file() : options_.algorithm_file);
-    buffers_ = std::make_unique<StepBuffers>(step_limits, meta_host_.data(), meta_device_.data(),
+    buffers_ = std::make_unique<StepBuffers>(step_limits, current_->meta.data(), meta_device_.data(),
                                              static_cast<int>(info_.kv_slots));
     buckets_ = decode_buckets(options.max_step_seqs);
     if (options_.tune) {
@@ -118,7 +122,7 @@ bool CudaBackend::is_decode(const Step& step) const {
 }
 
 void CudaBackend::send(size_t begin, size_t end) {
-    stream_.upload(meta_device_.data() + begin, meta_host_.data() + begin, end - begin);
+    stream_.upload(meta_device_.data() + begin, current_->meta.data() + begin, end - begin);
 }
 
 void CudaBackend::update_table(const Step& step) {
@@ -166,6 +170,19 @@ StepView CudaBackend::view(const Step& step, int rows, int n_tiles) const {
     return view;
 }
 
+// Puts tokens of the step before in their places on the host, once that step has ended.
+void CudaBackend::write_known_tokens(int rows) {
+    int* tokens = buffers_->host<int>(buffers_->layout().tokens);
+    if (std::all_of(tokens, tokens + rows, [](int token) { return token >= 0; })) {
+        return;
+    }
+    stream_.synchronize();
+    const auto* sampled = reinterpret_cast<const SampleOut*>(previous_->results.data());
+    for (int i = 0; i < rows; i++) {
+        tokens[i] = tokens[i] < 0 ? sampled[-1 - tokens[i]].token : tokens[i];
+    }
+}
+
 // A step that only decodes, whose sampling parameters fit in one piece: one launch. False if it is not of that kind.
 bool CudaBackend::launch_graph(const Step& step) {
     const int bucket = bucket_for(buckets_, step.n_seq);
@@ -175,24 +192,27 @@ bool CudaBackend::launch_graph(const Step& step) {
         return false;
     }
     buffers_->pad_sampling(step.n_logit, bucket);
-    const StepLayout& layout = buffers_->layout();
-    send(0, layout.head_end);
-    send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
-    if (buffers_->extra_used() > 0) {
-        send(layout.extra, layout.extra + buffers_->extra_used());
-    }
     StepView v = view(step, bucket, 0);
     v.n_decode = bucket;
     const ModelConfig& config = model_.config;
     // as many splits as the bucket was given work space for
     v.splits = std::min(v.splits, plan_splits(bucket, config.n_heads, config.n_kv_heads, 1 << 30,
                                               device_.multiprocessors));
+    auto& graph = graphs_[{bucket, v.splits}];
+    if (graph == nullptr) {
+        write_known_tokens(step.n_tok);  // its kernels run twice, and the second time those of this step would be found
+    }
+    const StepLayout& layout = buffers_->layout();
+    send(0, layout.head_end);
+    send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
+    if (buffers_->extra_used() > 0) {
+        send(layout.extra, layout.extra + buffers_->extra_used());
+    }
     const auto record = [&] {
         forward_->layers(v);
         forward_->head(v, 0, bucket);
         forward_->sample(v, 0, bucket);
     };
-    auto& graph = graphs_[{bucket, v.splits}];
     if (graph == nullptr) {
         // A first run outside: what is loaded or chosen on first use must not happen while recording.
         record();
@@ -229,7 +249,7 @@ void CudaBackend::launch_eager(const Step& step) {
         forward_->head(v, first, end - first);
         if (step.want_logits) {
             for (int i = first; i < end; i++) {
-                stream_.download(logits_.data() + static_cast<size_t>(i) * vocab,
+                stream_.download(current_->logits.data() + static_cast<size_t>(i) * vocab,
                                  forward_->logits() + static_cast<size_t>(i - first) *
                                                           static_cast<size_t>(forward_->logits_stride()),
                                  vocab * sizeof(float));
@@ -241,34 +261,39 @@ void CudaBackend::launch_eager(const Step& step) {
 }
 
 void CudaBackend::launch(const Step& step) {
-    check_step(step, info_);
-    if (pending_ >= 0) {
-        throw std::invalid_argument("a step was launched before the one before was waited for");
+    check_step(step, info_, current_->rows);
+    if (under_way_ == static_cast<int>(flights_.size())) {
+        throw std::invalid_argument("a step was launched while two others were under way");
     }
-    logits_.assign(step.want_logits ? static_cast<size_t>(step.n_logit) * static_cast<size_t>(info_.vocab_size) : 0, 0);
-    n_logprobs_.clear();
+    std::swap(current_, previous_);
+    buffers_->use(current_->meta.data());
+    current_->rows = step.n_logit;
+    current_->logits.assign(
+        step.want_logits ? static_cast<size_t>(step.n_logit) * static_cast<size_t>(info_.vocab_size) : 0, 0);
+    current_->n_logprobs.clear();
     for (int32_t i = 0; i < step.n_logit; i++) {
-        n_logprobs_.push_back(step.sampling[i].n_logprobs);
+        current_->n_logprobs.push_back(step.sampling[i].n_logprobs);
     }
     if (step.n_tok > 0 && !(options_.graphs && !step.want_logits && is_decode(step) && launch_graph(step))) {
         launch_eager(step);
     }
     if (step.n_logit > 0) {
-        stream_.download(results_.data(), forward_->sample_out(),
+        stream_.download(current_->results.data(), forward_->sample_out(),
                          static_cast<size_t>(step.n_logit) * sizeof(SampleOut));
     }
-    done_.record(stream_);
-    pending_ = step.n_logit;
+    current_->done.record(stream_);
+    under_way_++;
 }
 
 void CudaBackend::wait(StepResult& result) {
-    const int rows = std::exchange(pending_, -1);
-    if (rows < 0) {
+    if (under_way_ == 0) {
         throw std::invalid_argument("there is no step to wait for");
     }
-    done_.synchronize();
-    const auto* out = reinterpret_cast<const SampleOut*>(results_.data());
-    const auto n = static_cast<size_t>(rows);
+    Flight& flight = under_way_ == 1 ? *current_ : *previous_;
+    under_way_--;
+    flight.done.synchronize();
+    const auto* out = reinterpret_cast<const SampleOut*>(flight.results.data());
+    const auto n = static_cast<size_t>(flight.rows);
     result.token.resize(n);
     result.logprob.resize(n);
     result.top.resize(n);
@@ -278,14 +303,14 @@ void CudaBackend::wait(StepResult& result) {
                                      ", outside the vocabulary");
         }
         result.token[i] = out[i].token;
-        result.logprob[i] = n_logprobs_[i] >= 0 ? out[i].logprob : 0.0f;
+        result.logprob[i] = flight.n_logprobs[i] >= 0 ? out[i].logprob : 0.0f;
         result.top[i].clear();
-        const int top = n_logprobs_[i] > 0 ? std::min(out[i].n_top, kMaxTop) : 0;
+        const int top = flight.n_logprobs[i] > 0 ? std::min(out[i].n_top, kMaxTop) : 0;
         for (int t = 0; t < top; t++) {
             result.top[i].push_back({out[i].top_token[t], out[i].top_logprob[t]});
         }
     }
-    result.logits.swap(logits_);
+    result.logits.swap(flight.logits);
 }
 
 }  // namespace llm::engine::cuda

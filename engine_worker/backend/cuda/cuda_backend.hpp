@@ -1,6 +1,7 @@
 // The CUDA backend. Most callers need only what loader.hpp offers; tests and benchmarks look inside.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <utility>
@@ -20,8 +21,9 @@ struct CudaOptions {
     std::string algorithm_file;  // where those are kept; empty = default_algorithm_file()
 };
 
-// launch() puts a step into the GPU's queue and returns; wait() blocks until its tokens are on the host. All device
-// memory is taken by the constructor: later steps cannot run out of it.
+// launch() puts a step into the GPU's queue and returns; wait() blocks until its tokens are on the host. Two steps may be
+// under way, the second with tokens that the first samples. All device memory is taken by the constructor: later steps
+// cannot run out of it.
 class CudaBackend : public Backend {
   public:
     // Throws std::runtime_error with one sentence.
@@ -37,8 +39,19 @@ class CudaBackend : public Backend {
     size_t graphs() const { return graphs_.size(); }
 
   private:
+    // A launched step, as far as the host has part in it until it has been waited for.
+    struct Flight {
+        PinnedMemory meta;     // what the GPU copies the step's metadata from
+        PinnedMemory results;  // SampleOut [max_step_tokens]
+        Event done;
+        int rows = 0;  // of results
+        std::vector<int> n_logprobs;
+        std::vector<float> logits;
+    };
+
     bool is_decode(const Step& step) const;
     void update_table(const Step& step);
+    void write_known_tokens(int rows);
     bool launch_graph(const Step& step);
     void launch_eager(const Step& step);
     StepView view(const Step& step, int rows, int n_tiles) const;
@@ -51,17 +64,15 @@ class CudaBackend : public Backend {
     GpuModel model_;
     DeviceMemory table_;       // [max_step_seqs][max_context]
     DeviceMemory meta_device_;
-    PinnedMemory meta_host_;
-    PinnedMemory results_;     // SampleOut [max_step_tokens]
+    std::array<Flight, 2> flights_;
+    Flight* current_ = nullptr;   // of the last launch
+    Flight* previous_ = nullptr;  // of the one before
+    int under_way_ = 0;           // launched and not waited for
     std::unique_ptr<Forward> forward_;
     std::unique_ptr<StepBuffers> buffers_;
     std::vector<PrefillTile> tiles_;
     std::vector<int> buckets_;
     std::map<std::pair<int, int>, std::unique_ptr<Graph>> graphs_;  // by bucket and splits
-    Event done_;
-    int pending_ = -1;  // rows of results to come, -1 = nothing was launched
-    std::vector<int> n_logprobs_;
-    std::vector<float> logits_;
 };
 
 }  // namespace llm::engine::cuda

@@ -7,7 +7,7 @@
 #include "engine_worker/backend/backend.hpp"
 
 namespace llm::engine {
-inline const std::string kCudaAbi = "llm-engine " LLM_VERSION " cuda 2 " + std::to_string(sizeof(BackendOptions)) +
+inline const std::string kCudaAbi = "llm-engine " LLM_VERSION " cuda 3 " + std::to_string(sizeof(BackendOptions)) +
                                     " " + std::to_string(sizeof(BackendInfo)) + " " + std::to_string(sizeof(Step)) +
                                     " " + std::to_string(sizeof(SampleParams)) + " " +
                                     std::to_string(sizeof(StepResult));

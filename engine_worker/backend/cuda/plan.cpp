@@ -156,13 +156,16 @@ size_t max_prefill_tiles(int max_tokens, int max_sequences, int n_heads, int n_k
     return static_cast<size_t>(rows / kQueryTile + max_sequences + 1);
 }
 
-void check_step(const Step& step, const BackendInfo& info) {
+void check_step(const Step& step, const BackendInfo& info, int32_t sampled_before) {
     if (step.n_tok < 0 || step.n_tok > info.max_step_tokens || step.n_seq < 0 || step.n_seq > info.max_step_seqs ||
         step.n_logit < 0 || step.n_logit > step.n_tok) {
         throw std::invalid_argument("step exceeds max_step_tokens or max_step_seqs");
     }
     for (int32_t i = 0; i < step.n_tok; i++) {
-        if (step.tok[i] < 0 || step.tok[i] >= info.vocab_size) {
+        if (step.tok[i] < -sampled_before) {
+            throw std::invalid_argument("step has the token of a row that the step before did not sample");
+        }
+        if (step.tok[i] >= info.vocab_size) {
             throw std::invalid_argument("step has token " + number(step.tok[i]) + ", outside the vocabulary");
         }
         if (step.slot[i] < 0 || step.slot[i] >= info.kv_slots) {

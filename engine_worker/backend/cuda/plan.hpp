@@ -62,7 +62,8 @@ size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape);
 void plan_prefill(const Step& step, int n_heads, int n_kv_heads, std::vector<PrefillTile>& out);
 size_t max_prefill_tiles(int max_tokens, int max_sequences, int n_heads, int n_kv_heads);
 
-// Throws std::invalid_argument when the step breaks the limits of `info`: a fault of the caller.
-void check_step(const Step& step, const BackendInfo& info);
+// Throws std::invalid_argument when the step breaks the limits of `info`: a fault of the caller. `sampled_before`: rows
+// that the step before samples, whose tokens this one may name.
+void check_step(const Step& step, const BackendInfo& info, int32_t sampled_before = 0);
 
 }  // namespace llm::engine::cuda

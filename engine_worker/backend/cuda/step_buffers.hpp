@@ -37,8 +37,11 @@ struct StepLayout {
 
 class StepBuffers {
   public:
-    // Both blocks have layout().total bytes. `spare_slot` is where rows that only pad a batch write.
+    // Both blocks have layout().total bytes. `spare_slot` is where rows that only pad a batch write. While the GPU may
+    // still read a host block, another is to be used.
     StepBuffers(const StepLimits& limits, std::byte* host, std::byte* device, int spare_slot);
+
+    void use(std::byte* host) { host_ = host; }
 
     const StepLayout& layout() const { return layout_; }
 

@@ -1,3 +1,5 @@
+// Streams are as late as they may be: what was put into one happens when somebody waits for it. So a test notices host
+// memory that is written again, or read, too early.
 #include "tests/support/cuda_emulation/runtime.hpp"
 
 #include <algorithm>
@@ -5,7 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -14,9 +18,13 @@ struct EmulatedGraph {
 };
 struct EmulatedStream {
     EmulatedGraph* capturing = nullptr;
+    std::deque<std::function<void()>> waiting;
+    size_t entered = 0;  // of all that was ever put in
 };
 struct EmulatedEvent {
     std::chrono::steady_clock::time_point time;
+    EmulatedStream* stream = nullptr;
+    size_t place = 0;  // it has come when so many of the stream's have
 };
 
 namespace llm::emulation {
@@ -25,6 +33,34 @@ std::map<void*, size_t>& allocations() {
     static std::map<void*, size_t> all;
     return all;
 }
+std::map<std::byte*, size_t>& pinned() {
+    static std::map<std::byte*, size_t> all;
+    return all;
+}
+std::set<EmulatedStream*>& streams() {
+    static std::set<EmulatedStream*> all;
+    return all;
+}
+bool is_pinned(const void* address) {
+    const auto* at = static_cast<const std::byte*>(address);
+    return std::any_of(pinned().begin(), pinned().end(),
+                       [at](const auto& range) { return at >= range.first && at < range.first + range.second; });
+}
+
+// Lets the first `place` things that were put into the stream happen.
+void run_until(EmulatedStream& stream, size_t place) {
+    while (!stream.waiting.empty() && stream.entered - stream.waiting.size() < place) {
+        const auto work = std::move(stream.waiting.front());
+        stream.waiting.pop_front();
+        work();
+    }
+}
+void run_all() {
+    for (EmulatedStream* stream : streams()) {
+        run_until(*stream, stream->entered);
+    }
+}
+
 cudaError_t last_error = cudaSuccess;
 constexpr cudaError_t kLost = 719;  // cudaErrorLaunchFailure
 
@@ -60,7 +96,11 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
     }
     if (stream != nullptr && stream->capturing != nullptr) {
         stream->capturing->work.push_back(std::move(work));
+    } else if (stream != nullptr) {
+        stream->waiting.push_back(std::move(work));
+        stream->entered++;
     } else {
+        run_all();  // the default stream
         work();
     }
 }
@@ -111,6 +151,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
+    run_all();
     if (const auto it = allocations().find(pointer); it != allocations().end()) {
         device().used -= it->second;
         allocations().erase(it);
@@ -120,14 +161,28 @@ cudaError_t cudaFree(void* pointer) {
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
     *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    pinned()[static_cast<std::byte*>(*pointer)] = bytes;
     return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* pointer) {
+    run_all();
+    pinned().erase(static_cast<std::byte*>(pointer));
     std::free(pointer);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-    enqueue(stream, [=] { std::memcpy(target, source, bytes); });
+// As CUDA does it: from memory that is not pinned a copy is taken at once, and into such the call waits.
+cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    if (kind == cudaMemcpyHostToDevice && !is_pinned(source)) {
+        const auto* from = static_cast<const std::byte*>(source);
+        enqueue(stream, [target, copy = std::vector<std::byte>(from, from + bytes)] {
+            std::memcpy(target, copy.data(), copy.size());
+        });
+    } else {
+        enqueue(stream, [=] { std::memcpy(target, source, bytes); });
+        if (kind == cudaMemcpyDeviceToHost && !is_pinned(target)) {
+            return cudaStreamSynchronize(stream);
+        }
+    }
     return std::exchange(last_error, cudaSuccess);
 }
 cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t stream) {
@@ -136,13 +191,21 @@ cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t 
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     *stream = new EmulatedStream;
+    streams().insert(*stream);
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    run_until(*stream, stream->entered);
+    streams().erase(stream);
     delete stream;
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (stream == nullptr) {
+        run_all();
+    } else {
+        run_until(*stream, stream->entered);
+    }
     return device().calls_until_lost == 0 ? kLost : cudaSuccess;
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
@@ -182,9 +245,14 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     enqueue(stream, [=] { event->time = std::chrono::steady_clock::now(); });
+    event->stream = stream;
+    event->place = stream->entered;
     return std::exchange(last_error, cudaSuccess);
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (event->stream != nullptr && streams().contains(event->stream)) {
+        run_until(*event->stream, event->place);
+    }
     return device().calls_until_lost == 0 ? kLost : cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) {

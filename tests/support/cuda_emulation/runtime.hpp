@@ -22,7 +22,7 @@ struct Device {
 };
 Device& device();
 
-// Runs or records `work`.
+// Puts `work` into the stream, or into what is recorded of it; the default stream waits for all others and does it.
 void enqueue(cudaStream_t stream, std::function<void()> work);
 
 }  // namespace llm::emulation

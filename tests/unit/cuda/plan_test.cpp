@@ -200,6 +200,9 @@ TEST(Plan, StepsThatBreakTheLimitsAreRefused) {
     refused(step.n_decode, 1);
     refused(step.n_logit, 3);
     check_step(step, info);
+    tok[0] = -2;
+    check_step(step, info, 2);
+    EXPECT_THROW(check_step(step, info, 1), std::invalid_argument);
 }
 
 TEST(AlgorithmCache, KeepsWhatBelongsToTheSameGpuAndLibrary) {

@@ -14,6 +14,7 @@ namespace {
 
 using testing::expected_answer;
 using testing::HashBackend;
+using testing::Overlap;
 
 struct Outcome {
     std::string text;
@@ -23,8 +24,8 @@ struct Outcome {
     std::string error;
 };
 
-// By parameter: the backend computes while launch() waits, or afterwards.
-class EngineCoreTest : public ::testing::TestWithParam<bool> {
+// By parameter: the backend computes while launch() waits, or afterwards, or one step is launched ahead.
+class EngineCoreTest : public ::testing::TestWithParam<Overlap> {
   protected:
     void make(int32_t seats = 8, int64_t slots = 1024, int32_t max_context = 256) {
         auto backend = std::make_unique<HashBackend>(slots, max_context, 128, 32, GetParam());
@@ -152,6 +153,10 @@ TEST_P(EngineCoreTest, CancelFreesEverythingBeforeTheNextStep) {
     step();
     EXPECT_GT(core_->scheduler().blocks().n_live(), 7);  // 7 and 1 blocks
     core_->cancel(1);
+    EXPECT_EQ(core_->stats().running, 1u);
+    if (GetParam() == Overlap::pipelined) {
+        step();  // what it was part of is computed to its end first
+    }
     EXPECT_LE(core_->scheduler().blocks().n_live(), 1);
     run();
     EXPECT_EQ((outcomes_[{2, 0}].finish), FinishReason::length);
@@ -279,13 +284,101 @@ TEST_P(EngineCoreTest, AStopStringEndsTheTextThoughMoreWasComputed) {
     EXPECT_EQ(other.tokens, 40);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backend, EngineCoreTest, ::testing::Bool(), [](const auto& param) {
-    return std::string(param.param ? "asynchronous" : "synchronous");
-});
+std::string name_of(const ::testing::TestParamInfo<Overlap>& info) {
+    switch (info.param) {
+    case Overlap::synchronous:
+        return "synchronous";
+    case Overlap::asynchronous:
+        return "asynchronous";
+    case Overlap::pipelined:
+        return "pipelined";
+    }
+    return "";
+}
+
+INSTANTIATE_TEST_SUITE_P(Backend, EngineCoreTest,
+                         ::testing::Values(Overlap::synchronous, Overlap::asynchronous, Overlap::pipelined), name_of);
+
+// What is launched before the step before it is known, and what is not.
+class EngineCoreAhead : public EngineCoreTest {};
+
+TEST_P(EngineCoreAhead, EveryDecodeAfterTheFirstStep) {
+    make();
+    core_->add(request({1, 2, 3}, 10));
+    core_->add(request({4, 5, 6}, 12));
+    run();
+    EXPECT_EQ(backend_->n_steps, 12);  // no row too many where the length ends the text
+    EXPECT_EQ(backend_->n_ahead, 11);
+    EXPECT_EQ(backend_->n_computed_tokens, 6 + 9 + 11);
+}
+
+TEST_P(EngineCoreAhead, NotWhatDependsOnTheToken) {
+    for (float Sampling::*penalty :
+         {&Sampling::repetition_penalty, &Sampling::presence_penalty, &Sampling::frequency_penalty}) {
+        make();
+        Request asked = request({1, 2, 3}, 10);
+        asked.sampling.*penalty = 1.5f;
+        core_->add(std::move(asked));
+        run();
+        EXPECT_EQ(backend_->n_ahead, 0);
+    }
+}
+
+TEST_P(EngineCoreAhead, NotWhileSomebodyWaitsOrComputesAPrompt) {
+    make(1);
+    core_->add(request({1, 2, 3}, 10));
+    core_->add(request({1, 2, 4}, 5));
+    for (int i = 0; i < 9; ++i) {
+        step();
+        EXPECT_EQ(backend_->n_ahead, 0);
+    }
+    run();
+    EXPECT_EQ(backend_->n_ahead, 4);
+
+    make(2);
+    core_->add(request(std::vector<int32_t>(200, 1), 3));  // a step takes 128 tokens
+    step();
+    EXPECT_EQ(backend_->n_steps, 1);
+    step();
+    EXPECT_EQ(backend_->n_steps, 3);
+}
+
+TEST_P(EngineCoreAhead, NotWhereMemoryIsShort) {
+    make(2, 32, 32);
+    core_->add(request(std::vector<int32_t>(14, 1), 10, 10));
+    core_->add(request(std::vector<int32_t>(14, 2), 2, 10));
+    run();
+    EXPECT_EQ((outcomes_[{1, 0}].text), text_of(*tokenizer_, expected_answer(std::vector<int32_t>(14, 1), 5, 10)));
+    EXPECT_EQ((outcomes_[{2, 0}].tokens), 2);
+}
+
+TEST_P(EngineCoreAhead, AnEndTokenWastesOneRow) {
+    make();
+    std::vector<int32_t> answer;
+    std::vector<int32_t> prompt;
+    for (int32_t first = 0; first < 249 && prompt.empty(); ++first) {
+        answer = expected_answer({first, 1}, 5, 30);
+        const auto end = std::find(answer.begin(), answer.end(), 249);
+        if (end != answer.end() && end - answer.begin() > 2) {
+            prompt = {first, 1};
+            answer.erase(end, answer.end());
+        }
+    }
+    ASSERT_FALSE(prompt.empty());
+    Request asked = request(prompt, 30);
+    asked.sampling.ignore_eos = false;
+    core_->add(std::move(asked));
+    run();
+    EXPECT_EQ(backend_->n_computed_tokens, 2 + static_cast<int64_t>(answer.size()) + 1);
+    EXPECT_EQ(core_->stats().tokens_out, answer.size() + 1);
+    EXPECT_EQ(core_->scheduler().blocks().n_live(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backend, EngineCoreAhead, ::testing::Values(Overlap::pipelined), name_of);
 
 TEST(EngineCoreOverlap, EventsLeaveWhileTheNextStepIsComputed) {
     const auto tokenizer = make_byte_tokenizer();
-    EngineCore core(std::make_unique<HashBackend>(1024, 256, 128, 32, true), *tokenizer, EngineOptions(),
+    EngineCore core(std::make_unique<HashBackend>(1024, 256, 128, 32, Overlap::asynchronous), *tokenizer, EngineOptions(),
                     [] { return 1.0; });
     Request asked;
     asked.id = 1;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <stdexcept>
 #include <vector>
@@ -14,18 +15,23 @@ namespace llm::engine::testing {
 
 constexpr int32_t kVocabulary = 250;  // all of them single bytes for the byte tokenizer
 
+// How a backend works beside the one that drives it.
+enum class Overlap { synchronous, asynchronous, pipelined };
+
 class HashBackend : public Backend {
   public:
     HashBackend(int64_t kv_slots, int32_t max_context, int32_t max_step_tokens = 128,
-                int32_t max_step_seqs = 32, bool asynchronous = false)
+                int32_t max_step_seqs = 32, Overlap overlap = Overlap::synchronous)
         : slots_(static_cast<size_t>(kv_slots)) {
-        info_ = {"hash", kVocabulary, max_context, kv_slots, max_step_tokens, max_step_seqs, 0, asynchronous};
+        info_ = {"hash", kVocabulary, max_context, kv_slots, max_step_tokens, max_step_seqs, 0,
+                 overlap != Overlap::synchronous, overlap == Overlap::pipelined};
     }
 
     // Called with every step before it is computed.
     std::function<void(const Step&)> on_step;
     int64_t n_computed_tokens = 0;
     int n_steps = 0;
+    int n_ahead = 0;  // of them, launched before the one before was waited for
 
     const BackendInfo& info() const override { return info_; }
 
@@ -34,21 +40,28 @@ class HashBackend : public Backend {
             on_step(step);
         }
         check(step);
+        require(results_.size() <= (info_.pipelined ? 1 : 0), "a step is launched before its time");
         ++n_steps;
+        n_ahead += static_cast<int>(results_.size());
         n_computed_tokens += step.n_tok;
         for (int32_t i = 0; i < step.n_tok; ++i) {
-            slots_[step.slot[i]] = {step.tok[i], step.pos[i]};
+            require(step.tok[i] >= 0 || (!results_.empty() && -1 - step.tok[i] < static_cast<int32_t>(results_.back().size())),
+                    "a token is of a step that was waited for, or of none");
+            slots_[step.slot[i]] = {step.tok[i] >= 0 ? step.tok[i] : results_.back()[-1 - step.tok[i]], step.pos[i]};
         }
-        tokens_.clear();
+        std::vector<int32_t> tokens;
         for (int32_t i = 0; i < step.n_logit; ++i) {
-            tokens_.push_back(next(step, i));
+            tokens.push_back(next(step, i));
         }
+        results_.push_back(std::move(tokens));
     }
 
     void wait(StepResult& result) override {
-        result.token = tokens_;
-        result.logprob.assign(tokens_.size(), -1.0f);
-        result.top.assign(tokens_.size(), {});
+        require(!results_.empty(), "there is no step to wait for");
+        result.token = std::move(results_.front());
+        results_.pop_front();
+        result.logprob.assign(result.token.size(), -1.0f);
+        result.top.assign(result.token.size(), {});
     }
 
   private:
@@ -106,7 +119,7 @@ class HashBackend : public Backend {
 
     BackendInfo info_;
     std::vector<Slot> slots_;
-    std::vector<int32_t> tokens_;
+    std::deque<std::vector<int32_t>> results_;  // of steps that were not waited for, oldest first
 };
 
 // What HashBackend answers to a prompt when nobody interferes.

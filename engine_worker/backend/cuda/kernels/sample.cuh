@@ -477,7 +477,8 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
         }
         out.token = token;
         out.logprob = params.n_logprobs >= 0 ? static_cast<float>(static_cast<double>(raw) - base) : 0.0f;
-        args.sampled[blockIdx.x] = token;
+        // what the host will refuse must not lead the next step's embedding astray before
+        args.sampled[blockIdx.x] = token >= 0 && token < args.vocab ? token : 0;
     }
 }
 
