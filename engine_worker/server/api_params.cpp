@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -16,19 +17,19 @@ constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr size_t kMaxBias = 1024;
 
-ApiError wrong_type(const char* name, const char* expected, const Json& value) {
+ApiError wrong_type(const std::string& name, const char* expected, const Json& value) {
     return {400, "invalid_request_error", "invalid_type",
-            "Invalid type for '" + std::string(name) + "': expected " + expected + ", but got " +
+            "Invalid type for '" + name + "': expected " + expected + ", but got " +
                 (value.is_null() ? "null" : std::string("a value of type ") + value.type_name()) + ".",
             name};
 }
 
-std::string range_text(const char* name, double low, double high) {
+std::string range_text(const std::string& name, double low, double high) {
     const auto text = [](double v) {
         std::array<char, 32> buffer;
         return std::string(buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), v).ptr);
     };
-    return "'" + std::string(name) + "' must be between " + text(low) + " and " + text(high) + ".";
+    return "'" + name + "' must be between " + text(low) + " and " + text(high) + ".";
 }
 
 std::vector<std::string> parse_stop(const Params& params) {
@@ -78,7 +79,8 @@ std::vector<std::pair<int32_t, float>> parse_bias(const Params& params, int32_t 
         int32_t token = -1;
         const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
         if (error != std::errc() || end != key.data() + key.size() || token < 0 || token >= vocab_size) {
-            throw bad_value("logit_bias", "'logit_bias' names a token id that does not exist: " + key);
+            throw bad_value("logit_bias", "'logit_bias' names a token that does not exist: '" + key + "'; " +
+                                              token_range(vocab_size));
         }
         if (!bias.is_number() || !(std::abs(bias.get<double>()) <= 100.0)) {
             throw bad_value("logit_bias", "Values of 'logit_bias' must be numbers between -100 and 100.");
@@ -98,8 +100,9 @@ std::vector<int32_t> parse_stop_tokens(const Params& params, int32_t vocab_size)
         throw wrong_type("stop_token_ids", "an array of token ids", *value);
     }
     for (const Json& one : *value) {
-        if (!one.is_number_integer() || one.get<int64_t>() < 0 || one.get<int64_t>() >= vocab_size) {
-            throw bad_value("stop_token_ids", "'stop_token_ids' names a token id that does not exist.");
+        if (!is_token_id(one, vocab_size)) {
+            throw bad_value("stop_token_ids",
+                            "'stop_token_ids' names a token that does not exist; " + token_range(vocab_size));
         }
         out.push_back(one.get<int32_t>());
     }
@@ -107,7 +110,12 @@ std::vector<int32_t> parse_stop_tokens(const Params& params, int32_t vocab_size)
 }
 
 // Fields that would change the answer; each with the value, if any, that asks for what we do anyway.
-constexpr std::array<std::pair<const char*, const char*>, 29> kUnsupported = {{
+struct Unsupported {
+    const char* name;
+    const char* neutral;
+};
+
+constexpr Unsupported kUnsupported[] = {
     {"allowed_token_ids", "[]"},
     {"audio", "{}"},
     {"bad_words", "[]"},
@@ -115,12 +123,15 @@ constexpr std::array<std::pair<const char*, const char*>, 29> kUnsupported = {{
     {"continue_final_message", "false"},
     {"documents", "[]"},
     {"dry_multiplier", "0"},
+    {"ebnf", "\"\""},
     {"function_call", "\"none\""},
     {"functions", "[]"},
+    {"grammar", "\"\""},
     {"guided_choice", "[]"},
     {"guided_grammar", "\"\""},
     {"guided_json", "{}"},
     {"guided_regex", "\"\""},
+    {"json_schema", "{}"},
     {"kv_transfer_params", "{}"},
     {"length_penalty", "1"},
     {"logits_processors", "[]"},
@@ -128,18 +139,61 @@ constexpr std::array<std::pair<const char*, const char*>, 29> kUnsupported = {{
     {"modalities", "[\"text\"]"},
     {"prediction", "{}"},
     {"prompt_embeds", "\"\""},
-    {"prompt_logprobs", "0"},
+    {"prompt_logprobs", "false"},
+    {"regex", "\"\""},
     {"return_token_ids", "false"},
+    {"separate_reasoning", "true"},
     {"skip_special_tokens", "true"},
+    {"stop_regex", "[]"},
+    {"structural_tag", "\"\""},
     {"structured_outputs", "{}"},
     {"suffix", "\"\""},
+    {"tfs_z", "1"},
+    {"thinking_token_budget", "-1"},
+    {"top_a", "0"},
     {"truncate_prompt_tokens", "-1"},
     {"typical_p", "1"},
     {"use_beam_search", "false"},
     {"web_search_options", "false"},
-}};
+    {"xtc_probability", "0"},
+};
+
+// Of POST /v1/embeddings.
+constexpr Unsupported kUnsupportedEmbeddings[] = {
+    {"chat_template", "\"\""}, {"embed_dtype", "\"float32\""}, {"endianness", "\"little\""},
+    {"messages", "[]"},        {"normalize", "true"},          {"truncate_prompt_tokens", "-1"},
+};
+
+// Of POST /tokenize with a chat: what would change its prompt.
+constexpr Unsupported kUnsupportedTokenize[] = {
+    {"add_special_tokens", "false"},
+    {"chat_template", "\"\""},
+    {"continue_final_message", "false"},
+};
+
+void refuse(const Params& params, std::span<const Unsupported> fields) {
+    for (const auto& [name, neutral] : fields) {
+        const Json* value = params.find(name);
+        const bool off = value != nullptr && value->is_boolean() && !value->get<bool>() &&
+                         std::string_view(neutral) != "true";
+        if (value != nullptr && !off && *value != Json::parse(neutral)) {
+            throw unsupported(name);
+        }
+    }
+}
 
 }  // namespace
+
+bool is_token_id(const Json& value, int32_t vocab_size) {
+    // Unsigned first: a number beyond int64 is not one that wraps.
+    return (value.is_number_unsigned() && value.get<uint64_t>() < static_cast<uint64_t>(vocab_size)) ||
+           (value.is_number_integer() && !value.is_number_unsigned() && value.get<int64_t>() >= 0 &&
+            value.get<int64_t>() < vocab_size);
+}
+
+std::string token_range(int32_t vocab_size) {
+    return "token ids of this model are whole numbers from 0 to " + std::to_string(vocab_size - 1) + ".";
+}
 
 const Json* Params::find(const char* name) const {
     const auto at = body_.find(name);
@@ -152,11 +206,11 @@ std::optional<double> Params::number(const char* name, double low, double high) 
         return std::nullopt;
     }
     if (!value->is_number()) {
-        throw wrong_type(name, "a number", *value);
+        throw wrong_type(prefix_ + name, "a number", *value);
     }
     const double v = value->get<double>();
     if (!(v >= low && v <= high)) {
-        throw bad_value(name, range_text(name, low, high));
+        throw bad_value(prefix_ + name, range_text(prefix_ + name, low, high));
     }
     return v;
 }
@@ -169,14 +223,14 @@ std::optional<int64_t> Params::integer(const char* name, int64_t low, int64_t hi
     const bool whole = value->is_number_float() && std::floor(value->get<double>()) == value->get<double>() &&
                        std::abs(value->get<double>()) < 9e15;
     if (!value->is_number_integer() && !whole) {
-        throw wrong_type(name, "an integer", *value);
+        throw wrong_type(prefix_ + name, "an integer", *value);
     }
     const bool huge = value->is_number_unsigned() &&
                       value->get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
     const int64_t v = whole ? static_cast<int64_t>(value->get<double>()) : value->get<int64_t>();
     if (huge || v < low || v > high) {
-        throw bad_value(name, "'" + std::string(name) + "' must be between " + std::to_string(low) + " and " +
-                                  std::to_string(high) + ".");
+        throw bad_value(prefix_ + name, "'" + prefix_ + name + "' must be between " + std::to_string(low) +
+                                            " and " + std::to_string(high) + ".");
     }
     return v;
 }
@@ -187,7 +241,7 @@ std::optional<bool> Params::boolean(const char* name) const {
         return std::nullopt;
     }
     if (!value->is_boolean()) {
-        throw wrong_type(name, "a boolean", *value);
+        throw wrong_type(prefix_ + name, "a boolean", *value);
     }
     return value->get<bool>();
 }
@@ -198,7 +252,7 @@ std::optional<std::string> Params::string(const char* name) const {
         return std::nullopt;
     }
     if (!value->is_string()) {
-        throw wrong_type(name, "a string", *value);
+        throw wrong_type(prefix_ + name, "a string", *value);
     }
     return value->get<std::string>();
 }
@@ -238,19 +292,15 @@ Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint
 }
 
 void refuse_unsupported(const Params& params) {
-    for (const auto& [name, neutral] : kUnsupported) {
-        const Json* value = params.find(name);
-        const bool off = value != nullptr && value->is_boolean() && !value->get<bool>() &&
-                         std::string_view(neutral) != "true";
-        if (value != nullptr && !off && *value != Json::parse(neutral)) {
-            throw unsupported(name);
-        }
-    }
+    refuse(params, kUnsupported);
+}
 
-    if (params.integer("best_of", 1, 1 << 20).value_or(1) != params.integer("n", 1, 1 << 20).value_or(1) &&
-        params.find("best_of") != nullptr) {
-        throw unsupported("best_of", "'best_of' other than 'n' is not supported by this engine.");
-    }
+void refuse_unsupported_embeddings(const Params& params) {
+    refuse(params, kUnsupportedEmbeddings);
+}
+
+void refuse_unsupported_tokenize(const Params& params) {
+    refuse(params, kUnsupportedTokenize);
 }
 
 }  // namespace llm::engine

@@ -15,7 +15,8 @@ using Json = nlohmann::ordered_json;
 
 class Params {
   public:
-    explicit Params(const Json& body) : body_(body) {}
+    // `prefix` stands before every name in messages: "stream_options." of an object within the body.
+    explicit Params(const Json& body, std::string prefix = "") : body_(body), prefix_(std::move(prefix)) {}
 
     // The field, or null if it is absent or null.
     const Json* find(const char* name) const;
@@ -27,6 +28,7 @@ class Params {
 
   private:
     const Json& body_;
+    std::string prefix_;
 };
 
 // What both generation endpoints share.
@@ -42,5 +44,12 @@ Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint
 
 // Refuses fields that would change the answer and are not supported; a value that changes nothing is welcome.
 void refuse_unsupported(const Params& params);
+void refuse_unsupported_embeddings(const Params& params);
+void refuse_unsupported_tokenize(const Params& params);  // of a chat
+
+// Whether `value` is an integer that names a token.
+bool is_token_id(const Json& value, int32_t vocab_size);
+// For messages: which ids there are, as the end of a sentence.
+std::string token_range(int32_t vocab_size);
 
 }  // namespace llm::engine

@@ -57,9 +57,15 @@ void read_common(const HttpRequest& http, const Params& params, const ServedMode
         if (!call.shape.stream) {
             throw bad_value("stream_options", "'stream_options' is only allowed when 'stream' is true.");
         }
-        call.shape.include_usage = Params(*options).boolean("include_usage").value_or(false);
+        const Params inner(*options, "stream_options.");
+        call.shape.include_usage = inner.boolean("include_usage").value_or(false);
+        call.shape.continuous_usage =
+            inner.boolean("continuous_usage_stats").value_or(false) && call.shape.include_usage;
     }
     call.request.n = static_cast<int32_t>(params.integer("n", 1, kMaxChoices).value_or(1));
+    if (params.integer("best_of", 1, kMaxChoices).value_or(call.request.n) != call.request.n) {
+        throw unsupported("best_of", "'best_of' other than 'n' is not supported by this engine.");
+    }
     call.request.sampling = parse_sampling(params, model.limits(), random_seed);
     read_priority(http, params, call.request);
     read_salt(http, params, call.request);
@@ -81,9 +87,9 @@ void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, con
 std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model, const std::string& param) {
     std::vector<int32_t> ids;
     for (const Json& id : list) {
-        if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
-            id.get<int64_t>() >= model.tokenizer->vocab_size()) {
-            throw bad_value(param, "'" + param + "' holds something that is not a token id of this model.");
+        if (!is_token_id(id, model.tokenizer->vocab_size())) {
+            throw bad_value(param, "'" + param + "' holds something that is not a token id; " +
+                                       token_range(model.tokenizer->vocab_size()));
         }
         ids.push_back(id.get<int32_t>());
     }
@@ -288,15 +294,20 @@ GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uin
     const Params params(body);
     GenerationCall call;
     read_common(http, params, model, random_seed, call);
-    if (params.find("echo") != nullptr && params.boolean("echo").value_or(false)) {
-        throw unsupported("echo");
+    for (const char* name : {"echo", "add_special_tokens"}) {  // templates write the special tokens
+        if (params.boolean(name).value_or(false)) {
+            throw unsupported(name, "'" + std::string(name) + "' is not supported by this engine for chats.");
+        }
     }
+    call.shape.token_ids = params.boolean("return_tokens_as_token_ids").value_or(false);
     call.shape.logprobs = params.boolean("logprobs").value_or(false);
     const auto top = params.integer("top_logprobs", 0, kMaxTopLogprobs);
     if (top.has_value() && *top > 0 && !call.shape.logprobs) {
         throw bad_value("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.");
     }
     call.request.sampling.n_logprobs = call.shape.logprobs ? static_cast<int32_t>(top.value_or(0)) : -1;
+
+    call.shape.reasoning = params.boolean("include_reasoning").value_or(true);
 
     const Json* messages = params.find("messages");
     if (messages == nullptr) {
@@ -339,6 +350,7 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
         call.request.sampling.max_tokens = std::min(kDefaultCompletionTokens, model.max_context);
     }
     // Legacy form: a number, 0 = the chosen token's only.
+    call.shape.token_ids = params.boolean("return_tokens_as_token_ids").value_or(false);
     const auto logprobs = params.integer("logprobs", 0, kMaxTopLogprobs);
     call.shape.logprobs = logprobs.has_value();
     call.request.sampling.n_logprobs = static_cast<int32_t>(logprobs.value_or(-1));
@@ -363,8 +375,13 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
         if (call.shape.logprobs) {
             throw unsupported("echo", "'echo' together with 'logprobs' is not supported by this engine.");
         }
-        for (const auto& ids : call.request.prompts) {
-            call.shape.echo.push_back(model.tokenizer->decode(ids));
+        // Text as it was given: ids do not always lead back to it.
+        const bool list = prompt->is_array() && !prompt->front().is_number();
+        for (size_t i = 0; i < call.request.prompts.size(); ++i) {
+            const Json& given = list ? (*prompt)[i] : *prompt;
+            call.shape.echo.push_back(given.is_string()
+                                          ? given.get<std::string>()
+                                          : model.tokenizer->decode(call.request.prompts[i], false));
         }
     }
     return call;
@@ -382,6 +399,7 @@ GenerationCall parse_embeddings(const HttpRequest& http, const ServedModel& mode
                                        ? "This engine's backend computes no embeddings."
                                        : model.no_embeddings);
     }
+    refuse_unsupported_embeddings(params);
     const std::string format = params.string("encoding_format").value_or("float");
     if (format != "float" && format != "base64") {
         throw bad_value("encoding_format", "'encoding_format' must be float or base64.");
@@ -394,7 +412,8 @@ GenerationCall parse_embeddings(const HttpRequest& http, const ServedModel& mode
         throw bad_value("input", "You must provide an 'input' parameter.");
     }
     call.request.task = model.pooling;
-    call.request.prompts = parse_prompts(*input, model, true, "input", kMaxInputs);
+    const bool add_special = params.boolean("add_special_tokens").value_or(true);
+    call.request.prompts = parse_prompts(*input, model, add_special, "input", kMaxInputs);
     for (const auto& ids : call.request.prompts) {
         check_prompt(ids, model, "input");
     }
@@ -409,6 +428,7 @@ std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) 
         checked_model(params, model);
     }
     if (const Json* messages = params.find("messages")) {
+        refuse_unsupported_tokenize(params);
         return model.encode_chat(*messages, params.find("tools"), params.find("chat_template_kwargs"),
                                  params.boolean("add_generation_prompt").value_or(true));
     }

@@ -20,8 +20,11 @@ struct AnswerShape {
     bool base64 = false;     // embeddings: not as numbers
     int32_t dimensions = 0;  // embeddings: the first so many; 0 = all
     bool stream = false;
-    bool include_usage = false;  // a last chunk with the usage
+    bool include_usage = false;     // a last chunk with the usage
+    bool continuous_usage = false;  // the usage so far in every chunk
     bool logprobs = false;
+    bool token_ids = false;         // in logprobs "token_id:5" instead of the token's text
+    bool reasoning = true;          // chats: what the model thinks is part of the answer
     ChatOutput::Options output;     // chats: what to look for in the text
     std::string model;              // the name that the client used
     std::vector<std::string> echo;  // completions with echo: each prompt's text, put before its choices

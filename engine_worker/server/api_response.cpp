@@ -73,7 +73,9 @@ void Answer::take(Event&& event) {
         if (event.finish != FinishReason::none) {
             choice.output.finish(delta);
         }
-        choice.reasoning += delta.reasoning;
+        if (shape_.reasoning) {
+            choice.reasoning += delta.reasoning;
+        }
         choice.text += delta.content;
         std::move(delta.calls.begin(), delta.calls.end(), std::back_inserter(choice.calls));
     } else {
@@ -128,7 +130,12 @@ void Answer::chunk_head(std::string& out, size_t index) const {
 void Answer::drain_choice(std::string& out, size_t index) {
     Choice& choice = choices_[index];
     // Clients that asked for the usage find the field in every chunk, null but in the last.
-    const std::string_view tail = shape_.include_usage ? "}],\"usage\":null}\n\n" : "}]}\n\n";
+    std::string tail = "}]}\n\n";
+    if (shape_.include_usage) {
+        tail = "}],\"usage\":";
+        shape_.continuous_usage ? write_usage(tail) : static_cast<void>(tail += "null");
+        tail += "}\n\n";
+    }
     if (shape_.chat && !choice.started) {
         chunk_head(out, index);
         out +=
@@ -282,10 +289,15 @@ std::string Answer::token_text(int32_t token) const {
     return tokenizer_.token_bytes(token, false, false);
 }
 
+// How a token is named in log probabilities.
+std::string Answer::token_name(int32_t token) const {
+    return shape_.token_ids ? "token_id:" + std::to_string(token) : token_text(token);
+}
+
 void Answer::write_token(std::string& out, const TokenLogprob& token) const {
     const std::string text = token_text(token.token);
     out += "{\"token\":";
-    append_json_string(out, text);
+    append_json_string(out, token_name(token.token));
     out += ",\"logprob\":";
     append_number(out, token.logprob);
     out += ",\"bytes\":[";
@@ -319,7 +331,7 @@ void Answer::write_completion_logprobs(std::string& out, const Choice& choice, i
         const std::string_view comma = tokens.empty() ? "" : ",";
         const std::string text = token_text(entry.front().token);
         tokens += comma;
-        append_json_string(tokens, text);
+        append_json_string(tokens, token_name(entry.front().token));
         logprobs += comma;
         append_number(logprobs, entry.front().logprob);
         offsets += comma;
@@ -327,18 +339,21 @@ void Answer::write_completion_logprobs(std::string& out, const Choice& choice, i
         offset += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
         top += comma;
         top += '{';
-        // An object has each key once: of tokens that look the same the best one stays.
+        // The best ones, and the token itself where it is not among them. An object has each key once: of
+        // tokens that look the same the best one stays.
         std::vector<std::string> seen;
-        for (size_t j = entry.size() > 1 ? 1 : 0; j < entry.size(); ++j) {
+        const auto add = [&](const TokenLogprob& token) {
             std::string key;
-            append_json_string(key, token_text(entry[j].token));
+            append_json_string(key, token_name(token.token));
             if (std::find(seen.begin(), seen.end(), key) == seen.end()) {
                 top += seen.empty() ? "" : ",";
                 top += key + ":";
-                append_number(top, entry[j].logprob);
+                append_number(top, token.logprob);
                 seen.push_back(std::move(key));
             }
-        }
+        };
+        std::for_each(entry.begin() + 1, entry.end(), add);
+        add(entry.front());
         top += '}';
     }
     out += "{\"tokens\":[" + tokens + "],\"token_logprobs\":[" + logprobs + "],\"top_logprobs\":[" + top +

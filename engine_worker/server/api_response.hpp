@@ -63,6 +63,7 @@ class Answer {
     void write_usage(std::string& out) const;
     std::string embeddings_json() const;
     std::string token_text(int32_t token) const;
+    std::string token_name(int32_t token) const;
     int64_t characters(const Choice& choice) const;
 
     AnswerShape shape_;

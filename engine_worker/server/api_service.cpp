@@ -321,15 +321,19 @@ HttpReply ApiService::tokenize(const HttpRequest& request) const {
 HttpReply ApiService::detokenize(const HttpRequest& request) const {
     require_ready();
     const Json body = parse_body(request);
-    const Json* tokens = Params(body).find("tokens");
+    const Params params(body);
+    if (params.find("model") != nullptr) {
+        checked_model(params, *model_);
+    }
+    const Json* tokens = params.find("tokens");
     if (tokens == nullptr || !tokens->is_array()) {
         throw bad_value("tokens", "You must provide 'tokens', an array of token ids.");
     }
     std::vector<int32_t> ids;
     for (const Json& id : *tokens) {
-        if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
-            id.get<int64_t>() >= model_->tokenizer->vocab_size()) {
-            throw bad_value("tokens", "'tokens' holds something that is not a token id of this model.");
+        if (!is_token_id(id, model_->tokenizer->vocab_size())) {
+            throw bad_value("tokens", "'tokens' holds something that is not a token id; " +
+                                          token_range(model_->tokenizer->vocab_size()));
         }
         ids.push_back(id.get<int32_t>());
     }

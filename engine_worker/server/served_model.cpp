@@ -105,7 +105,8 @@ Json checked_tools(const Json& tools, const SpecialText& special) {
     for (const Json& tool : tools) {
         const bool function = tool.is_object() && tool.contains("type") && tool["type"] == "function" &&
                               tool.contains("function") && tool["function"].is_object() &&
-                              tool["function"].contains("name") && tool["function"]["name"].is_string();
+                              tool["function"].contains("name") && tool["function"]["name"].is_string() &&
+                              !tool["function"]["name"].get_ref<const std::string&>().empty();
         if (!function) {
             throw bad_value("tools", "Every tool must have the type 'function' and a function with a name.");
         }

@@ -1,11 +1,13 @@
 """The OpenAI API of llm-engine, over the simulated model."""
 import json
+import pathlib
 import threading
 
 import pytest
 
 from conftest import wait_for
 
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "models" / "demo"
 TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -68,6 +70,17 @@ def test_completions_prompts_and_choices(start_engine):
     assert default["usage"]["completion_tokens"] == 16
 
 
+def test_echo_gives_the_prompt_as_it_was_sent(start_engine):
+    """Not as its tokens are read back: a special token in the text stays."""
+    engine = start_engine(model=str(DEMO))
+    for prompt in ["Hello <|im_start|>you", "a  b\u0301"]:
+        ids = engine.request("POST", "/tokenize", {"prompt": prompt})[2]["tokens"]
+        for given in [prompt, [prompt], ids, [ids]]:
+            body = {"model": "demo", "prompt": given, "max_tokens": 1, "echo": True}
+            text = engine.request("POST", "/v1/completions", body)[2]["choices"][0]["text"]
+            assert text.startswith(prompt) and len(text) > len(prompt)
+
+
 def test_prefix_cache_is_reported_and_salted(start_engine):
     engine = start_engine()
     cached = []
@@ -119,6 +132,12 @@ def test_tokenize_and_back(start_engine):
     body = engine.request("POST", "/tokenize", {"prompt": "h\u00e9"})[2]
     assert body["tokens"] == [104, 195, 169] and body["count"] == 3
     assert engine.request("POST", "/detokenize", {"tokens": body["tokens"]})[2] == {"prompt": "h\u00e9"}
+    for path, fields, param in [("/tokenize", {"messages": [{"role": "user", "content": "x"}], "chat_template": "x"},
+                                 "chat_template"),
+                                ("/detokenize", {"tokens": [99999]}, "tokens"),
+                                ("/detokenize", {"tokens": [1], "model": "no"}, "model")]:
+        status, _, refused = engine.request("POST", path, fields)
+        assert status in (400, 404) and refused["error"]["param"] == param, refused
     chat = engine.request("POST", "/tokenize", {"messages": [{"role": "user", "content": "x"}]})[2]
     assert chat["count"] == engine.chat("x", max_tokens=1)[2]["usage"]["prompt_tokens"]
 
@@ -136,6 +155,11 @@ def test_tokenize_and_back(start_engine):
     ({"top_logprobs": 21, "logprobs": True}, 400, "top_logprobs", None),
     ({"stream_options": {"include_usage": True}}, 400, "stream_options", None),
     ({"n": 0}, 400, "n", None),
+    ({"best_of": 2}, 400, "best_of", "unsupported_parameter"),
+    ({"echo": True}, 400, "echo", "unsupported_parameter"),
+    ({"add_special_tokens": True}, 400, "add_special_tokens", "unsupported_parameter"),
+    ({"tools": [{"type": "function", "function": {"name": ""}}]}, 400, "tools", None),
+    ({"stream": True, "stream_options": {"include_usage": 1}}, 400, "stream_options.include_usage", "invalid_type"),
     ({"guided_regex": "a+"}, 400, "guided_regex", "unsupported_parameter"),
     ({"messages": [{"role": "user", "content": "x" * 9000}]}, 400, "messages", "context_length_exceeded"),
 ])

@@ -48,7 +48,8 @@ def test_shapes_of_input_and_output(start_engine):
     ({"input": None}, "input"), ({"input": []}, "input"), ({"input": ""}, "input"), ({"input": [1, 999]}, "input"),
     ({"input": [{}]}, "input"), ({"input": "x" * 9000}, "input"), ({"input": "x", "encoding_format": "hex"}, "encoding_format"),
     ({"input": "x", "dimensions": 33}, "dimensions"), ({"input": "x", "dimensions": 0}, "dimensions"),
-    ({"input": "x", "model": "none"}, "model"),
+    ({"input": "x", "model": "none"}, "model"), ({"input": "x", "truncate_prompt_tokens": 1}, "truncate_prompt_tokens"),
+    ({"input": "x", "normalize": False}, "normalize"), ({"messages": [{"role": "user", "content": "x"}]}, "messages"),
 ])
 def test_refusals(start_engine, fields, param):
     status, _, body = start_engine().request("POST", "/v1/embeddings", {"model": "sim", **fields})

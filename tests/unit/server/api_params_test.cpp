@@ -101,12 +101,15 @@ TEST(Sampling, RefusesWhatItCannotDoAndNothingElse) {
              {R"({"guided_json":{"type":"object"}})", "guided_json"},
              {R"({"functions":[{}]})", "functions"},
              {R"({"guided_json":{"type":"object"}})", "guided_json"},
-             {R"({"best_of":3})", "best_of"},
              {R"({"suffix":"x"})", "suffix"},
              {R"({"modalities":["text","audio"]})", "modalities"},
              {R"({"skip_special_tokens":false})", "skip_special_tokens"},
              {R"({"use_beam_search":true})", "use_beam_search"},
              {R"({"prompt_logprobs":1})", "prompt_logprobs"},
+             {R"({"prompt_logprobs":0})", "prompt_logprobs"},  // the prompt's tokens, without alternatives
+             {R"({"regex":"a+"})", "regex"},
+             {R"({"xtc_probability":0.5})", "xtc_probability"},
+             {R"({"separate_reasoning":false})", "separate_reasoning"},
          }) {
         EXPECT_EQ(blamed(text), param) << text;
     }
@@ -114,6 +117,25 @@ TEST(Sampling, RefusesWhatItCannotDoAndNothingElse) {
         "user":"u","metadata":{"a":1},"store":false,"service_tier":"auto","anything":{"x":[1]},
         "modalities":["text"],"use_beam_search":false,"length_penalty":1.0})"),
               "");
+}
+
+TEST(Params, NameThePlaceOfAFieldInAnObject) {
+    const Json body = Json::parse(R"({"include_usage":1})");
+    try {
+        Params(body, "stream_options.").boolean("include_usage");
+        FAIL();
+    } catch (const ApiError& error) {
+        EXPECT_EQ(error.param, "stream_options.include_usage");
+    }
+}
+
+TEST(Params, TokenIdsAreWholeNumbersOfTheVocabulary) {
+    for (const char* good : {"0", "999"}) {
+        EXPECT_TRUE(is_token_id(Json::parse(good), 1000)) << good;
+    }
+    for (const char* bad : {"-1", "1000", "1.0", "\"1\"", "true", "18446744073709551615", "1e30"}) {
+        EXPECT_FALSE(is_token_id(Json::parse(bad), 1000)) << bad;
+    }
 }
 
 }  // namespace

@@ -155,6 +155,47 @@ TEST_F(AnswerTest, CompletionLogprobsCountCharacters) {
     EXPECT_EQ(events[2]["choices"][0]["finish_reason"], "length");
 }
 
+TEST_F(AnswerTest, CompletionLogprobsNameTheTokenBesideTheBest) {
+    AnswerShape shape;
+    shape.chat = false;
+    shape.logprobs = true;
+    for (const bool ids : {false, true}) {
+        shape.token_ids = ids;
+        Answer answer = make(shape);
+        Event one = event(0, "x", 1, FinishReason::length);
+        one.logprobs = {{'x', -2.0f}, {'y', -0.25f}};
+        answer.take(std::move(one));
+        const Json logprobs = Json::parse(answer.json())["choices"][0]["logprobs"];
+        EXPECT_EQ(logprobs["tokens"], ids ? Json({"token_id:120"}) : Json({"x"}));
+        EXPECT_EQ(logprobs["top_logprobs"][0], ids ? Json({{"token_id:121", -0.25}, {"token_id:120", -2.0}})
+                                                   : Json({{"y", -0.25}, {"x", -2.0}}));
+    }
+}
+
+TEST_F(AnswerTest, TellsTheUsageInEveryChunkThatIsAskedForIt) {
+    AnswerShape shape;
+    shape.stream = shape.include_usage = shape.continuous_usage = true;
+    Answer answer = make(shape);
+    std::string out;
+    for (int32_t i = 1; i <= 2; ++i) {
+        answer.take(event(0, "x", i, i == 2 ? FinishReason::length : FinishReason::none));
+        answer.drain(out);
+    }
+    const auto events = events_of(out);
+    EXPECT_EQ(events[1]["usage"]["completion_tokens"], 1);
+    EXPECT_EQ(events[2]["usage"]["total_tokens"], 5);
+}
+
+TEST_F(AnswerTest, KeepsThoughtsToItselfIfAsked) {
+    AnswerShape shape;
+    shape.reasoning = false;
+    Answer answer = make(shape);
+    answer.take(event(0, "<think>hm</think>yes", 3, FinishReason::stop));
+    const Json message = Json::parse(answer.json())["choices"][0]["message"];
+    EXPECT_EQ(message["content"], "yes");
+    EXPECT_FALSE(message.contains("reasoning_content"));
+}
+
 TEST(JsonString, EscapesAndReplaces) {
     std::string out;
     append_json_string(out, std::string("a\"\\\n\x01\xC3\xA9\xFF\xED\xA0\x80\xF0\x9F\x98\x80\0z", 17));
