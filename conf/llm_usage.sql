@@ -7,7 +7,7 @@ BEGIN;
 
 -- One row per client and day.
 CREATE OR REPLACE VIEW llm_usage_daily AS
-SELECT (request_date::timestamptz AT TIME ZONE 'UTC')::date        AS day,
+SELECT (to_timestamp(extract(epoch FROM request_date)) AT TIME ZONE 'UTC')::date AS day,
        user_name::text                                             AS user_name,
        count(*)                                                    AS requests,
        coalesce(sum(prompt_tokens), 0)::bigint                     AS prompt_tokens,
@@ -21,7 +21,7 @@ SELECT (request_date::timestamptz AT TIME ZONE 'UTC')::date        AS day,
 
 -- The same for each model.
 CREATE OR REPLACE VIEW llm_usage_daily_models AS
-SELECT (request_date::timestamptz AT TIME ZONE 'UTC')::date        AS day,
+SELECT (to_timestamp(extract(epoch FROM request_date)) AT TIME ZONE 'UTC')::date AS day,
        user_name::text                                             AS user_name,
        model::text                                                 AS model,
        count(*)                                                    AS requests,

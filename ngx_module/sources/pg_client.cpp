@@ -233,6 +233,7 @@ void PgClient::query(const std::string& sql, const std::vector<std::string>& par
     on_row_ = std::move(on_row);
     on_end_ = std::move(on_end);
     query_error_.clear();
+    sqlstate_.clear();
     last_.reset();
     state_ = State::asking;
     heard_at_ = ngx_current_msec;
@@ -334,6 +335,9 @@ bool PgClient::take_results() {
                 break;
             default:
                 query_error_ = one_line(PQresultErrorMessage(result.get()));
+                if (const char* code = PQresultErrorField(result.get(), PG_DIAG_SQLSTATE)) {
+                    sqlstate_ = code;
+                }
                 if (query_error_.empty()) {
                     query_error_ = "an unexpected answer";
                 }

@@ -77,6 +77,9 @@ class PgClient {
 
     const std::string& place() const { return endpoint_.url.place; }
 
+    // Of the statement that has ended last: the server's code of five characters, "" when it had none to give.
+    const std::string& sqlstate() const { return sqlstate_; }
+
   private:
     enum class State : uint8_t { stopped, waiting, resolving, connecting, ready, asking };
     struct FreeConnection {
@@ -116,6 +119,7 @@ class PgClient {
     OnRow on_row_;
     OnEnd on_end_;
     std::string query_error_;
+    std::string sqlstate_;
     std::unique_ptr<PGresult, FreeResult> last_;
     ngx_msec_t heard_at_ = 0;  // when something arrived last, or the statement was sent
 

@@ -16,6 +16,10 @@ struct UsageColumn {
     std::variant<std::string UsageRecord::*, double UsageRecord::*, int64_t UsageRecord::*> member;
 };
 
+// pg_type.dat
+constexpr uint32_t kDate = 1082;
+constexpr uint32_t kTimestamp = 1114;
+
 constexpr std::array<UsageColumn, 17> kColumns = {{
     {"user_name", Kind::text, &UsageRecord::user_name},
     {"user_organization", Kind::text, &UsageRecord::user_organization},
@@ -81,10 +85,10 @@ void append_value(std::string& out, const UsageColumn& column, const UsageRecord
 
 }  // namespace
 
-void UsageQuery::add_column(std::string_view name) {
+void UsageQuery::add_column(std::string_view name, uint32_t type) {
     for (size_t i = 0; i < kColumns.size(); ++i) {
         if (kColumns[i].name == name) {
-            columns_.push_back(i);
+            columns_.push_back({.index = i, .zoneless = type == kDate || type == kTimestamp});
         }
     }
 }
@@ -95,7 +99,7 @@ std::string UsageQuery::insert() const {
     std::string arrays;
     std::string aliases;
     for (size_t i = 0; i < columns_.size(); ++i) {
-        const UsageColumn& column = kColumns[columns_[i]];
+        const UsageColumn& column = kColumns[columns_[i].index];
         const std::string comma = i > 0 ? ", " : "";
         const std::string alias = "c" + std::to_string(i + 1);
         names += comma + '"' + std::string(column.name) + '"';
@@ -104,7 +108,8 @@ std::string UsageQuery::insert() const {
                 values += comma + alias;
                 break;
             case Kind::time:
-                values += comma + "to_timestamp(" + alias + "::float8)";
+                values += comma + "to_timestamp(" + alias + "::float8)" +
+                          (columns_[i].zoneless ? " AT TIME ZONE 'UTC'" : "");
                 break;
             case Kind::integer:
                 values += comma + alias + "::bigint";
@@ -127,7 +132,7 @@ std::vector<std::string> UsageQuery::parameters(std::span<const UsageRecord> rec
             if (out[i].size() > 1) {
                 out[i] += ',';
             }
-            append_value(out[i], kColumns[columns_[i]], record);
+            append_value(out[i], kColumns[columns_[i].index], record);
         }
         out[i] += '}';
     }

@@ -30,13 +30,17 @@ struct UsageRecord {
     std::string routing_mode;
 };
 
-inline constexpr std::string_view kUsageColumnsQuery = "SELECT * FROM metrics LIMIT 0";
+// Rows of name and type. From the catalogue, which everybody may read: the gateway needs INSERT on metrics, not SELECT.
+inline constexpr std::string_view kUsageColumnsQuery =
+    "SELECT attname, atttypid FROM pg_catalog.pg_attribute "
+    "WHERE attrelid = 'metrics'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
 
 // Writes to the columns that the table has; those it lacks are left out.
 class UsageQuery {
   public:
     // Takes note of a column of the table; unknown ones are left to their defaults.
-    void add_column(std::string_view name);
+    // `type` is its OID: a date or a timestamp without time zone is written in UTC.
+    void add_column(std::string_view name, uint32_t type);
     bool empty() const { return columns_.empty(); }
 
     // INSERT with one array parameter for each column.
@@ -45,7 +49,11 @@ class UsageQuery {
     std::vector<std::string> parameters(std::span<const UsageRecord> records) const;
 
   private:
-    std::vector<size_t> columns_;  // indexes of the column list in usage_record.cpp
+    struct Column {
+        size_t index;  // in the column list of usage_record.cpp
+        bool zoneless;
+    };
+    std::vector<Column> columns_;
 };
 
 }  // namespace llm::nginx::sources

@@ -1,6 +1,7 @@
 #include "ngx_module/sources/usage_writer.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 #include <utility>
 
@@ -10,7 +11,6 @@
 namespace llm::nginx::sources {
 namespace {
 
-constexpr size_t kBatch = 500;
 constexpr ngx_msec_t kBatchEveryMs = 1'000;
 constexpr int kFinishMs = 1'000;
 
@@ -20,11 +20,23 @@ struct Running {
 };
 Running* running = nullptr;
 
+// Whether a statement was refused for the state that the server is in, not for what it says: a standby, a rollback, a full
+// disk, a lock, a time limit, a shutdown, a broken file (classes of SQLSTATE, PostgreSQL's appendix A).
+bool is_passing(std::string_view sqlstate) {
+    constexpr std::string_view kPassing[] = {"25", "40", "53", "55", "57", "58"};
+    return std::find(std::begin(kPassing), std::end(kPassing), sqlstate.substr(0, 2)) != std::end(kPassing);
+}
+
+// Whether it was refused for a value in it: out of range, against a constraint, or refused by a trigger.
+bool is_about_a_value(std::string_view sqlstate) {
+    return sqlstate.starts_with("22") || sqlstate.starts_with("23") || sqlstate.starts_with("P0");
+}
+
 }  // namespace
 
 UsageWriter::UsageWriter(const PgEndpoint& endpoint, core::Zone& zone)
     : zone_(zone), client_(endpoint, *this, PgClient::Life::until_exit),
-      timer_([](void* self) { static_cast<UsageWriter*>(self)->send(); }, this) {}
+      timer_([](void* self) { static_cast<UsageWriter*>(self)->on_timer(); }, this) {}
 
 void UsageWriter::add(UsageRecord record) {
     if (backlog_.size() >= kMaxBacklog) {
@@ -45,21 +57,37 @@ void UsageWriter::on_ready() {
 void UsageWriter::on_lost() {
     // Not answered is not taken, as far as we know: they go back to the front. Should the server have taken
     // them all the same, they will be there twice, which is better than not at all.
-    backlog_.insert(backlog_.begin(), std::make_move_iterator(sending_.begin()),
-                    std::make_move_iterator(sending_.end()));
-    sending_.clear();
+    put_back();
     table_known_ = false;
 }
 
+void UsageWriter::put_back() {
+    backlog_.insert(backlog_.begin(), std::make_move_iterator(sending_.begin()),
+                    std::make_move_iterator(sending_.end()));
+    sending_.clear();
+}
+
+void UsageWriter::on_timer() {
+    columns_fresh_ = false;
+    send();
+}
+
 void UsageWriter::discover() {
+    query_ = UsageQuery();
     client_.query(
-        std::string(kUsageColumnsQuery), {}, [](const PGresult&) {},
-        [this](const PGresult* last, const std::string& error) {
-            query_ = UsageQuery();
-            for (int i = 0; last != nullptr && i < PQnfields(last); ++i) {
-                query_.add_column(PQfname(last, i));
+        std::string(kUsageColumnsQuery), {},
+        [this](const PGresult& row) {
+            query_.add_column(PQgetvalue(&row, 0, 0),
+                              static_cast<uint32_t>(std::strtoul(PQgetvalue(&row, 0, 1), nullptr, 10)));
+        },
+        [this](const PGresult*, const std::string& error) {
+            out_of_order_ = is_passing(client_.sqlstate());
+            if (out_of_order_) {
+                complain_of(error);
+                return;
             }
             table_known_ = error.empty() && !query_.empty();
+            columns_fresh_ = true;
             if (!table_known_) {
                 const size_t waiting = backlog_.size();
                 backlog_.clear();
@@ -82,24 +110,41 @@ void UsageWriter::send() {
         discover();  // somebody may have made the table meanwhile
         return;
     }
-    const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(kBatch, backlog_.size()));
+    const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(batch_, backlog_.size()));
     sending_.assign(std::make_move_iterator(backlog_.begin()), std::make_move_iterator(end));
     backlog_.erase(backlog_.begin(), end);
     client_.query(
         query_.insert(), query_.parameters(sending_), [](const PGresult&) {},
-        [this](const PGresult*, const std::string& error) {
-            const size_t records = sending_.size();
-            sending_.clear();
-            if (error.empty()) {
-                core::count_usage_records(zone_, records, 0);
-            } else {
-                drop(records, error);  // it would be refused again
-                table_known_ = false;
-            }
-            if (backlog_.size() >= kBatch) {
-                send();
-            }
-        });
+        [this](const PGresult*, const std::string& error) { on_answer(error); });
+}
+
+// A record that the table refuses (its client has been deleted and the table refers to clients, a name is too long for its
+// column) must not cost those that were sent with it: they are sent again in halves until it stands alone.
+void UsageWriter::on_answer(const std::string& error) {
+    const size_t records = sending_.size();
+    out_of_order_ = is_passing(client_.sqlstate());
+    if (error.empty()) {
+        sending_.clear();
+        core::count_usage_records(zone_, records, 0);
+        columns_fresh_ = false;
+        batch_ = std::min(kBatch, 2 * batch_);
+    } else if (out_of_order_) {
+        put_back();
+        complain_of(error);
+        return;  // the timer tries again
+    } else if (!columns_fresh_) {
+        put_back();
+        table_known_ = false;  // perhaps the table was changed
+    } else if (records > 1 && is_about_a_value(client_.sqlstate())) {
+        put_back();
+        batch_ = records / 2;
+    } else {
+        sending_.clear();
+        drop(records, error);  // it would be refused again
+    }
+    if (!table_known_ || batch_ < kBatch || backlog_.size() >= kBatch) {
+        send();
+    }
 }
 
 void UsageWriter::drop(size_t records, const std::string& reason) {
@@ -111,10 +156,17 @@ void UsageWriter::drop(size_t records, const std::string& reason) {
     }
 }
 
+void UsageWriter::complain_of(const std::string& error) {
+    if (complaint_.pass()) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uz usage records wait: %s", backlog_.size(),
+                      printable(error, 300).c_str());
+    }
+}
+
 void UsageWriter::finish() {
     timer_.stop();
     bool answers = client_.wait_until_done(kFinishMs);
-    while (answers && client_.ready() && !backlog_.empty()) {
+    while (answers && client_.ready() && !backlog_.empty() && !out_of_order_) {
         send();
         answers = client_.wait_until_done(kFinishMs);
     }

@@ -31,19 +31,28 @@ class UsageWriter : private PgClient::Listener {
     static constexpr size_t kMaxBacklog = 10'000;
 
   private:
+    static constexpr size_t kBatch = 500;
+
     void on_ready() override;
     void on_lost() override;
     void on_late() override {}
     void on_notify(std::string_view, std::string_view) override {}
 
+    void on_timer();
     void discover();
     void send();
+    void on_answer(const std::string& error);
+    void put_back();
+    void complain_of(const std::string& error);
     void drop(size_t records, const std::string& reason);
 
     core::Zone& zone_;
     PgClient client_;
     UsageQuery query_;
     bool table_known_ = false;
+    bool columns_fresh_ = false;  // read in this round, and nothing was taken since
+    bool out_of_order_ = false;   // the server takes nothing for now
+    size_t batch_ = kBatch;       // less while the records that are refused are looked for
     std::deque<UsageRecord> backlog_;
     std::vector<UsageRecord> sending_;  // kept until the server has taken them
     uint64_t dropped_ = 0;

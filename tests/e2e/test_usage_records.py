@@ -2,6 +2,7 @@
 
 import datetime
 import http.client
+import re
 import threading
 
 import pytest
@@ -112,6 +113,94 @@ def test_records_that_are_refused_are_counted(database, fake_engine, gateway):
     assert gate.client.ask(token="alice").status == 200
     rows(connection, 1)
     until(lambda: gate.metrics().total("llm_usage_records_total") == 1, "the row is counted")
+
+
+# as that system's own migrations leave it until its version 1.5: records refer to users, dates have no zone
+ARISTOTE = """
+    CREATE TABLE users (id SERIAL PRIMARY KEY, token VARCHAR(255), priority INT NOT NULL, threshold INT NOT NULL,
+                        name VARCHAR(255) NOT NULL UNIQUE, default_routing_mode VARCHAR(20) NOT NULL DEFAULT 'any');
+    CREATE TABLE metrics (id SERIAL PRIMARY KEY, user_name VARCHAR(255) NOT NULL, request_date TIMESTAMP, sent_to_llm_date TIMESTAMP,
+                          response_date TIMESTAMP, model VARCHAR(255), server VARCHAR(255), prompt_tokens INT, completion_tokens INT,
+                          CONSTRAINT fk_user_name FOREIGN KEY (user_name) REFERENCES users (name));
+    INSERT INTO users (token, priority, threshold, name) VALUES ('alice', 1, 50, 'Alice'), ('bob', 2, 50, 'Bob')"""
+
+
+def test_a_refused_record_costs_no_other(postgres_cluster, fake_engine, gateway):
+    """Bob is deleted before his records are written: the whole batch was lost with them."""
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute(ARISTOTE)
+        url = postgres_cluster.url(name)
+        gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}" refresh=60s; llm_usage on;')
+        gate.wait_ready()
+        connection.execute("DELETE FROM users WHERE token = 'bob'")
+        for turn in range(12):
+            assert gate.client.ask(token="bob" if turn in (2, 7, 8) else "alice").status == 200
+        until(lambda: gate.metrics().total("llm_usage_records_total") == 9, lambda: f"the others are written:\n{gate.metrics().text}")
+        until(lambda: gate.metrics().total("llm_usage_dropped_total") == 3, "the lost ones are counted")
+        assert connection.execute("SELECT user_name, count(*) FROM metrics GROUP BY 1").fetchall() == [("Alice", 9)]
+        assert "fk_user_name" in gate.error_log()
+
+
+def test_dates_without_a_zone_are_utc(postgres_cluster, fake_engine, gateway):
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")
+        connection.execute(ARISTOTE)
+    with postgres_cluster.connect(name) as connection:
+        gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "{postgres_cluster.url(name)}"; llm_usage on;')
+        gate.wait_ready()
+        assert gate.client.ask(token="alice").status == 200
+        dates = until(lambda: connection.execute("SELECT request_date, sent_to_llm_date, response_date FROM metrics").fetchone(), "a row")
+        now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+        assert all(abs(date - now) < datetime.timedelta(seconds=60) for date in dates)
+        connection.execute((CONF / "llm_usage.sql").read_text())
+        assert connection.execute("SELECT day FROM llm_usage_daily").fetchone()[0] == dates[0].date()
+
+
+def test_the_grants_of_the_schema_are_enough(database, postgres_cluster, fake_engine, gateway):
+    """What the last lines of schema.sql say; the columns were read from the table itself, which takes SELECT."""
+    _, connection = database
+    grants = (CONF / "schema.sql").read_text().split("needs no more than this:")[1].replace("--", "")
+    login = f"gateway_of_{connection.info.dbname}"
+    connection.execute(re.sub(r"\bllm\b", login, grants))
+    gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "postgresql://{login}@127.0.0.1:{postgres_cluster.port}/'
+                                                     f'{connection.info.dbname}"; llm_usage on;')
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+    rows(connection, 1)
+
+
+def test_records_wait_while_the_server_takes_none(database, fake_engine, gateway):
+    url, connection = database
+    gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    connection.execute("""
+        CREATE TABLE state (full_disk boolean); INSERT INTO state VALUES (true);
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT full_disk FROM state) THEN RAISE 'no space left' USING ERRCODE = 'disk_full'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    for _ in range(3):
+        assert gate.client.ask(token="alice").status == 200
+    gate.wait_logged("usage records wait.*no space left")
+    connection.execute("UPDATE state SET full_disk = false")
+    rows(connection, 3)
+    assert gate.metrics().total("llm_usage_dropped_total") == 0
+
+
+def test_the_table_changes_while_records_are_written(database, fake_engine, gateway):
+    """The columns were read once for a connection."""
+    url, connection = database
+    gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+    rows(connection, 1)
+    connection.execute("ALTER TABLE metrics DROP COLUMN performance_score")
+    assert gate.client.ask(token="alice").status == 200
+    rows(connection, 2)
+    assert gate.metrics().total("llm_usage_dropped_total") == 0
 
 
 def test_the_backlog_is_bounded(own_postgres, llm_engine, nginx):

@@ -12,7 +12,7 @@ TEST(UsageQuery, WritesTheColumnsThatAreThere) {
     EXPECT_TRUE(query.empty());
     for (const char* name :
          {"id", "user_name", "request_date", "prompt_tokens", "performance_score", "colour"}) {
-        query.add_column(name);
+        query.add_column(name, 0);
     }
     EXPECT_EQ(
         query.insert(),
@@ -21,10 +21,20 @@ TEST(UsageQuery, WritesTheColumnsThatAreThere) {
         "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS t (c1, c2, c3, c4)");
 }
 
+TEST(UsageQuery, WritesDatesWithoutZoneInUtc) {
+    UsageQuery query;
+    query.add_column("request_date", 1114);
+    query.add_column("response_date", 1184);
+    EXPECT_EQ(query.insert(),
+              "INSERT INTO metrics (\"request_date\", \"response_date\") "
+              "SELECT to_timestamp(c1::float8) AT TIME ZONE 'UTC', to_timestamp(c2::float8) "
+              "FROM unnest($1::text[], $2::text[]) AS t (c1, c2)");
+}
+
 TEST(UsageQuery, MakesOneArrayForEachColumn) {
     UsageQuery query;
     for (const char* name : {"user_name", "request_date", "prompt_tokens", "performance_score"}) {
-        query.add_column(name);
+        query.add_column(name, 0);
     }
     EXPECT_EQ(query.parameters({}), (std::vector<std::string>{"{}", "{}", "{}", "{}"}));
     std::vector<UsageRecord> records(2);
@@ -45,7 +55,7 @@ TEST(UsageQuery, KnowsAristotesColumns) {
                              "response_date", "model", "server", "server_organization", "prompt_tokens",
                              "completion_tokens", "strategy", "requeue_count", "max_parallel_requests",
                              "current_parallel_requests", "priority", "performance_score", "routing_mode"}) {
-        query.add_column(name);
+        query.add_column(name, 0);
     }
     EXPECT_EQ(query.parameters({}).size(), 17u);
 }
