@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 
 namespace llm::engine {
@@ -32,15 +33,18 @@ std::string open_unix(const std::string& address, ListenSocket& out) {
         return failed(address, std::strerror(errno));
     }
     if (bind(fd, generic, sizeof name) != 0) {
+        int error = errno;
         // A socket left behind by a process that died refuses connections; a living one accepts them.
-        const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        const bool stale = errno == EADDRINUSE && probe >= 0 && connect(probe, generic, sizeof name) != 0 &&
-                           errno == ECONNREFUSED;
-        ::close(probe);
-        if (!stale || unlink(path.c_str()) != 0 || bind(fd, generic, sizeof name) != 0) {
-            const std::string why = stale ? std::strerror(errno) : std::strerror(EADDRINUSE);
+        if (error == EADDRINUSE) {
+            const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            if (probe >= 0 && connect(probe, generic, sizeof name) != 0 && errno == ECONNREFUSED) {
+                error = unlink(path.c_str()) == 0 && bind(fd, generic, sizeof name) == 0 ? 0 : errno;
+            }
+            ::close(probe);
+        }
+        if (error != 0) {
             ::close(fd);
-            return failed(address, why);
+            return failed(address, std::strerror(error));
         }
     }
     if (::listen(fd, kBacklog) != 0) {
@@ -62,6 +66,13 @@ std::string open_listen_socket(const std::string& address, ListenSocket& out) {
     const size_t colon = address.rfind(':');
     if (colon == std::string::npos || colon + 1 == address.size()) {
         return failed(address, "expected HOST:PORT or unix:PATH");
+    }
+    // getaddrinfo() would take 70000 for 4464.
+    uint16_t port = 0;
+    const char* end = address.data() + address.size();
+    if (const auto [at, error] = std::from_chars(address.data() + colon + 1, end, port);
+        error != std::errc() || at != end) {
+        return failed(address, "the port must be a number from 0 to 65535");
     }
     std::string host = address.substr(0, colon);
     if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {

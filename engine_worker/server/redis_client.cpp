@@ -3,6 +3,7 @@
 #include <hiredis/hiredis.h>
 #include <sys/time.h>
 
+#include <cerrno>
 #include <memory>
 
 namespace llm::engine {
@@ -13,6 +14,12 @@ constexpr timeval kTimeout = {1, 0};
 struct FreeReply {
     void operator()(void* reply) const { freeReplyObject(reply); }
 };
+
+// hiredis leaves errno's text of a timeout: "Resource temporarily unavailable".
+std::string why_of(const redisContext& context) {
+    const bool late = context.err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return late ? "no answer within " + std::to_string(kTimeout.tv_sec) + " s" : context.errstr;
+}
 
 }  // namespace
 
@@ -57,7 +64,7 @@ std::string RedisClient::exchange(const std::vector<Command>& commands) {
     for (size_t i = 0; i < commands.size(); ++i) {
         void* raw = nullptr;
         if (redisGetReply(context_, &raw) != REDIS_OK) {
-            return context_->errstr;
+            return why_of(*context_);
         }
         const std::unique_ptr<void, FreeReply> owner(raw);
         const auto* reply = static_cast<const redisReply*>(raw);

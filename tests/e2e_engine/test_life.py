@@ -15,6 +15,9 @@ KEY = "llm:engine:e1"
     (["--model", "/nowhere"], "/nowhere"),
     (["--model", "/tmp", "--listen", "127.0.0.1:0"], "/tmp"),
     (["--backend", "sim", "--model", "m", "--listen", "nonsense"], "nonsense"),
+    (["--backend", "sim", "--model", "m", "--listen", "127.0.0.1:70000"], "65535"),
+    (["--backend", "sim", "--model", "m", "--listen", "127.0.0.1:http"], "65535"),
+    (["--backend", "sim", "--model", "m", "--listen", "unix:/nowhere/socket"], "No such file"),
     (["--backend", "sim", "--model", "m", "--redis", "http://x"], "--redis"),
     (["--backend", "sim", "--model", "m", "--listen", "127.0.0.1:0", "--redis", "redis://127.0.0.1:1",
       "--advertise", "ftp://x"], "url"),
@@ -68,6 +71,19 @@ def test_redis_restart_does_not_matter(start_engine, redis):
     redis.start()
     wait_for(lambda: redis.command("GET", KEY), "the report after Redis returned")
     assert "Redis is not reachable" in engine.output() and "Redis is reachable" in engine.output()
+
+
+def test_a_redis_that_hangs_does_not_matter(start_engine, redis):
+    engine = start_engine("--redis", redis.url, "--id", "e1")
+    wait_for(lambda: redis.command("GET", KEY), "the first report")
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_for(lambda: "Redis is not reachable" in engine.output(), "the engine notices")
+        assert "no answer within 1 s" in engine.output()
+        assert engine.chat(max_tokens=3)[0] == 200
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: json.loads(redis.command("GET", KEY) or "{}").get("completed") == 1, "the report after it woke up")
 
 
 def test_sigterm_finishes_what_runs_and_refuses_the_rest(start_engine):
