@@ -15,8 +15,7 @@ constexpr uint32_t kChargedMax = 2048;  // max_tokens that the charging baseline
 
 }  // namespace
 
-// ---- ledger
-// -------------------------------------------------------------------------------------------------
+// ---- ledger -----------------------------------------------------------------------------------------------
 
 void Ledger::running(uint32_t client, int change) {
     Account& a = accounts_[client];
@@ -92,8 +91,7 @@ void CountingGateway::note_start(const Job& job, bool waited) {
     ledger_.serve(job.client, job.prompt);
 }
 
-// ---- our dispatcher
-// -----------------------------------------------------------------------------------------
+// ---- our dispatcher ---------------------------------------------------------------------------------------
 
 CoreGateway::CoreGateway(Ledger& ledger, double sample_from_s, const std::map<uint32_t, double>& weights,
                          uint32_t engines, double minimum)
@@ -261,8 +259,7 @@ const char* CoreGateway::check() {
     return core::check_zone(lock, &where) ? nullptr : where;
 }
 
-// ---- baselines
-// ----------------------------------------------------------------------------------------------
+// ---- baselines --------------------------------------------------------------------------------------------
 
 Baseline::Baseline(Ledger& ledger, double sample_from_s, const std::map<uint32_t, double>& weights,
                    Discipline discipline, Law law, double cap, uint32_t engines, double minimum)

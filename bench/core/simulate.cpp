@@ -53,8 +53,7 @@ std::vector<double> waits(const World& world, double from_s, const std::function
     return all;
 }
 
-// ---- the admission law
-// --------------------------------------------------------------------------------------
+// ---- the admission law ------------------------------------------------------------------------------------
 
 void law_row(const char* name, const std::vector<Job>& trace, double report_s, bool ours, Law law,
              double cap) {
@@ -112,8 +111,7 @@ void law_table(const std::vector<Job>& trace) {
     law_row("ours, reports every 2 s", trace, 2, true, Law::none, 0);
 }
 
-// ---- the order of service
-// -----------------------------------------------------------------------------------
+// ---- the order of service ---------------------------------------------------------------------------------
 
 constexpr uint32_t kLight = 5;
 
@@ -185,8 +183,7 @@ void order_table(const std::vector<Job>& sizes) {
     order_row("ours: VTC, charged as generated", sizes, true, Discipline::fifo);
 }
 
-// ---- the arena trace
-// ----------------------------------------------------------------------------------------
+// ---- the arena trace --------------------------------------------------------------------------------------
 
 void arena_row(const char* name, const std::vector<Job>& trace, bool ours) {
     std::map<uint32_t, double> weights;

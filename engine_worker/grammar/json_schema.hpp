@@ -3,8 +3,8 @@
 // What is understood (drafts 4 to 2020-12; a schema that needs anything else is refused by name):
 //   type (one or several), enum, const, anyOf, oneOf (as anyOf: that only one holds is not enforced), allOf,
 //   $ref within the document, $defs, definitions, nullable
-//   object   properties, required, additionalProperties; minProperties and maxProperties where no property is
-//            named
+//   object   properties, required, additionalProperties; minProperties and maxProperties where no property
+//            is named
 //   array    items, prefixItems, minItems, maxItems
 //   string   minLength, maxLength, pattern (regex.hpp), format (string_formats.hpp)
 //   number, integer   minimum, maximum, exclusiveMinimum, exclusiveMaximum

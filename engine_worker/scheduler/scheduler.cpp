@@ -60,8 +60,7 @@ const Plan& Scheduler::plan(double now) {
     return plan_;
 }
 
-// ---- admission
-// ---------------------------------------------------------------------------------------------
+// ---- admission --------------------------------------------------------------------------------------------
 
 void Scheduler::admit(double now) {
     for (size_t i = 0; i < waiting_.size();) {
@@ -165,8 +164,7 @@ void Scheduler::start(size_t waiting_index, double now) {
     running_.push_back(std::move(sequence));
 }
 
-// ---- preemption and memory
-// ---------------------------------------------------------------------------------
+// ---- preemption and memory --------------------------------------------------------------------------------
 
 void Scheduler::preempt(Sequence& victim, double now) {
     const auto at =
@@ -215,8 +213,7 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n_tokens, double now) {
     return std::min(n_tokens, static_cast<int32_t>(sequence.blocks.size()) * kBlock);
 }
 
-// ---- the step
-// ----------------------------------------------------------------------------------------------
+// ---- the step ---------------------------------------------------------------------------------------------
 
 void Scheduler::sort_running(bool decoding) {
     order_.clear();

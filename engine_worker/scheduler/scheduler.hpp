@@ -2,17 +2,14 @@
 // ahead while one runs, as long as nothing but decodes follows.
 //
 // Order is (class, resumed before new, arrival); a lower class number is sooner. The rules:
-//  * Every running sequence that has its prompt in memory decodes one token in every step. Prefill comes
-//  after, in
-//    chunks that fit the step's time target, so that nobody's text stalls because somebody else's prompt is
+//  * Every running sequence that has its prompt in memory decodes one token in every step. Prefill comes after,
+//    in chunks that fit the step's time target, so that nobody's text stalls because somebody else's prompt is
 //    long.
 //  * The first in line starts when a seat is free and the memory that all will hold at the worst later moment
-//  fits
-//    (admission.hpp). If not, running sequences of strictly lower classes that had their quantum of steps
+//    fits (admission.hpp). If not, running sequences of strictly lower classes that had their quantum of steps
 //    make room. Equal classes never do: they would take turns throwing away each other's work.
 //  * If the guess behind admission was wrong and memory runs out, the last in order gives up its blocks. The
-//  first
-//    in order therefore always gets on, whatever the others do.
+//    first in order therefore always gets on, whatever the others do.
 //  * A preempted sequence keeps its tokens; its full blocks stay findable until somebody needs them.
 // One thread; nothing here knows a clock, the backend or the text.
 #pragma once

@@ -99,8 +99,7 @@ void Answer::take(Event&& event) {
     }
 }
 
-// ---- streaming
-// ---------------------------------------------------------------------------------------------
+// ---- streaming --------------------------------------------------------------------------------------------
 
 void Answer::drain(std::string& out) {
     for (const size_t index : touched_) {
@@ -190,8 +189,7 @@ void Answer::drain_choice(std::string& out, size_t index) {
     choice.ended = choice.ended || ends;
 }
 
-// ---- whole answers
-// -----------------------------------------------------------------------------------------
+// ---- whole answers ----------------------------------------------------------------------------------------
 
 std::string Answer::json() const {
     if (shape_.embeddings) {
@@ -282,8 +280,7 @@ void Answer::write_usage(std::string& out) const {
     out += ",\"prompt_tokens_details\":{\"cached_tokens\":" + std::to_string(cached_tokens_) + "}}";
 }
 
-// ---- logprobs
-// ----------------------------------------------------------------------------------------------
+// ---- logprobs ---------------------------------------------------------------------------------------------
 
 std::string Answer::token_text(int32_t token) const {
     return tokenizer_.token_bytes(token, false, false);

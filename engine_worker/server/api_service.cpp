@@ -118,8 +118,7 @@ void ApiService::bind(HttpServer& server) {
     server.every_second([this] { on_second(); });
 }
 
-// ---- life
-// --------------------------------------------------------------------------------------------------
+// ---- life -------------------------------------------------------------------------------------------------
 
 void ApiService::set_state(EngineState state) {
     state_.store(state);
@@ -203,8 +202,7 @@ void ApiService::fail() {
     set_state(EngineState::failed);
 }
 
-// ---- routes
-// ------------------------------------------------------------------------------------------------
+// ---- routes -----------------------------------------------------------------------------------------------
 
 void ApiService::on_request(ConnectionId connection, HttpRequest request) {
     HttpReply answer;
@@ -351,8 +349,7 @@ HttpReply ApiService::drain_reply() {
     return json_reply({{"state", to_string(state_.load())}, {"open_requests", exchanges_.size()}});
 }
 
-// ---- generation
-// --------------------------------------------------------------------------------------------
+// ---- generation -------------------------------------------------------------------------------------------
 
 void ApiService::generate(ConnectionId connection, const HttpRequest& http) {
     require_ready();

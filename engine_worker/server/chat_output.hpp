@@ -1,8 +1,7 @@
 // Takes a chat model's text apart: what it thought, what it says, which tools it calls.
 //
 //   <think>…</think> at the start                        reasoning (DeepSeek-R1, Qwen3 and many others)
-//   <tool_call>{"name":…,"arguments":{…}}</tool_call>    a call (Hermes, Qwen); any number, anywhere in the
-//   text
+//   <tool_call>{"name":…,"arguments":{…}}</tool_call>    a call (Hermes, Qwen); any number, anywhere
 //   {"name":…,"parameters":{…}} as the whole text        a call (Llama 3.1)
 //
 // Calls are only looked for when the request offers tools. What looks like one but is none stays text.

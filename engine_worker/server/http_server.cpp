@@ -181,8 +181,7 @@ HttpServer::Connection* HttpServer::find(ConnectionId id) const {
     return connections_[slot].get();
 }
 
-// ---- receiving
-// ---------------------------------------------------------------------------------------------
+// ---- receiving --------------------------------------------------------------------------------------------
 
 void HttpServer::receive(Connection& connection) {
     for (size_t total = 0; total < kReadPerTurn;) {
@@ -241,8 +240,7 @@ void HttpServer::consume(Connection& connection) {
     handler_.on_request(connection.id, std::move(request));
 }
 
-// ---- answering
-// ---------------------------------------------------------------------------------------------
+// ---- answering --------------------------------------------------------------------------------------------
 
 void HttpServer::reply(ConnectionId id, const HttpReply& reply) {
     Connection* connection = find(id);
@@ -327,8 +325,7 @@ size_t HttpServer::unsent(ConnectionId id) const {
     return connection == nullptr ? 0 : connection->out.size() - connection->sent;
 }
 
-// ---- sending
-// -----------------------------------------------------------------------------------------------
+// ---- sending ----------------------------------------------------------------------------------------------
 
 void HttpServer::touch(Connection& connection) {
     if (!connection.dirty) {
@@ -416,8 +413,7 @@ void HttpServer::update_interest(Connection& connection) {
     }
 }
 
-// ---- ends
-// --------------------------------------------------------------------------------------------------
+// ---- ends -------------------------------------------------------------------------------------------------
 
 void HttpServer::leave(Connection& connection) {
     const bool unanswered = connection.state == Connection::State::busy;

@@ -35,8 +35,7 @@ struct Core : Tables {
     WakeSet& wakes;
 };
 
-// ---- small tools
-// --------------------------------------------------------------------------------------------
+// ---- small tools ------------------------------------------------------------------------------------------
 
 uint64_t hash_bytes(std::string_view text);  // FNV-1a, mixed
 uint32_t mix32(uint64_t value);              // splitmix64, upper half
@@ -86,8 +85,7 @@ void for_engines_of(const Tables& t, uint32_t model, Visit visit) {
     }
 }
 
-// ---- requests.cpp: the table
-// --------------------------------------------------------------------------------
+// ---- requests.cpp: the table ------------------------------------------------------------------------------
 
 // The live request of a ticket, or null when it is stale.
 Request* find_request(const Tables& t, Ticket ticket);
@@ -113,8 +111,7 @@ void end_waiting(Core& c, Request& r, Mail mail);
 // Takes the request out of every list, frees its slot and its account's claim.
 void free_request(Core& c, Request& r);
 
-// ---- processes.cpp
-// ------------------------------------------------------------------------------------------
+// ---- processes.cpp ----------------------------------------------------------------------------------------
 
 void beat(Core& c, uint32_t process);  // a sign of life; runs what has to wait for one
 void link_to_process(Core& c, Request& r);
@@ -129,8 +126,7 @@ inline bool owner_matches(const Tables& t, const Request& r) {
            t.processes[r.process].epoch == r.process_epoch;
 }
 
-// ---- clients.cpp
-// --------------------------------------------------------------------------------------------
+// ---- clients.cpp ------------------------------------------------------------------------------------------
 
 // lookup_client for callers that hold the lock.
 bool lookup_row_locked(Core& c, const TokenHash& hash, ClientView& out);
@@ -140,8 +136,7 @@ void refresh_account(Core& c, uint32_t account, int64_t wall_s);
 bool end_one_waiting(Core& c, uint32_t account, Mail mail);
 bool view_is_valid(const ClientView& view, int64_t wall_s);
 
-// ---- accounts.cpp
-// -------------------------------------------------------------------------------------------
+// ---- accounts.cpp -----------------------------------------------------------------------------------------
 
 // The account of a client, made or revived on first use; its rights are set to the view's. kNone: no room.
 uint32_t open_account(Core& c, const ClientView& client);
@@ -168,8 +163,7 @@ void refresh_hold(Core& c, uint32_t account);
 // Within a run: may only hold back. Letting go is left to the next refresh_hold().
 void tighten_hold(Core& c, uint32_t account);
 
-// ---- models.cpp
-// ---------------------------------------------------------------------------------------------
+// ---- models.cpp -------------------------------------------------------------------------------------------
 
 uint32_t open_model(Core& c, std::string_view name);  // kNone: full
 uint32_t find_model_locked(const Tables& t, std::string_view name);
@@ -186,8 +180,7 @@ inline uint32_t domain_of(const Tables& t, const Pool& p) {
     return t.models[p.model].domain;
 }
 
-// ---- flows.cpp: queues
-// --------------------------------------------------------------------------------------
+// ---- flows.cpp: queues ------------------------------------------------------------------------------------
 
 int32_t class_of(const Tables& t, const Account& a, int32_t priority);
 double weight_of(const Tables& t, const Account& a, int32_t priority);
@@ -217,8 +210,7 @@ struct QueueRoom {
 // What a client with this threshold is told of the queue when `waiting` requests count against it.
 QueueRoom queue_room(const Tables& t, int32_t threshold, uint32_t waiting);
 
-// ---- charging (charge.cpp)
-// ----------------------------------------------------------------------------------
+// ---- charging (charge.cpp) --------------------------------------------------------------------------------
 
 void charge_dispatch(Core& c, Request& r);
 void charge_output(Core& c, Request& r, uint32_t completion_tokens);
@@ -226,8 +218,7 @@ void true_up(Core& c, Request& r, const Usage& usage);
 void refund(Core& c, Request& r);
 void settle_cancelled(Core& c, Request& r);
 
-// ---- admission.cpp
-// ------------------------------------------------------------------------------------------
+// ---- admission.cpp ----------------------------------------------------------------------------------------
 
 void start_limit(Core& c, Engine& e);  // new engine, new boot, recovered breaker
 void control(Core& c, Engine& e, const EngineReport& report, bool newer_boot);
@@ -236,8 +227,7 @@ void engine_saturated(Core& c, Engine& e);  // it answered 429/503
 void clamp_limit(Core& c, Engine& e);
 double minimum_of(const Tables& t, const Engine& e);
 
-// ---- breaker.cpp
-// --------------------------------------------------------------------------------------------
+// ---- breaker.cpp ------------------------------------------------------------------------------------------
 
 bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
 bool engine_usable(const Engine& e);     // ready, breaker closed
@@ -245,8 +235,7 @@ void engine_failed(Core& c, Engine& e, uint32_t random);
 void engine_succeeded(Core& c, Engine& e);
 bool probe_due(const Core& c, const Engine& e);
 
-// ---- dispatch.cpp
-// -------------------------------------------------------------------------------------------
+// ---- dispatch.cpp -----------------------------------------------------------------------------------------
 
 struct Room {
     bool open;  // may take a request now
@@ -274,8 +263,7 @@ void run_all(Core& c);
 // After drop_lease(): lets others use what became free (the engine's place, the client's max_running).
 void after_release(Core& c, uint32_t account, uint32_t engine);
 
-// ---- estimate.cpp
-// -------------------------------------------------------------------------------------------
+// ---- estimate.cpp -----------------------------------------------------------------------------------------
 
 struct RetryHint {
     uint32_t retry_after_ms;
@@ -286,23 +274,20 @@ void count_dispatch(Core& c, Pool& p);
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random);
 uint32_t position_of(const Tables& t, const Request& r);
 
-// ---- engines.cpp
-// --------------------------------------------------------------------------------------------
+// ---- engines.cpp ------------------------------------------------------------------------------------------
 
 void free_engine_if_idle(Core& c, uint32_t engine);
 // Engines whose key has been gone for too long (contract, section 4). Returns how many; `first_id` gets the
 // first.
 uint32_t forget_silent_engines(Core& c, char* first_id);
 
-// ---- recover.cpp
-// --------------------------------------------------------------------------------------------
+// ---- recover.cpp ------------------------------------------------------------------------------------------
 
 // Rebuilds everything derived from the facts.
 void rebuild(Core& c);
 void rebuild(Zone& zone);
 
-// ---- counters
-// ------------------------------------------------------------------------------------------------
+// ---- counters ---------------------------------------------------------------------------------------------
 
 template <class T>
 void bump(T& counter, T by = 1) {

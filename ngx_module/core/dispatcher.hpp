@@ -50,16 +50,14 @@ constexpr int64_t kGrantLifeUs = 2'000'000;  // a grant not taken up by then ret
 constexpr int64_t kHeartbeatLifeUs =
     1'000'000;  // an owner silent for longer gets no grants until it beats again
 
-// ---- configuration
-// ------------------------------------------------------------------------------------------
+// ---- configuration ----------------------------------------------------------------------------------------
 
 // Makes `settings` the zone's. Queued requests follow where that has a meaning: scheduler, aging, minimum
 // throughput, routing. O(requests and standings ever used) when the scheduler changed; next to nothing when
 // no setting did.
 void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_us, WakeSet& wakes);
 
-// ---- processes
-// ----------------------------------------------------------------------------------------------
+// ---- processes --------------------------------------------------------------------------------------------
 
 // Takes a process slot; its index is the index of the process's wake fd. `start_time` (field 22 of
 // /proc/self/stat) tells a process from a later one with the same pid. kNone when all slots are taken.
@@ -88,8 +86,7 @@ uint32_t list_processes(const Zone& zone, ProcessView* out, uint32_t capacity);
 // requests).
 uint32_t reap_process(const ZoneLock& lock, uint32_t slot, uint32_t epoch, int64_t now_us, WakeSet& wakes);
 
-// ---- requests
-// -----------------------------------------------------------------------------------------------
+// ---- requests ---------------------------------------------------------------------------------------------
 
 struct RequestArgs {
     const ClientView* client = nullptr;
@@ -238,8 +235,7 @@ void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet&
 // Place in the queue, 1 = next; 0 = not waiting. FIFO estimate within the class. O(classes).
 uint32_t queue_position(const ZoneLock& lock, Ticket ticket);
 
-// ---- events
-// -------------------------------------------------------------------------------------------------
+// ---- events -----------------------------------------------------------------------------------------------
 
 enum class EventKind : uint8_t {
     granted,  // take_up() it within kGrantLifeUs
@@ -257,8 +253,7 @@ struct Event {
 // answers less than `capacity`.
 uint32_t drain_events(const ZoneLock& lock, uint32_t process, Event* out, uint32_t capacity, int64_t now_us);
 
-// ---- periodic
-// -----------------------------------------------------------------------------------------------
+// ---- periodic ---------------------------------------------------------------------------------------------
 
 struct SweepResult {
     uint32_t expired_grants = 0;
@@ -270,12 +265,10 @@ struct SweepResult {
 };
 // Everything that happens by the mere passing of time: expired grants, silent owners, stale reports,
 // half-open breakers, expired clients, forgotten engines, aged requests, and as a belt one run of the
-// dispatcher. O(processes
-// + engines + a bounded batch of accounts).
+// dispatcher. O(processes + engines + a bounded batch of accounts).
 SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes);
 
-// ---- administration
-// -----------------------------------------------------------------------------------------
+// ---- administration ---------------------------------------------------------------------------------------
 
 // Ends a request from outside (DELETE requests/{id}): its owner gets Event::aborted. False when stale.
 bool abort_request(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet& wakes);

@@ -1,9 +1,8 @@
 // Words of the dispatcher that its callers share: tickets, verdicts, outcomes, settings.
 //
-// Everything here is plain data. Times are microseconds of a monotonic clock (`now_us`) unless the name ends
-// in
-// `_s` or says "wall": the core has no clock of its own and takes every time, random number and process id as
-// an argument, so that tests and the simulator run the very code that nginx runs.
+// Everything here is plain data. Times are microseconds of a monotonic clock (`now_us`) unless the name
+// ends in `_s` or says "wall": the core has no clock of its own and takes every time, random number and process
+// id as an argument, so that tests and the simulator run the very code that nginx runs.
 #pragma once
 
 #include <cstddef>

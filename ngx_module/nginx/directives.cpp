@@ -15,8 +15,7 @@
 namespace llm::nginx {
 namespace {
 
-// --- scalars
-// -------------------------------------------------------------------------------------------------------
+// ---- scalars ----------------------------------------------------------------------------------------------
 
 // Accepted, because configurations of later versions must load here, but never in silence.
 void warn_unavailable(ngx_conf_t* cf) {
@@ -120,8 +119,7 @@ char* set_retries(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     return NGX_CONF_OK;
 }
 
-// --- llm_zone
-// --------------------------------------------------------------------------------------------------------
+// ---- llm_zone ---------------------------------------------------------------------------------------------
 
 char* set_zone(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     auto* main = static_cast<MainConf*>(conf);
@@ -195,8 +193,7 @@ char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     return NGX_CONF_OK;
 }
 
-// --- handlers
-// ----------------------------------------------------------------------------------------------------------
+// ---- handlers ---------------------------------------------------------------------------------------------
 
 char* set_handler(ngx_conf_t* cf, void* conf, Handler handler, ngx_http_handler_pt function) {
     auto* loc = static_cast<LocConf*>(conf);
@@ -235,8 +232,7 @@ char* set_status(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     return set_handler(cf, conf, handler, web::status_handler);
 }
 
-// --- tables
-// --------------------------------------------------------------------------------------------------------
+// ---- tables -----------------------------------------------------------------------------------------------
 
 #define LLM_POLICY(value) \
     { to_ngx(core::name_of(core::RoutingPolicy::value)), static_cast<ngx_uint_t>(core::RoutingPolicy::value) }

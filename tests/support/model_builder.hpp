@@ -1,12 +1,10 @@
 // Writes Hugging Face model directories for tests: small, exact, and without a download.
 //
-//   write_random_model  weights from a counter-based generator that tools/tiny_model.py computes alike, so
-//   that
-//                       only the expected logits need to be stored
+//   write_random_model  weights from a counter-based generator that tools/tiny_model.py computes alike,
+//                       so that only the expected logits need to be stored
 //   write_lookup_model  each token is followed by a chosen one, in any precision
-//   write_copy_model    each token is the one a fixed number of positions back: a wrong slot, position or
-//   stale
-//                       block changes the text
+//   write_copy_model    each token is the one a fixed number of positions back: a wrong slot,
+//                       position or stale block changes the text
 //   write_byte_tokenizer  tokenizer.json whose token ids are the bytes, plus three special tokens
 #pragma once
 

@@ -18,9 +18,8 @@ namespace llm::engine {
 // How a matrix is held in memory. All are in panels: 32 output rows side by side, all of k after each other.
 //   kF32   [panel][k][32] f32
 //   kBf16  [panel][k/2][32][2] bf16, k padded to even
-//   kInt8  [panel][k/128]{[128/4][32][4] u8 = value + 128, [32] f32 scale}, k padded to a multiple of 128; in
-//   the
-//          order they are read: a scale in front would be skipped by the prefetchers and stall every group
+//   kInt8  [panel][k/128]{[128/4][32][4] u8 = value + 128, [32] f32 scale}, k padded to a multiple of 128;
+//          in the order they are read: a scale in front would be skipped by the prefetchers and stall every group
 enum class WeightType : uint8_t { kF32, kBf16, kInt8 };
 
 inline constexpr int32_t kPanel = 32;       // output rows side by side
@@ -52,9 +51,8 @@ struct Activations {
 // What becomes of a sum.
 //   kStore       y[i][j] = sum
 //   kAdd         y[i][j] += sum
-//   kSwiglu      y[i][j] = silu(gate) * up, where the panels hold 16 outputs of the gate, then the 16 of `up`
-//   that
-//                belong to them; y has half as many columns
+//   kSwiglu      y[i][j] = silu(gate) * up, where the panels hold 16 outputs of the gate, then the 16 of
+//                `up` that belong to them; y has half as many columns
 //   kSwigluBf16  the same, y is bf16
 enum class Epilogue : uint8_t { kStore, kAdd, kSwiglu, kSwigluBf16 };
 

@@ -304,8 +304,7 @@ TEST(UsageScan, ForgetsOnReset) {
     EXPECT_EQ(scan.content_events(), 2u);
 }
 
-// ---- random streams against a plain reading of the standard
-// ---------------------------------------------------
+// ---- random streams against a plain reading of the standard -----------------------------------------------
 
 bool has_text(const Json& value) {
     static const std::vector<std::string> kNames = {

@@ -20,8 +20,8 @@ struct alignas(16) Vec16 {  // 16 bytes: what one load or store moves
     uint32_t word[4];
 };
 
-// ---------------------------------------------------------------------------------------------------------------
-// bf16. Two values in a word, the first in the low half.
+// ---- bf16 -------------------------------------------------------------------------------------------------
+// Two values in a word, the first in the low half.
 
 __device__ __forceinline__ float bf16_low(uint32_t pair) {
     return __uint_as_float(pair << 16);
@@ -65,8 +65,7 @@ __device__ __forceinline__ void e4m3_to_bf16(uint32_t four, uint32_t& first, uin
 #endif
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// Memory.
+// ---- Memory -----------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ Vec16 load16(const void* address) {
     return *static_cast<const Vec16*>(address);
@@ -125,8 +124,8 @@ __device__ __forceinline__ void async_wait() {
 #endif
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// Tensor cores. Fragments as in the PTX manual, "Matrix fragments for mma.m16n8k16": lane 4g + t holds of A the
+// ---- Tensor cores -----------------------------------------------------------------------------------------
+// Fragments as in the PTX manual, "Matrix fragments for mma.m16n8k16": lane 4g + t holds of A the
 // rows g and g + 8, of B and the sums the columns g, or 2t and 2t + 1.
 
 // sum += A (16 x 16) * B (16 x 8), bf16 with f32 sums.
@@ -167,8 +166,7 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], con
 #endif
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// Reductions.
+// ---- Reductions -------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ float warp_sum(float value) {
     for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
