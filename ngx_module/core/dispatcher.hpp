@@ -200,6 +200,8 @@ struct Usage {
     uint32_t cached_tokens = 0;  // part of prompt_tokens served from the engine's prefix cache
     uint32_t completion_tokens = 0;
     bool exact = false;  // from the engine's `usage`; false: counted or estimated by the gateway
+    uint32_t streamed_tokens = 0;  // seen in the stream, charge()d or not
+    int64_t last_token_us = 0;     // when the last of them was
 };
 
 // What a finished request was, for usage records and log variables.

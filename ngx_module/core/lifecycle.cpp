@@ -75,6 +75,17 @@ void measure_whole(Core& c, const Request& r) {
     }
 }
 
+// The tokens of a stream that came after the last charge(): it is told of them in batches.
+void observe_rest(Core& c, const Request& r, const Usage& usage) {
+    if (r.first_token_us == 0 || usage.streamed_tokens <= r.completion_tokens) {
+        return;
+    }
+    const uint32_t fresh = usage.streamed_tokens - r.completion_tokens;
+    const int64_t elapsed = usage.last_token_us - r.last_token_us;
+    observe_many(counters_of(c, r.model).inter_token, kInterTokenBounds, std::size(kInterTokenBounds), elapsed / fresh,
+                 fresh);
+}
+
 // Ends a RUNNING request. `counts` false: another one will be counted in its place.
 RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, bool counts) {
     Request* found = find_request(c, ticket);
@@ -83,6 +94,7 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
     }
     Request& r = *found;
     const uint32_t account = r.account;
+    observe_rest(c, r, usage);
     const bool failed = outcome == Outcome::engine_error || outcome == Outcome::timeout;
     if (failed && r.head_us == 0 && r.completion_tokens == 0) {
         if (outcome == Outcome::timeout && r.lease != 0) {
@@ -207,6 +219,7 @@ void charge(const ZoneLock& lock, Ticket ticket, uint32_t completion_tokens, boo
     if (r.first_token_us == 0) {
         r.first_token_us = now_us;
         observe(m.first_token, kFirstTokenBounds, std::size(kFirstTokenBounds), now_us - r.arrived_us);
+        observe_many(m.inter_token, kInterTokenBounds, std::size(kInterTokenBounds), 0, completion_tokens - 1);
     } else {
         const uint32_t fresh = completion_tokens - before;
         const int64_t elapsed = now_us - r.last_token_us;

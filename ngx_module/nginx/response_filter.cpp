@@ -112,15 +112,17 @@ ngx_int_t header_filter(ngx_http_request_t* r) {
 // them.
 void charge(Request& request, StreamScan& stream) {
     const uint64_t tokens = stream.scan.content_events();
-    if (tokens == stream.charged) {
+    if (tokens == stream.seen) {
         return;
     }
+    const int64_t now = now_us();
+    stream.seen = tokens;
+    stream.seen_at_us = now;
     const bool first = stream.charged == 0;
     if (!first && tokens - stream.charged < kChargeTokens &&
         ngx_current_msec - stream.charged_at < kChargeInterval) {
         return;
     }
-    const int64_t now = now_us();
     if (first) {
         request.first_token_us = now;
     }
@@ -231,6 +233,8 @@ void collect_usage(Request& request) {
         usage.prompt_tokens = usage.exact ? 0 : request.prompt_tokens;
         return;
     }
+    usage.streamed_tokens = static_cast<uint32_t>(std::min<uint64_t>(stream->seen, UINT32_MAX));
+    usage.last_token_us = stream->seen_at_us;
     if (const auto& reported = stream->scan.usage()) {
         usage.prompt_tokens = static_cast<uint32_t>(std::min<uint64_t>(reported->prompt_tokens, UINT32_MAX));
         usage.cached_tokens = static_cast<uint32_t>(std::min<uint64_t>(reported->cached_tokens, UINT32_MAX));

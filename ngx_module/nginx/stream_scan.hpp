@@ -12,7 +12,9 @@ struct StreamScan {
     bool event_stream = false;
     bool readable = false;      // a 2xx answer without Content-Encoding
     bool hides_usage = false;   // llm_usage_inject: the event that only carries usage is not for the client
-    uint64_t charged = 0;       // completion tokens the core knows of
+    uint64_t seen = 0;          // completion tokens so far
+    int64_t seen_at_us = 0;     // when the last of them came
+    uint64_t charged = 0;       // those the core knows of
     ngx_msec_t charged_at = 0;  // ngx_current_msec of the last charge
     ngx_str_t held = ngx_null_string;  // begin of an event that may turn out to be the one to hide
 };

@@ -1,6 +1,7 @@
 """/metrics and /llm/status.json: present, in form, and right after known traffic."""
 
 import re
+import time
 
 from support.client import chat_body
 from support.users import user
@@ -50,6 +51,30 @@ def test_histograms_add_up(fake_engine, gateway):
     assert metrics.total("llm_request_duration_seconds_bucket", model="m", le="+Inf") == 3
     buckets = [number for name, labels, number in metrics.samples if name == "llm_request_duration_seconds_bucket"]
     assert buckets == sorted(buckets)
+
+
+def test_every_gap_between_tokens_is_seen(fake_engine, gateway):
+    """Those after the last batch of sixteen were not, and of a short answer none at all."""
+    counts = [1, 2, 6, 20]
+
+    def script(exchange):
+        exchange.stream_head()
+        for number in range(exchange.request.json()["max_tokens"]):
+            if number:
+                time.sleep(0.012)
+            exchange.event({"choices": [{"index": 0, "delta": {"content": f"w{number} "}}]})
+        exchange.event("[DONE]")
+        exchange.end()
+
+    gate = gateway([fake_engine(script=script)])
+    for count in counts:
+        assert gate.client.ask(chat_body(stream=True, max_tokens=count), token="alice").complete
+    gate.wait_outcomes({"completed": len(counts)})
+    metrics = gate.metrics()
+    gaps = sum(counts) - len(counts)
+    assert metrics.total("llm_inter_token_seconds_count", model="m") == gaps
+    assert metrics.total("llm_inter_token_seconds_sum", model="m") >= gaps * 0.01
+    assert metrics.total("llm_time_to_first_token_seconds_count", model="m") == len(counts)
 
 
 def test_tokens_are_counted(fake_engine, gateway):
