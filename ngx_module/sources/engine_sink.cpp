@@ -44,14 +44,14 @@ bool EngineSink::report(const EngineReport& report) {
         case core::Applied::unknown:
             return false;
         case core::Applied::conflict_won:
-            if (may_log(report.id)) {
+            if (may_log(About::conflict, report.id)) {
                 ngx_log_error(NGX_LOG_WARN, log, 0,
                               "llm: engine \"%s\" is at %s now: the start of that one is later", id.c_str(),
                               report.url.c_str());
             }
             break;
         case core::Applied::conflict_lost:
-            if (may_log(report.id)) {
+            if (may_log(About::conflict, report.id)) {
                 ngx_log_error(
                     NGX_LOG_WARN, log, 0,
                     "llm: two engines call themselves \"%s\": the one at %s is ignored, as its start "
@@ -60,7 +60,7 @@ bool EngineSink::report(const EngineReport& report) {
             }
             return true;
         case core::Applied::full:
-            if (may_log(report.id)) {
+            if (may_log(About::room, report.id)) {
                 ngx_log_error(NGX_LOG_ERR, log, 0,
                               "llm: engine \"%s\" is ignored: the zone has no room for it or its models; "
                               "make llm_zone larger",
@@ -113,7 +113,7 @@ void EngineSink::resolve(const std::string& id, Place& place) {
         place.parts.host, place.parts.port,
         [this, id, target = &place](const std::vector<PeerAddress>& found, const char* error) {
             if (error != nullptr || found.empty()) {
-                if (may_log(id)) {
+                if (may_log(About::name, id)) {
                     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
                                   "llm: engine \"%s\": host \"%s\" cannot be resolved: %s",
                                   printable(id).c_str(), target->parts.host.c_str(),
@@ -166,7 +166,7 @@ void EngineSink::on_refresh() {
 
 void EngineSink::malformed(std::string_view who, std::string_view reason) {
     core::count_bad_report(*hooks_.zone);
-    if (may_log(who)) {
+    if (may_log(About::form, who)) {
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "llm: report of engine \"%s\" ignored: %s",
                       printable(who).c_str(), printable(reason, 256).c_str());
     }
@@ -188,11 +188,11 @@ void EngineSink::round_done() {
     hooks_.wake(wakes);
 }
 
-bool EngineSink::may_log(std::string_view who) {
+bool EngineSink::may_log(About about, std::string_view who) {
     if (complaints_.size() >= kMaxComplaints) {
         complaints_.clear();  // names are free to invent; memory is not
     }
-    return complaints_[std::string(who)].pass();
+    return complaints_[static_cast<char>(about) + std::string(who)].pass();
 }
 
 }  // namespace llm::nginx::sources

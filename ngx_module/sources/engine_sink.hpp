@@ -56,7 +56,9 @@ class EngineSink {
     void resolve(const std::string& id, Place& place);
     void publish(const std::string& id, const Place& place);
     void on_refresh();
-    bool may_log(std::string_view who);
+    // What one complaint is about: a flood of one kind must not hide another.
+    enum class About : char { form = 'f', conflict = 'c', room = 'r', name = 'n' };
+    bool may_log(About about, std::string_view who);
 
     const Hooks& hooks_;
     ngx_resolver_t* resolver_;

@@ -6,6 +6,7 @@ namespace llm::nginx::sources {
 namespace {
 
 // pg_type.dat
+constexpr uint32_t kBlankPadded = 1042;  // char(n)
 constexpr uint32_t kDate = 1082;
 constexpr uint32_t kTimestamp = 1114;
 constexpr uint32_t kTimestampTz = 1184;
@@ -14,6 +15,9 @@ constexpr uint32_t kTimestampTz = 1184;
 std::string expression(const UsersColumn& item) {
     const std::string name = '"' + std::string(to_string(item.column)) + '"';
     const bool is_time = item.type == kDate || item.type == kTimestamp || item.type == kTimestampTz;
+    if (item.type == kBlankPadded) {
+        return name + "::text";  // without the blanks that fill it up
+    }
     return is_time ? "extract(epoch from " + name + ")" : name;
 }
 

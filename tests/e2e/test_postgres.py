@@ -62,7 +62,8 @@ def test_without_the_trigger_a_change_is_seen_after_refresh(postgres_cluster, fa
     "token text, priority int, threshold int",
     "id serial primary key, token varchar(255), name text, organization text, email text, priority bigint, threshold smallint",
     "token text, priority int, threshold int, extra json, \"Weird Name\" bytea",
-], ids=["required only", "older", "more"])
+    "token char(40), name char(40), priority numeric, threshold smallint",
+], ids=["required only", "older", "more", "padded"])
 def test_older_shapes_of_the_table_load(postgres_cluster, fake_engine, gateway, columns):
     name = postgres_cluster.create_database(schema=False, notify=False)
     with postgres_cluster.connect(name) as connection:

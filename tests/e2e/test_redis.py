@@ -191,6 +191,20 @@ def test_lying_reports_are_ignored(redis_server, gate, fake_engine):
     assert [entry["id"] for entry in gate.client.get("/v1/models", token="alice").json()["data"]] == ["m"]
 
 
+def test_of_two_engines_with_one_id_the_later_start_wins(redis_server, gate, fake_engine):
+    """And the log says so, also of an engine whose report was malformed a moment ago: that had used up its line of the minute."""
+    older, younger = fake_engine(name="twin"), fake_engine(name="twin")
+    older.announce(redis_server.url, boot=1000)
+    gate.wait_model("m", "alice")
+    redis_server.client.publish("llm:engines", '{"v":1,"id":"twin"}')
+    gate.wait_logged('report of engine "twin" ignored')
+    report = younger.announce(redis_server.url, boot=2000)
+    gate.wait_logged(f'engine "twin" is at {younger.url} now')
+    assert gate.client.ask(token="alice").status == 200
+    assert len(younger.requests) == 1 and not older.requests
+    report.stop()
+
+
 def test_stale_sequence_is_ignored(redis_server, gate, fake_engine):
     engine = fake_engine()
     reporter = engine.announce(redis_server.url)

@@ -95,6 +95,12 @@ TEST(UsersQuery, AsksForTimesAsNumbers) {
     EXPECT_EQ(text.select_all(), R"(SELECT "expires_at" FROM users)");
 }
 
+TEST(UsersQuery, TakesTheBlanksOffPaddedText) {
+    UsersQuery query;
+    query.add_column("token", 1042);
+    EXPECT_EQ(query.select_all(), R"(SELECT "token"::text FROM users)");
+}
+
 TEST(UsersQuery, TokenMayBeHashed) {
     UsersQuery query;
     query.add_column("token_sha256", 25);
