@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -76,9 +77,11 @@ void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, con
         throw bad_value(param, "The prompt is empty.");
     }
     if (ids.size() >= static_cast<size_t>(model.max_context)) {
+        const bool counted = ids.size() <= model.most_counted();
         throw ApiError(400, "invalid_request_error", "context_length_exceeded",
                        "This model's maximum context length is " + std::to_string(model.max_context) +
-                           " tokens, but the prompt has " + std::to_string(ids.size()) +
+                           " tokens, but the prompt has " + (counted ? "" : "more than ") +
+                           std::to_string(counted ? ids.size() : model.most_counted()) +
                            " and one more is needed for the answer.",
                        param);
     }
@@ -96,12 +99,22 @@ std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model, con
     return ids;
 }
 
+std::vector<int32_t> encode_text(const std::string& text, const ServedModel& model, bool add_special,
+                                 const std::string& param, size_t most = SIZE_MAX) {
+    try {
+        return model.tokenizer->encode(text,
+                                       {.add_special = add_special, .parse_special = true, .most = most});
+    } catch (const std::runtime_error& error) {
+        throw bad_value(param, "'" + param + "' cannot be tokenized: " + error.what());
+    }
+}
+
 // A string, an array of strings, an array of token ids, or an array of arrays of token ids.
 std::vector<std::vector<int32_t>> parse_prompts(const Json& prompt, const ServedModel& model,
                                                 bool add_special, const std::string& param, int64_t most) {
     const auto encode = [&](const Json& text) {
-        return model.tokenizer->encode(text.get_ref<const std::string&>(),
-                                       {.add_special = add_special, .parse_special = true});
+        return encode_text(text.get_ref<const std::string&>(), model, add_special, param,
+                           model.most_counted());
     };
     if (prompt.is_string()) {
         return {encode(prompt)};
@@ -322,7 +335,8 @@ GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uin
     }
     const bool generation_prompt = params.boolean("add_generation_prompt").value_or(true);
     const Json* tools = read_tools(params, call);
-    call.request.prompts.push_back(model.encode_chat(*messages, tools, &extra, generation_prompt));
+    call.request.prompts.push_back(
+        model.encode_chat(*messages, tools, &extra, generation_prompt, model.most_counted()));
     check_prompt(call.request.prompts.front(), model, "messages");
     call.shape.output.thinking = opens_thinking(call.request.prompts.front(), *model.tokenizer);
 
@@ -437,7 +451,7 @@ std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) 
         throw bad_value("prompt", "You must provide 'prompt' or 'messages'.");
     }
     const bool add_special = params.boolean("add_special_tokens").value_or(true);
-    return model.tokenizer->encode(*prompt, {.add_special = add_special, .parse_special = true});
+    return encode_text(*prompt, model, add_special, "prompt");
 }
 
 }  // namespace llm::engine

@@ -156,7 +156,8 @@ bool ServedModel::serves(const std::string& name) const {
 }
 
 std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* tools,
-                                              const Json* template_kwargs, bool add_generation_prompt) const {
+                                              const Json* template_kwargs, bool add_generation_prompt,
+                                              size_t most) const {
     if (!messages.is_array() || messages.empty()) {
         throw bad_value("messages", "'messages' must be a non-empty array.");
     }
@@ -178,9 +179,11 @@ std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* 
         context.extra = *template_kwargs;
     }
     try {
-        return special_text->encode(chat_template->render(context));
+        return special_text->encode(chat_template->render(context), most);
     } catch (const TemplateError& error) {
         throw bad_value("messages", std::string("The chat template refused these messages: ") + error.what());
+    } catch (const std::runtime_error& error) {
+        throw bad_value("messages", std::string("These messages cannot be tokenized: ") + error.what());
     }
 }
 

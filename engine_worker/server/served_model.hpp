@@ -32,10 +32,14 @@ struct ServedModel {
     bool serves(const std::string& name) const;
     SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context}; }
 
-    // Ids of a chat as the model's template writes it. `messages` and `tools` (may be null) as the client
-    // sent them; throws ApiError.
+    // Prompts are counted up to this many tokens: enough to say how far one is too long, and no reason to
+    // read all of a text that never ends.
+    size_t most_counted() const { return 4 * static_cast<size_t>(max_context); }
+
+    // Ids of a chat as the model's template writes it; `most` as in Tokenizer::EncodeOptions. `messages` and
+    // `tools` (may be null) as the client sent them; throws ApiError.
     std::vector<int32_t> encode_chat(const Json& messages, const Json* tools, const Json* template_kwargs,
-                                     bool add_generation_prompt) const;
+                                     bool add_generation_prompt, size_t most = SIZE_MAX) const;
 };
 
 // How the model's directory says that embeddings are pooled (1_Pooling/config.json and modules.json of

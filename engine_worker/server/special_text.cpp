@@ -52,17 +52,18 @@ std::string SpecialText::mark(std::string_view text) const {
     return out;
 }
 
-std::vector<int32_t> SpecialText::encode(std::string_view rendered) const {
+std::vector<int32_t> SpecialText::encode(std::string_view rendered, size_t most) const {
     std::vector<int32_t> ids;
     const auto add = [&](std::string_view text, bool parse_special) {
-        if (text.empty()) {
+        if (text.empty() || ids.size() > most) {
             return;
         }
         // The template has written what the model needs at the start: nothing is added.
-        const auto part = tokenizer_.encode(text, {.add_special = false, .parse_special = parse_special});
+        const auto part = tokenizer_.encode(
+            text, {.add_special = false, .parse_special = parse_special, .most = most - ids.size()});
         ids.insert(ids.end(), part.begin(), part.end());
     };
-    while (!rendered.empty()) {
+    while (!rendered.empty() && ids.size() <= most) {
         const size_t open = std::min(rendered.find(kOpen), rendered.size());
         add(rendered.substr(0, open), true);
         rendered.remove_prefix(std::min(open + kOpen.size(), rendered.size()));

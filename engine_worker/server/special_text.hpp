@@ -25,8 +25,9 @@ class SpecialText {
     // `text` with every special token in it marked; marks that stand in it already become U+FFFD. O(text).
     std::string mark(std::string_view text) const;
 
-    // Ids of a rendered template: special tokens are parsed, but not between marks.
-    std::vector<int32_t> encode(std::string_view rendered) const;
+    // Ids of a rendered template: special tokens are parsed, but not between marks. `most` as in
+    // Tokenizer::EncodeOptions.
+    std::vector<int32_t> encode(std::string_view rendered, size_t most = SIZE_MAX) const;
 
   private:
     size_t special_length_at(std::string_view text) const;

@@ -100,6 +100,11 @@ void Bpe::load(const TokenizerFile& file, const JsonPart& model, bool byte_level
         byte_ids_[b] = find(spelled);
     }
     load_merges(file, model);
+    const bool every_byte =
+        (byte_level_ || byte_fallback_) &&
+        std::all_of(byte_ids_.begin(), byte_ids_.end(), [](int32_t id) { return id >= 0; });
+    for (const std::string_view token : tokens_)
+        longest_ = every_byte ? std::max(longest_, token.size()) : 0;
 
     if (ignore_merges_) {
         whole_.reserve(vocab_.size());

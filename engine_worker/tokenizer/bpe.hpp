@@ -41,6 +41,8 @@ class Bpe {
         return static_cast<size_t>(id) < tokens_.size() ? tokens_[static_cast<size_t>(id)]
                                                         : std::string_view();
     }
+    // No token stands for more bytes of a piece than this; 0 = not known, as some bytes give no token.
+    size_t longest() const { return longest_; }
     int32_t size() const { return static_cast<int32_t>(tokens_.size()); }  // largest id + 1
 
   private:
@@ -64,6 +66,7 @@ class Bpe {
     // pre-tokenizer (Llama 2) may be cut there, and its words cached.
     bool cut_at_metaspace_ = false;
     int32_t unk_ = -1;
+    size_t longest_ = 0;
 };
 
 class Bpe::Scratch {

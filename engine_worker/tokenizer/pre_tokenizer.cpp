@@ -1,5 +1,7 @@
 #include "engine_worker/tokenizer/pre_tokenizer.hpp"
 
+#include <algorithm>
+
 #include "engine_worker/tokenizer/normalizer.hpp"
 
 namespace llm::engine {
@@ -101,6 +103,11 @@ void PreTokenizer::add(const JsonPart& part, int depth) {
         part.at("type").fail("pre_tokenizer \"" + type + "\" is not supported");
     }
     steps_.push_back(std::move(step));
+}
+
+bool PreTokenizer::keeps_everything() const {
+    return std::none_of(steps_.begin(), steps_.end(),
+                        [](const Step& step) { return step.regex && step.behavior == Behavior::kRemoved; });
 }
 
 void PreTokenizer::split(std::string_view text, bool at_start, Scratch& scratch) const {

@@ -23,6 +23,9 @@ class PreTokenizer {
     // alphabet).
     bool byte_level() const { return byte_level_; }
 
+    // Every byte of the text stands in a piece.
+    bool keeps_everything() const;
+
     struct Piece {
         std::string_view text;
         bool at_start;  // begins where the whole input begins (Metaspace's prepend_scheme "first")

@@ -77,7 +77,7 @@ class BpeTokenizer final : public Tokenizer {
 
     void load_added_tokens(const JsonPart& list);
     int32_t named_token(const json& config, const char* key) const;
-    void encode_ordinary(std::string_view text, bool at_start, Scratch& scratch,
+    void encode_ordinary(std::string_view text, bool at_start, size_t most, Scratch& scratch,
                          std::vector<int32_t>& out) const;
 
     std::unique_ptr<TokenizerFile> file_;  // holds every string below
@@ -92,6 +92,7 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<std::string_view> names_;  // by id, as spelled
     std::vector<std::string> bytes_;       // by id, what a token adds when it is not the first
     std::vector<bool> special_;
+    size_t longest_ = 0;  // bytes of ordinary text that a token stands for at most; 0 = not known
     int32_t bos_ = -1, eos_ = -1;
 
     mutable std::mutex mutex_;
@@ -114,6 +115,7 @@ BpeTokenizer::BpeTokenizer(std::string_view text, const json& config) : file_(To
     post_processor_ = PostProcessor::load(root.at("post_processor"));
     decoder_ = Decoder::load(root.at("decoder"));
     bpe_.load(*file_, model, pre_tokenizer_.byte_level());
+    longest_ = pre_tokenizer_.keeps_everything() ? bpe_.longest() : 0;
     load_added_tokens(root.at("added_tokens"));
 
     RegexScratch scratch;
@@ -177,12 +179,14 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOpt
         text = repaired;
     }
     std::vector<int32_t> ids;
-    ids.reserve(text.size() / 4 + 8);
+    ids.reserve(std::min(text.size() / 4, options.most) + 8);
     Borrowed scratch(*this);
     auto& segments = scratch->segments;
     segments.clear();
     raw_matcher_.split(text, !options.parse_special, segments);
     for (const auto& segment : segments) {
+        if (ids.size() > options.most)
+            return ids;
         const bool at_start = segment.text.data() == text.data();
         if (segment.token) {
             ids.push_back(segment.token->id);
@@ -195,7 +199,7 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOpt
             ordinary = normalized;
         }
         if (normalized_matcher_.empty()) {
-            encode_ordinary(ordinary, at_start, *scratch.operator->(), ids);
+            encode_ordinary(ordinary, at_start, options.most, *scratch.operator->(), ids);
             continue;
         }
         auto& inner = scratch->inner;
@@ -205,7 +209,7 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOpt
             if (part.token)
                 ids.push_back(part.token->id);
             else
-                encode_ordinary(part.text, at_start && part.text.data() == ordinary.data(),
+                encode_ordinary(part.text, at_start && part.text.data() == ordinary.data(), options.most,
                                 *scratch.operator->(), ids);
         }
     }
@@ -214,11 +218,20 @@ std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOpt
     return ids;
 }
 
-void BpeTokenizer::encode_ordinary(std::string_view text, bool at_start, Scratch& scratch,
+void BpeTokenizer::encode_ordinary(std::string_view text, bool at_start, size_t most, Scratch& scratch,
                                    std::vector<int32_t>& out) const {
+    if (out.size() > most)
+        return;
+    if (longest_ > 0 && text.size() / longest_ > most - out.size()) {
+        out.resize(most + 1);
+        return;
+    }
     pre_tokenizer_.split(text, at_start, scratch.pre);
-    for (const auto& piece : scratch.pre.pieces)
+    for (const auto& piece : scratch.pre.pieces) {
         bpe_.encode(piece.text, scratch.bpe, out);
+        if (out.size() > most)
+            return;
+    }
 }
 
 std::string BpeTokenizer::decode(const std::vector<int32_t>& ids, bool skip_special) const {

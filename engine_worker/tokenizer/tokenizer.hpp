@@ -1,6 +1,7 @@
 // Text to token ids and back, as a Hugging Face `tokenizer.json` (model type BPE) says.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,8 +26,11 @@ class Tokenizer {
         bool add_special = true;    // apply the post-processor (BOS and the like)
         bool parse_special = true;  // special tokens spelled out in the text become their ids; false for text
                                     // that a user wrote: "<|im_end|>" is then ordinary characters
+        size_t most = SIZE_MAX;     // ids that are of any use to the caller
     };
-    // Ids of `text`. Invalid UTF-8 is replaced by U+FFFD first. O(text).
+    // Ids of `text`. Invalid UTF-8 is replaced by U+FFFD first. O(text). A text of more than `most` ids gives
+    // some number of ids above that, which mean nothing else: this is found out as early as can be. Throws
+    // std::runtime_error for a text that the model's patterns cannot cut (a line of millions of spaces).
     virtual std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options) const = 0;
 
     // The whole text of `ids`, byte for byte as the reference library decodes them. Unknown ids are skipped.

@@ -170,6 +170,19 @@ def test_refusals(start_engine, fields, status, param, code):
     assert code is None or body["error"]["code"] == code
 
 
+def test_a_text_that_never_ends_is_not_read_to_its_end(start_engine):
+    """Nor is its one endless word or gap: others wait meanwhile."""
+    engine = start_engine(model=str(DEMO))
+    gap = " " * 12_000_000  # more than the split pattern can walk over
+    for path, fields in [("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello " * 1_000_000}]}),
+                         ("/v1/completions", {"prompt": ["x", "a" * 5_000_000]}), ("/v1/embeddings", {"input": gap})]:
+        status, _, body = engine.request("POST", path, {"model": "demo", **fields})
+        assert status == 400 and body["error"]["code"] == "context_length_exceeded", body
+        assert "more than 4096" in body["error"]["message"]
+    status, _, body = engine.request("POST", "/tokenize", {"prompt": gap})
+    assert (status, body["error"]["param"]) == (400, "prompt"), body
+
+
 def test_bodies_that_are_no_requests(start_engine):
     engine = start_engine("--max-body", "2000")
     path = "/v1/chat/completions"

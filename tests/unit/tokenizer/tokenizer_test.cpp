@@ -201,6 +201,34 @@ TEST(Tokenizer, EncodesTheSameFromManyThreads) {
     EXPECT_EQ(wrong, 0);
 }
 
+TEST(Tokenizer, StopsEarlyOnlyWhereThereAreMoreIdsThanAsked) {
+    std::mt19937 random(11);
+    for (const char* family : {"gpt2", "llama2", "llama3", "qwen2"}) {
+        const auto tokenizer = Tokenizer::load(kRoot + family);
+        std::string longest;
+        for (int32_t id = 0; id < tokenizer->vocab_size(); ++id)
+            if (!tokenizer->is_special(id) && tokenizer->decode({id}).size() > longest.size())
+                longest = tokenizer->decode({id});
+        std::vector<std::string> texts = {"", std::string(5000, ' '), std::string(5000, 'a')};
+        for (int i = 0; i < 20; ++i)
+            texts.push_back(random_text(random, 100));
+        texts.emplace_back();  // nearly as few ids as its length allows
+        for (int i = 0; i < 200; ++i)
+            texts.back() += longest;
+        for (const std::string& text : texts) {
+            const auto whole = tokenizer->encode(text, {});
+            for (const size_t most :
+                 {size_t{0}, whole.size() / 2, whole.size() - 1, whole.size(), whole.size() + 1}) {
+                const auto ids = tokenizer->encode(text, {.most = most});
+                if (whole.size() <= most || most == SIZE_MAX)
+                    EXPECT_EQ(ids, whole) << family;
+                else
+                    EXPECT_GT(ids.size(), most) << family;
+            }
+        }
+    }
+}
+
 TEST(Tokenizer, MergesALongWordAsFastAsItsLengthAsks) {
     const auto tokenizer = Tokenizer::load(kRoot + "gpt2");
     const std::string word(200000, 'a');  // one piece: a quadratic merge would take minutes
