@@ -32,6 +32,9 @@ HttpReply error_reply(const ApiError& error) {
     if (error.retry_after > 0) {
         reply.headers.emplace_back("retry-after", std::to_string(error.retry_after));
     }
+    if (error.authenticate) {
+        reply.headers.emplace_back("www-authenticate", "Bearer");
+    }
     if (!error.allow.empty()) {
         reply.headers.emplace_back("allow", error.allow);
     }

@@ -16,12 +16,13 @@ struct ApiError : std::exception {
     const char* what() const noexcept override { return message.c_str(); }
 
     int status;
-    std::string type;     // "invalid_request_error", "server_error", "rate_limit_error"
-    std::string code;     // for programs; empty = null
-    std::string message;  // for people
-    std::string param;    // the field at fault; empty = null
-    int retry_after = 0;  // seconds; 0 = no such header
-    std::string allow;    // the Allow header; empty = no such header
+    std::string type;           // "invalid_request_error", "server_error", "rate_limit_error"
+    std::string code;           // for programs; empty = null
+    std::string message;        // for people
+    std::string param;          // the field at fault; empty = null
+    int retry_after = 0;        // seconds; 0 = no such header
+    std::string allow;          // the Allow header; empty = no such header
+    bool authenticate = false;  // with the WWW-Authenticate header
 };
 
 // {"error":{"message":…,"type":…,"param":…,"code":…}}

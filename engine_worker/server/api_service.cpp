@@ -67,6 +67,13 @@ std::string_view methods_of(std::string_view path) {
     return path.starts_with("/v1/models/") ? kRead : std::string_view();
 }
 
+// What monitoring asks, which has no key: nothing of clients is in it.
+bool is_probe(std::string_view path) {
+    constexpr std::array<std::string_view, 6> kProbes = {"/health", "/load",  "/metrics",
+                                                         "/ping",   "/ready", "/version"};
+    return std::find(kProbes.begin(), kProbes.end(), path) != kProbes.end();
+}
+
 bool contains_method(std::string_view list, std::string_view method) {
     for (size_t at = 0; at < list.size();) {
         const size_t comma = std::min(list.find(',', at), list.size());
@@ -229,6 +236,12 @@ HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request,
         return reply;
     }
     const std::string& path = request.path;
+    if (!is_probe(path) && !options_.api_keys.admits(request.header("authorization"))) {
+        ApiError error(401, "invalid_request_error", "invalid_api_key",
+                       "This engine wants an API key: send 'Authorization: Bearer KEY' with a key it knows.");
+        error.authenticate = true;
+        throw error;
+    }
     if (path == kModels) {
         return list_models();
     }
@@ -360,9 +373,13 @@ void ApiService::generate(ConnectionId connection, const HttpRequest& http) {
                           : chat ? parse_chat(http, *model_, seed)
                                  : parse_completion(http, *model_, seed);
     const auto choices = static_cast<int64_t>(call.request.prompts.size()) * call.request.n;
+    const int64_t room = static_cast<int64_t>(options_.max_waiting) + model_->max_running;
+    if (!embed && choices > room) {  // no later time would be better
+        throw bad_value("n", "The request asks for " + std::to_string(choices) +
+                                 " choices; this engine takes at most " + std::to_string(room) + " at once.");
+    }
     // Inputs to embed come by the thousand and take a step each: they count as one.
-    if (open_choices_ + (embed ? 1 : choices) >
-        static_cast<int64_t>(options_.max_waiting) + model_->max_running) {
+    if (open_choices_ + (embed ? 1 : choices) > room) {
         ApiError error(429, "rate_limit_error", "queue_full", "The engine's queue is full; try again later.");
         error.retry_after = 1;
         throw error;

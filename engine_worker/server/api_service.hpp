@@ -13,6 +13,7 @@
 
 #include "engine_worker/scheduler/engine_thread.hpp"
 #include "engine_worker/server/api_error.hpp"
+#include "engine_worker/server/api_keys.hpp"
 #include "engine_worker/server/api_response.hpp"
 #include "engine_worker/server/http_server.hpp"
 #include "engine_worker/server/served_model.hpp"
@@ -26,6 +27,7 @@ struct ServiceOptions {
     int32_t max_waiting = 256;             // sequences in line before new requests are refused with 429
     double drain_grace = 0;                // seconds after drain() for which new requests are still taken
     double drain_timeout = 120;            // seconds that drain_and_stop() waits for running requests
+    ApiKeys api_keys;                      // of which all but probes must bring one
 };
 
 // All functions belong to the server's thread, except those marked.
@@ -47,8 +49,8 @@ class ApiService : public HttpHandler {
     // Any thread: reports and answers say from now on that the engine has failed.
     void fail();
 
-    // Reports draining, and takes nothing new once drain_grace is over: a gateway's requests cross the report on
-    // its way. With `then_stop`, stops the server when everything under way is answered, or after
+    // Reports draining, and takes nothing new once drain_grace is over: a gateway's requests cross the report
+    // on its way. With `then_stop`, stops the server when everything under way is answered, or after
     // drain_timeout; a second call stops at once.
     void drain(bool then_stop);
 

@@ -15,6 +15,8 @@ std::string_view reason_phrase(int status) {
             return "Accepted";
         case 400:
             return "Bad Request";
+        case 401:
+            return "Unauthorized";
         case 404:
             return "Not Found";
         case 405:

@@ -130,6 +130,7 @@ int serve(const Options& options) {
     service_options.max_waiting = options.max_waiting;
     service_options.drain_timeout = options.drain_timeout;
     service_options.drain_grace = options.drain_grace.value_or(options.redis.empty() ? 0 : kDrainGrace);
+    service_options.api_keys = options.api_keys;
     ApiService service(service_options, steady_seconds);
     HttpServerOptions http_options;
     http_options.limits.max_body = options.max_body;

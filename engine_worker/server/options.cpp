@@ -148,7 +148,8 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_integer(v, 16, kInt, o.compute.kv_tokens); }},
         {"--max-context", "N", "tokens of prompt and answer [the model's]",
          [](Options& o, const std::string& v) { return set_integer(v, 16, kInt, o.compute.max_context); }},
-        {"--max-step-tokens", "N", "tokens computed in one step [512, on a GPU 4096, and room for all sequences]",
+        {"--max-step-tokens", "N",
+         "tokens computed in one step [512, on a GPU 4096, and room for all sequences]",
          [](Options& o, const std::string& v) {
              return set_integer(v, 64, kMillion, o.compute.max_step_tokens);
          }},
@@ -156,10 +157,15 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_number(v, o.step_target_ms); }},
         {"--drain-timeout", "S", "seconds that SIGTERM waits for running requests [120]",
          [](Options& o, const std::string& v) { return set_number(v, o.drain_timeout); }},
-        {"--drain-grace", "S", "seconds that a draining engine takes requests of gateways that have not heard [1 with --redis, else 0]",
+        {"--drain-grace", "S",
+         "seconds that a draining engine takes requests of gateways that have not heard [1 with --redis, "
+         "else 0]",
          [](Options& o, const std::string& v) { return set_number(v, o.drain_grace.emplace()); }},
         {"--max-body", "BYTES", "largest request body [33554432]",
          [](Options& o, const std::string& v) { return set_integer(v, 1024, 1LL << 40, o.max_body); }},
+        {"--api-key-file", "FILE",
+         "keys, one per line, of which clients must send one as Bearer token [open to all]",
+         [](Options& o, const std::string& v) { return o.api_keys.load(v); }},
         {"--sim", "LIST",
          "cost of a simulated step in ms: base=5,sequence=0.03,context=0.00003,prefill=0.03,reply=N",
          [](Options& o, const std::string& v) { return set_sim(v, o.sim); }},

@@ -7,6 +7,7 @@
 
 #include "engine_worker/backend/backend.hpp"
 #include "engine_worker/backend/sim/sim_backend.hpp"
+#include "engine_worker/server/api_keys.hpp"
 #include "shared/redis_url.hpp"
 
 namespace llm::engine {
@@ -34,6 +35,7 @@ struct Options {
     double drain_timeout = 120;
     std::optional<double> drain_grace;  // absent: kDrainGrace where gateways hear of it, else none
     size_t max_body = 32u << 20;
+    ApiKeys api_keys;
     bool help = false, version = false;
 };
 

@@ -217,6 +217,13 @@ def test_queue_is_bounded(start_engine):
         connection.close()
 
 
+def test_more_choices_than_the_queue_can_ever_hold(start_engine):
+    engine = start_engine("--max-running", "2", "--max-waiting", "3")
+    status, _, body = engine.chat(n=6, max_tokens=1)
+    assert (status, body["error"]["param"]) == (400, "n") and "at most 5" in body["error"]["message"]
+    assert engine.chat(n=5, max_tokens=1)[0] == 200
+
+
 def test_hundreds_of_streams(start_engine):
     engine = start_engine("--max-running", "300", sim="base=10")
     results = [None] * 300

@@ -29,6 +29,32 @@ def test_bad_options_end_with_one_sentence(options, word):
     assert word in done.stderr and done.stderr.startswith("llm-engine: ") and done.stderr.count("\n") == 1
 
 
+def test_api_keys(start_engine, tmp_path):
+    """The paths that do or tell something want one of the keys; those that probes ask do not."""
+    keys = tmp_path / "keys"
+    keys.write_text("# two of them\nsk-one\r\n\n  \nsk-two\n")
+    engine = start_engine("--api-key-file", str(keys))
+    for key, status in [(None, 401), ("Bearer sk-three", 401), ("Bearer ", 401), ("Basic sk-one", 401), ("sk-one", 401),
+                        ("Bearer sk-one", 200), ("bearer  sk-two", 200), ("Bearer sk-one\tx", 401)]:
+        headers = {"authorization": key} if key else {}
+        got, sent, body = engine.chat(max_tokens=1, headers=headers)
+        assert got == status, key
+        assert status == 200 or (body["error"]["code"] == "invalid_api_key" and sent["www-authenticate"] == "Bearer")
+        for method, path in [("GET", "/v1/models"), ("GET", "/v1/models/sim"), ("POST", "/tokenize")]:
+            data = '{"prompt":"x"}' if method == "POST" else None
+            assert engine.request(method, path, data, headers)[0] == status
+    assert engine.request("POST", "/drain")[0] == 401
+    for path in ["/health", "/ready", "/metrics", "/ping", "/version", "/load"]:
+        assert engine.request("GET", path)[0] == 200
+    assert engine.request("OPTIONS", "/v1/chat/completions")[0] == 200
+    (tmp_path / "none").write_text("# none\n")
+    (tmp_path / "bad").write_text("good\na b\n")
+    for name, word in [("none", "no key"), ("bad", "line 2"), ("absent", "cannot read")]:
+        done = subprocess.run([find_engine(), "--backend", "sim", "--model", "m", "--listen", "127.0.0.1:0",
+                               "--api-key-file", str(tmp_path / name)], stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode == 1 and word in done.stderr and "good" not in done.stderr
+
+
 def test_reports(start_engine, redis):
     with redis.connect() as connection, connection.makefile("rb") as messages:
         connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
