@@ -46,7 +46,7 @@ char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
     return NGX_CONF_OK;
 }
 
-// ---- addresses of engines ---------------------------------------------------------------------------------
+// ---- the directives ---------------------------------------------------------------------------------------
 
 char* resolve_engine(ngx_conf_t* cf, StaticEngine& engine) {
     const bool tls = engine.url.starts_with("https://");
