@@ -1,6 +1,6 @@
 # The two commands of the README, `make run` and `make test`, and their parts. The build itself is CMake's (CMakePresets.json).
 SHELL := /bin/bash
-.PHONY: help build run test test-unit test-e2e test-asan test-tsan test-jitter test-gpu test-mainline fuzz-smoke soak bench clean
+.PHONY: help build run test test-unit test-e2e test-asan test-tsan test-jitter test-gpu test-mainline fuzz-smoke soak bench package clean
 
 help:
 	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz-smoke  every fuzz target for FUZZ_SECONDS=60"
 	@echo "make soak        random faults under load for SOAK_SECONDS=1800, SEED= to repeat a run"
 	@echo "make bench       what the gateway costs over plain nginx"
+	@echo "make package     Debian packages of the module, llm-engine and the tools, into build/packages"
 	@echo "make clean       remove build/, .run/ and .venv/"
 
 build:
@@ -64,6 +65,9 @@ bench:
 	@scripts/build.sh release
 	@bench/gateway-overhead/run.py
 	@bench/metrics-scrape/run.py
+
+package:
+	@scripts/package.sh
 
 clean:
 	@rm -rf build .run .venv

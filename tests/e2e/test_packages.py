@@ -1,0 +1,121 @@
+"""The Debian packages: what is in them, what they ask for, and that it works from where they put it."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from support import sanitizers
+from support.client import chat_body
+from support.paths import BUILD, ROOT
+
+MODULE = "usr/lib/nginx/modules/ngx_http_llm_dispatch_module.so"
+LINK = "etc/nginx/modules-enabled/50-mod-http-llm-dispatch.conf"
+KINDS = ("libnginx-mod-http-llm-dispatch", "llm-dispatch-tools", "llm-engine")
+
+pytestmark = pytest.mark.skipif(sanitizers.ACTIVE or "NGINX_BINARY" in os.environ, reason="packages hold the release for the installed nginx")
+
+
+def output_of(*argv, **keywords):
+    return subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=True, **keywords).stdout
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """{name: .deb}, of the build that is tested."""
+    made = tmp_path_factory.mktemp("packages")
+    output_of(ROOT / "scripts" / "package.sh", BUILD, made)
+    return {output_of("dpkg-deb", "-f", path, "Package").strip(): path for path in made.glob("*.deb")}
+
+
+@pytest.fixture(scope="module")
+def root(packages, tmp_path_factory):
+    """A directory with all packages unpacked into it."""
+    place = tmp_path_factory.mktemp("root")
+    for path in packages.values():
+        output_of("dpkg-deb", "-x", path, place)
+    return place
+
+
+def test_one_package_per_part(packages):
+    assert sorted(packages) == sorted(KINDS)
+    provided = output_of("dpkg-query", "-W", "-f", "${Provides}", "nginx")
+    abi = next(word for word in provided.split(", ") if word.startswith("nginx-abi-"))
+    depends = {name: output_of("dpkg-deb", "-f", path, "Depends") for name, path in packages.items()}
+    assert abi in depends["libnginx-mod-http-llm-dispatch"].split(", "), "the module fits one nginx only"
+    for name, library in zip(KINDS, ("libhiredis", "libcurl", "libicu")):
+        assert library in depends[name]
+    # what they ask for is what was there when they were built
+    if os.geteuid() == 0:
+        output_of("dpkg", "--dry-run", "--install", *packages.values())
+
+
+def test_no_file_is_in_two_packages(packages):
+    seen = {}
+    for name, path in packages.items():
+        for line in output_of("dpkg-deb", "-c", path).splitlines():
+            mode, owner, entry = line.split()[0], line.split()[1], line.split(maxsplit=5)[5]
+            assert owner == "root/root"
+            assert mode[5] == "-" and mode[8] == "-", f"{entry} can be written by others"
+            if not entry.endswith("/"):
+                assert seen.setdefault(entry, name) == name, entry
+
+
+def test_the_programs_run(root):
+    for name in ("llm-engine", "llmctl", "llm-reporter"):
+        assert output_of(root / "usr" / "bin" / name, "--version").startswith(name)
+    for unit in (ROOT / "conf" / "systemd").glob("*.service"):
+        packaged = root / "usr" / "lib" / "systemd" / "system" / unit.name
+        assert packaged.read_text() == unit.read_text()
+        started = next(line for line in packaged.read_text().splitlines() if line.startswith("ExecStart="))
+        assert (root / started.removeprefix("ExecStart=/").split()[0]).exists()
+        page = next(line for line in packaged.read_text().splitlines() if line.startswith("Documentation=file:///"))
+        assert (root / page.removeprefix("Documentation=file:///")).exists()
+
+
+def test_the_module_serves(root, fake_engine, gateway):
+    gate = gateway([fake_engine()], module=root / MODULE)
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    gate.wait_outcomes({"completed": 1})
+
+
+@pytest.fixture
+def script(packages, tmp_path):
+    """Runs a maintainer script in a system of its own that is empty but for nginx's directories."""
+    home = tmp_path / "system"
+    (home / LINK).parent.mkdir(parents=True)
+    (home / "run").mkdir()
+    control = tmp_path / "control"
+    output_of("dpkg-deb", "-e", packages["libnginx-mod-http-llm-dispatch"], control)
+
+    def run(name, *arguments):
+        text = (control / name).read_text()
+        for path in ("/etc/", "/run/"):
+            text = text.replace(f" {path}", f" {home}{path}").replace(f"={path}", f"={home}{path}")
+        return output_of("sh", "-c", text, name, *arguments)
+
+    run.home = home
+    return run
+
+
+def test_it_is_enabled_once(root, script):
+    link = script.home / LINK
+    assert script("postinst", "configure", "") == ""
+    target = pathlib.Path(os.readlink(link))
+    assert (root / target.relative_to("/")).read_text() == "load_module modules/ngx_http_llm_dispatch_module.so;\n"
+    link.unlink()  # an administrator who does not want it
+    assert script("postinst", "configure", "0.0.9-1") == ""
+    assert not link.is_symlink()
+    script("postinst", "configure", "")
+    script("prerm", "upgrade", "0.2.0-1")
+    assert link.is_symlink()
+    script("prerm", "remove")
+    assert not link.is_symlink()
+
+
+def test_an_upgrade_says_how_to_go_on(root, script):
+    (script.home / "run" / "nginx.pid").write_text(str(os.getpid()))
+    said = script("postinst", "configure", "0.0.9-1")
+    command = said.splitlines()[-1].strip()
+    assert os.access(root / command.removeprefix("/"), os.X_OK)
