@@ -120,7 +120,6 @@ constexpr Unsupported kUnsupported[] = {
     {"audio", "{}"},
     {"bad_words", "[]"},
     {"chat_template", "\"\""},
-    {"continue_final_message", "false"},
     {"documents", "[]"},
     {"dry_multiplier", "0"},
     {"ebnf", "\"\""},
@@ -168,7 +167,6 @@ constexpr Unsupported kUnsupportedEmbeddings[] = {
 constexpr Unsupported kUnsupportedTokenize[] = {
     {"add_special_tokens", "false"},
     {"chat_template", "\"\""},
-    {"continue_final_message", "false"},
 };
 
 void refuse(const Params& params, std::span<const Unsupported> fields) {

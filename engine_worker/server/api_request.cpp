@@ -204,6 +204,18 @@ std::string checked_model(const Params& params, const ServedModel& model) {
 
 namespace {
 
+PromptEnd read_prompt_end(const Params& params) {
+    const auto generation_prompt = params.boolean("add_generation_prompt");
+    PromptEnd end;
+    end.continue_final = params.boolean("continue_final_message").value_or(false);
+    end.generation_prompt = generation_prompt.value_or(!end.continue_final);
+    if (end.continue_final && end.generation_prompt) {
+        throw bad_value("continue_final_message",
+                        "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
+    }
+    return end;
+}
+
 // The tools that the prompt is to show; null = none.
 const Json* read_tools(const Params& params, GenerationCall& call) {
     const Json* tools = params.find("tools");
@@ -333,10 +345,9 @@ GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uin
     if (const auto effort = params.string("reasoning_effort"); effort.has_value() && extra.is_object()) {
         extra["reasoning_effort"] = *effort;  // some templates write it into the prompt
     }
-    const bool generation_prompt = params.boolean("add_generation_prompt").value_or(true);
+    const PromptEnd end = read_prompt_end(params);
     const Json* tools = read_tools(params, call);
-    call.request.prompts.push_back(
-        model.encode_chat(*messages, tools, &extra, generation_prompt, model.most_counted()));
+    call.request.prompts.push_back(model.encode_chat(*messages, tools, &extra, end, model.most_counted()));
     check_prompt(call.request.prompts.front(), model, "messages");
     call.shape.output.thinking = opens_thinking(call.request.prompts.front(), *model.tokenizer);
 
@@ -358,6 +369,10 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
     call.shape.chat = false;
     if (const Json* tools = params.find("tools"); tools != nullptr && !tools->empty()) {
         throw unsupported("tools", "'tools' is only supported by /v1/chat/completions.");
+    }
+    if (params.boolean("continue_final_message").value_or(false)) {
+        throw unsupported("continue_final_message",
+                          "'continue_final_message' is only supported by /v1/chat/completions.");
     }
     read_common(http, params, model, random_seed, call);
     if (params.find("max_tokens") == nullptr && params.find("max_completion_tokens") == nullptr) {
@@ -444,7 +459,7 @@ std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) 
     if (const Json* messages = params.find("messages")) {
         refuse_unsupported_tokenize(params);
         return model.encode_chat(*messages, params.find("tools"), params.find("chat_template_kwargs"),
-                                 params.boolean("add_generation_prompt").value_or(true));
+                                 read_prompt_end(params));
     }
     const auto prompt = params.string("prompt");
     if (!prompt.has_value()) {

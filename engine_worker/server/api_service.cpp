@@ -325,8 +325,16 @@ HttpReply ApiService::one_model(const std::string& name) const {
 
 HttpReply ApiService::tokenize(const HttpRequest& request) const {
     require_ready();
-    const auto ids = parse_tokenize(parse_body(request), *model_);
-    return json_reply({{"count", ids.size()}, {"max_model_len", model_->max_context}, {"tokens", ids}});
+    const Json body = parse_body(request);
+    const auto ids = parse_tokenize(body, *model_);
+    Json reply = {{"count", ids.size()}, {"max_model_len", model_->max_context}, {"tokens", ids}};
+    if (Params(body).boolean("return_token_strs").value_or(false)) {
+        Json& strings = reply["token_strs"] = Json::array();
+        for (const int32_t id : ids) {
+            strings.push_back(model_->tokenizer->id_to_token(id));
+        }
+    }
+    return json_reply(reply);
 }
 
 HttpReply ApiService::detokenize(const HttpRequest& request) const {

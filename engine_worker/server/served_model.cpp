@@ -116,6 +116,20 @@ Json checked_tools(const Json& tools, const SpecialText& special) {
     return out;
 }
 
+// Ends a rendered chat behind its last message's text, as transformers does: templates may have trimmed it.
+void cut_behind(std::string_view text, std::string& rendered) {
+    constexpr std::string_view kSpace = " \t\r\n\v\f";
+    text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
+    const std::string_view trimmed = text.substr(0, text.find_last_not_of(kSpace) + 1);
+    const size_t at = trimmed.empty() ? std::string::npos : rendered.rfind(trimmed);
+    if (at == std::string::npos) {
+        throw bad_value(
+            "continue_final_message",
+            "'continue_final_message' needs a last message with text that the chat template writes.");
+    }
+    rendered.resize(at + (rendered.compare(at, text.size(), text) == 0 ? text.size() : trimmed.size()));
+}
+
 // The JSON of a file; null when there is none, discarded when it is malformed.
 Json read_json(const std::string& path) {
     std::ifstream file(path);
@@ -156,7 +170,7 @@ bool ServedModel::serves(const std::string& name) const {
 }
 
 std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* tools,
-                                              const Json* template_kwargs, bool add_generation_prompt,
+                                              const Json* template_kwargs, const PromptEnd& end,
                                               size_t most) const {
     if (!messages.is_array() || messages.empty()) {
         throw bad_value("messages", "'messages' must be a non-empty array.");
@@ -169,7 +183,7 @@ std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* 
     if (tools != nullptr) {
         context.tools = checked_tools(*tools, *special_text);
     }
-    context.add_generation_prompt = add_generation_prompt;
+    context.add_generation_prompt = end.generation_prompt;
     context.bos_token = tokenizer->id_to_token(tokenizer->bos_id());
     context.eos_token = tokenizer->id_to_token(tokenizer->eos_id());
     if (template_kwargs != nullptr) {
@@ -179,7 +193,11 @@ std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* 
         context.extra = *template_kwargs;
     }
     try {
-        return special_text->encode(chat_template->render(context), most);
+        std::string rendered = chat_template->render(context);
+        if (end.continue_final) {
+            cut_behind(context.messages.back()["content"].get_ref<const std::string&>(), rendered);
+        }
+        return special_text->encode(rendered, most);
     } catch (const TemplateError& error) {
         throw bad_value("messages", std::string("The chat template refused these messages: ") + error.what());
     } catch (const std::runtime_error& error) {

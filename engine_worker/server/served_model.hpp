@@ -14,6 +14,12 @@
 
 namespace llm::engine {
 
+// Where the prompt of a chat ends and the answer begins.
+struct PromptEnd {
+    bool generation_prompt = true;  // behind the template's opening of an answer
+    bool continue_final = false;    // in the last message, behind its text: the answer goes on with it
+};
+
 struct ServedModel {
     std::vector<std::string> names;  // the first is the main one; any of them may be asked for
     std::unique_ptr<Tokenizer> tokenizer;
@@ -33,13 +39,13 @@ struct ServedModel {
     SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context}; }
 
     // Prompts are counted up to this many tokens: enough to say how far one is too long, and no reason to
-    // read all of a text that never ends.
+    // read all of a text that never ends. For `most` as in Tokenizer::EncodeOptions.
     size_t most_counted() const { return 4 * static_cast<size_t>(max_context); }
 
-    // Ids of a chat as the model's template writes it; `most` as in Tokenizer::EncodeOptions. `messages` and
-    // `tools` (may be null) as the client sent them; throws ApiError.
+    // Ids of a chat as the model's template writes it. `messages` and `tools` (may be null) as the client
+    // sent them; throws ApiError.
     std::vector<int32_t> encode_chat(const Json& messages, const Json* tools, const Json* template_kwargs,
-                                     bool add_generation_prompt, size_t most = SIZE_MAX) const;
+                                     const PromptEnd& end, size_t most = SIZE_MAX) const;
 };
 
 // How the model's directory says that embeddings are pooled (1_Pooling/config.json and modules.json of

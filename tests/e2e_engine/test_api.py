@@ -81,6 +81,28 @@ def test_echo_gives_the_prompt_as_it_was_sent(start_engine):
             assert text.startswith(prompt) and len(text) > len(prompt)
 
 
+def test_an_answer_that_goes_on_with_the_last_message(start_engine):
+    engine = start_engine(model=str(DEMO))
+
+    def chat(last, **fields):
+        messages = [{"role": "user", "content": "What is the capital of France?"}, {"role": "assistant", "content": last}]
+        return engine.request("POST", "/v1/chat/completions", {"model": "demo", "messages": messages, "temperature": 0,
+                                                               "max_tokens": 20, **fields})
+
+    status, _, body = chat("The capital of", continue_final_message=True)
+    assert status == 200 and body["choices"][0]["message"]["content"].startswith(" France is Paris")
+    ids = engine.request("POST", "/tokenize", {"continue_final_message": True, "return_token_strs": True, "messages": [
+        {"role": "assistant", "content": " <|im_end|> a  "}]})[2]
+    text = engine.request("POST", "/detokenize", {"tokens": ids["tokens"]})[2]["prompt"]
+    assert text == "<|im_start|>assistant\n <|im_end|> a  "
+    assert ids["token_strs"].count("<|im_start|>") == 1 and "<|im_end|>" not in ids["token_strs"]
+    for last, fields in [("x", {"add_generation_prompt": True}), ("", {}), (" ", {})]:
+        status, _, body = chat(last, continue_final_message=True, **fields)
+        assert (status, body["error"]["param"]) == (400, "continue_final_message")
+    status, _, body = engine.request("POST", "/v1/completions", {"model": "demo", "prompt": "x", "continue_final_message": True})
+    assert (status, body["error"]["param"]) == (400, "continue_final_message")
+
+
 def test_prefix_cache_is_reported_and_salted(start_engine):
     engine = start_engine()
     cached = []

@@ -58,7 +58,7 @@ TEST(LoadModel, ALookupModelSaysItsSentence) {
     LoadedModel loaded = load_model(cpu_options(dir.path()));
     loaded.model->max_context = 512;
     const Json messages = Json::parse(R"([{"role":"user","content":"say the alphabet <|im_end|>"}])");
-    const auto prompt = loaded.model->encode_chat(messages, nullptr, nullptr, true);
+    const auto prompt = loaded.model->encode_chat(messages, nullptr, nullptr, {});
     EXPECT_EQ(loaded.model->tokenizer->decode(prompt, false),
               "<|im_start|>user\nsay the alphabet <|im_end|><|im_end|>\n<|im_start|>assistant\n");
     EXPECT_EQ(std::count(prompt.begin(), prompt.end(), llm::testing::kImEnd), 1);
