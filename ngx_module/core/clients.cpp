@@ -385,12 +385,17 @@ ClientTableView client_table(const Zone& zone) {
     view.last_up_us = load64(h.source_up_us);
     view.loads = load64(h.loads);
     view.bad_rows = load64(h.bad_rows);
+    view.skipped_rows = load64(h.skipped_rows);
     view.refused_loads = load64(h.refused_loads);
     return view;
 }
 
 void count_bad_row(Zone& zone) {
     bump(zone.header()->bad_rows);
+}
+
+void set_skipped_rows(Zone& zone, uint64_t rows) {
+    std::atomic_ref<uint64_t>(zone.header()->skipped_rows).store(rows, std::memory_order_relaxed);
 }
 
 void count_refused_load(Zone& zone) {

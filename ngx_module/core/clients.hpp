@@ -139,11 +139,13 @@ struct ClientTableView {
     int64_t loaded_us = 0;       // time of the last good load
     int64_t last_up_us = 0;      // when the source last answered
     uint64_t loads = 0;          // good loads
-    uint64_t bad_rows = 0;       // counted by count_bad_row()
+    uint64_t bad_rows = 0;       // counted by count_bad_row(): a row that stays bad counts with every load
+    uint64_t skipped_rows = 0;   // of the last load
     uint64_t refused_loads = 0;  // counted by count_refused_load()
 };
 ClientTableView client_table(const Zone& zone);
 void count_bad_row(Zone& zone);
+void set_skipped_rows(Zone& zone, uint64_t rows);
 void count_refused_load(Zone& zone);
 
 }  // namespace llm::core

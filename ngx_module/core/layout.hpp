@@ -433,6 +433,7 @@ struct alignas(64) ZoneHeader {
     int64_t source_up_us;
     uint64_t loads;
     uint64_t bad_rows;
+    uint64_t skipped_rows;
     uint64_t refused_loads;
     uint64_t next_seq;
     uint32_t model_count;

@@ -191,6 +191,7 @@ void ClientDb::on_row(const PGresult& row) {
 
 void ClientDb::on_loaded(const std::string& error) {
     loading_ = false;
+    many_changed_ = many_changed_ && load_wanted_;  // that load began before the changes
     if (error.empty()) {
         loaded_ = true;
         complaint_.reset();
@@ -226,6 +227,7 @@ void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
         changed_.emplace(payload);
         proceed();
     } else {
+        many_changed_ = true;
         load_soon();
     }
 }
@@ -282,6 +284,9 @@ void ClientDb::on_changed_row(const UsersQuery& users, const PGresult& row, std:
 void ClientDb::change(ClientRecord record) {
     if (loading_) {
         meanwhile_[record.id] = record;
+    }
+    if (many_changed_ && !sink_.knows(record.id)) {
+        return;  // the zone may not hold all that are new: taken as a whole or not at all
     }
     to_change_.push_back(std::move(record));
 }

@@ -85,6 +85,7 @@ class ClientDb : private PgClient::Listener {
     bool table_ready_ = false;
     bool load_wanted_ = false;
     bool loading_ = false;
+    bool many_changed_ = false;  // more than can be followed; until the table was read
     bool loaded_ = false;  // the last attempt to read the table succeeded
     ngx_msec_t load_began_ = 0;
     ngx_msec_t loaded_at_ = 0;

@@ -53,6 +53,7 @@ bool ClientSink::add(const ClientRecord& record) {
             return true;
         case core::RowResult::full:
             refused_ = true;
+            too_many_ = true;
             core::count_refused_load(*hooks_.zone);
             if (refusal_.pass()) {
                 ngx_log_error(
@@ -86,6 +87,7 @@ void ClientSink::commit() {
     if (!std::exchange(loading_, false)) {
         return;
     }
+    core::set_skipped_rows(*hooks_.zone, skipped_);
     // the same complaints every 30 s would bury the log
     if (complaints_hash_ != std::exchange(last_complaints_hash_, complaints_hash_)) {
         for (const std::string& line : complaints_) {
@@ -118,6 +120,7 @@ void ClientSink::commit() {
     loaded_once_ = true;
     last_rows_ = rows_;
     refusal_.reset();
+    too_many_ = false;
     index_.swap(fresh_index_);
     cleared_ = 0;
     accounts_done_ = false;
@@ -156,6 +159,9 @@ void ClientSink::finish_commit() {
 void ClientSink::change(const ClientRecord& record) {
     const core::ClientRow row = record.row();
     const TokenHash* old = index_.find(row.row_id);
+    if (too_many_ && old == nullptr) {
+        return;  // the table has been refused as a whole: it says so with every load
+    }
     core::WakeSet wakes;
     core::RowResult result;
     const int64_t now = hooks_.now_us();

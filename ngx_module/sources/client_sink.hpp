@@ -33,7 +33,9 @@ class ClientSink {
     void commit();
     void abandon();
 
-    // One row that has changed since the load.
+    // Whether this row is in the table in force.
+    bool knows(std::string_view row_id) const { return index_.find(row_number(row_id)) != nullptr; }
+    // One row that has changed since the load. A new one is not taken while the table has more than the zone holds.
     void change(const ClientRecord& record);
     // One row that is there no more, or is not valid any more. O(1), as change() is.
     void remove(std::string_view row_id);
@@ -52,7 +54,8 @@ class ClientSink {
 
     core::ClientLoad load_;
     bool loading_ = false;
-    bool refused_ = false;  // this load came to nothing
+    bool refused_ = false;   // this load came to nothing
+    bool too_many_ = false;  // the last load had more clients than the zone holds
     uint32_t rows_ = 0;
     uint32_t skipped_ = 0;
     std::vector<std::string> complaints_;  // of this load, so many as may be logged

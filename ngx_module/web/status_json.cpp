@@ -188,7 +188,7 @@ ordered_json sources_state(const MainConf& conf) {
               {"up", table.source_up},
               {"loaded", table.ever_loaded},
               {"count", table.clients},
-              {"bad_rows", table.bad_rows}}},
+              {"bad_rows", table.skipped_rows}}},
             {"redis", {{"configured", conf.options->redis.enabled()}, {"up", core::redis_up(zone())}}}};
 }
 

@@ -74,6 +74,37 @@ def test_older_shapes_of_the_table_load(postgres_cluster, fake_engine, gateway, 
     assert gate.client.ask(token="alice").status == 200
 
 
+def test_a_row_that_stays_bad_counts_once_in_the_status(database, fake_engine, gateway):
+    """The dashboard spoke of as many bad rows as the table had been read times."""
+    cluster, name, connection = database
+    connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('not a token', 'X', 1, 1)")
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=200ms"))
+    gate.wait_ready()
+    until(lambda: gate.metrics().total("llm_bad_client_rows_total") >= 3, "the table was read three times")
+    assert gate.status()["sources"]["clients"]["bad_rows"] == 1
+    assert gate.error_log().count("client skipped in") == 1
+    connection.execute("DELETE FROM users WHERE name = 'X'")
+    until(lambda: gate.status()["sources"]["clients"]["bad_rows"] == 0, "the row is gone")
+
+
+def test_too_many_clients_at_once_are_refused_as_a_whole(database, fake_engine, gateway):
+    """The first two thousand were taken, as each of them is told of."""
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=300ms"))
+    gate.wait_ready()
+    known = gate.metrics().total("llm_clients")
+    fits = int(gate.status()["zone"]["clients"])
+    connection.execute("INSERT INTO users (token, priority, threshold) SELECT 't' || i, 1, 1 FROM generate_series(1, %s) i", [fits])
+    gate.wait_logged("more clients than the zone holds")
+    connection.execute("INSERT INTO users (token, priority, threshold) VALUES ('late', 1, 1)")
+    connection.execute("UPDATE users SET token = 'alice2' WHERE token = 'alice'")
+    until(lambda: gate.client.ask(token="alice2").status == 200, "known rows are still followed")
+    assert [gate.client.ask(token=token).status for token in ("alice", "t1", f"t{fits}", "late")] == [401] * 4
+    assert gate.metrics().total("llm_clients") == known
+    connection.execute("DELETE FROM users WHERE token LIKE 't%'")
+    until(lambda: gate.client.ask(token="late").status == 200, "what fits is taken")
+
+
 def test_changes_of_a_table_without_ids(postgres_cluster, fake_engine, gateway):
     """The trigger failed, and with it every change of the table."""
     name = postgres_cluster.create_database(schema=False, notify=False)
