@@ -10,6 +10,16 @@ set -eu
 pidfile=${1:-/run/nginx.pid}
 old=$(cat "$pidfile")
 
+# nginx starts itself anew by the name that it was started by, without looking into PATH.
+title=$(tr '\0' ' ' <"/proc/$old/cmdline")
+case $title in
+"nginx: master process /"*) ;;
+*)
+    echo "nginx cannot start itself anew: it was started as \"${title#nginx: master process }\", not by an absolute path such as /usr/sbin/nginx" >&2
+    exit 1
+    ;;
+esac
+
 # A configuration that the new files cannot load must not stop what runs: the old master goes on if the new one does not start.
 kill -USR2 "$old"
 tries=0

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -250,6 +251,20 @@ def test_upgrade_that_cannot_start_changes_nothing(fake_engine, gateway):
     done = subprocess.run(["sh", copy, gate.directory / "nginx.pid"], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1 and "the old one still serves" in done.stderr
     assert gate.client.ask(token="alice").status == 200
+
+
+def test_upgrade_of_an_nginx_that_cannot_find_itself(tmp_path):
+    """Started as "nginx", it would look for a file of that name where it was started; it must not even be asked."""
+    master = subprocess.Popen(["nginx: master process nginx", "60"], executable="/bin/sleep")
+    try:
+        until(lambda: pathlib.Path(f"/proc/{master.pid}/cmdline").read_bytes().startswith(b"nginx:"), "it has its name")
+        (tmp_path / "nginx.pid").write_text(f"{master.pid}\n")
+        done = run_script("upgrade-module.sh", tmp_path / "nginx.pid")
+        assert done.returncode == 1 and 'started as "nginx 60 "' in done.stderr and "/usr/sbin/nginx" in done.stderr, done
+        assert master.poll() is None, "USR2 ended it"
+    finally:
+        master.kill()
+        master.wait()
 
 
 def test_the_complete_sample_in_front_of_an_engine(nginx, fake_engine, tmp_path):
