@@ -170,19 +170,6 @@ StepView CudaBackend::view(const Step& step, int rows, int n_tiles) const {
     return view;
 }
 
-// Puts tokens of the step before in their places on the host, once that step has ended.
-void CudaBackend::write_known_tokens(int rows) {
-    int* tokens = buffers_->host<int>(buffers_->layout().tokens);
-    if (std::all_of(tokens, tokens + rows, [](int token) { return token >= 0; })) {
-        return;
-    }
-    stream_.synchronize();
-    const auto* sampled = reinterpret_cast<const SampleOut*>(previous_->results.data());
-    for (int i = 0; i < rows; i++) {
-        tokens[i] = tokens[i] < 0 ? sampled[-1 - tokens[i]].token : tokens[i];
-    }
-}
-
 // A step that only decodes, whose sampling parameters fit in one piece: one launch. False if it is not of that kind.
 bool CudaBackend::launch_graph(const Step& step) {
     const int bucket = bucket_for(buckets_, step.n_seq);
@@ -198,10 +185,6 @@ bool CudaBackend::launch_graph(const Step& step) {
     // as many splits as the bucket was given work space for
     v.splits = std::min(v.splits, plan_splits(bucket, config.n_heads, config.n_kv_heads, 1 << 30,
                                               device_.multiprocessors));
-    auto& graph = graphs_[{bucket, v.splits}];
-    if (graph == nullptr) {
-        write_known_tokens(step.n_tok);  // its kernels run twice, and the second time those of this step would be found
-    }
     const StepLayout& layout = buffers_->layout();
     send(0, layout.head_end);
     send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
@@ -213,15 +196,21 @@ bool CudaBackend::launch_graph(const Step& step) {
         forward_->head(v, 0, bucket);
         forward_->sample(v, 0, bucket);
     };
-    if (graph == nullptr) {
-        // A first run outside: what is loaded or chosen on first use must not happen while recording.
-        record();
-        stream_.synchronize();
-        // the sampler edits logits in place and its edits, so the parameters are sent again
-        send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
-        graph = std::make_unique<Graph>(stream_, record);
+    const auto key = std::make_pair(bucket, v.splits);
+    if (const auto found = graphs_.find(key); found != graphs_.end()) {
+        found->second->launch(stream_);
+        return true;
     }
-    graph->launch(stream_);
+    // The first such step runs outside, and is recorded for those to come: what is loaded or chosen on first use must
+    // not happen while recording.
+    record();
+    if (more_graphs_) {
+        auto graph = std::make_unique<Graph>(stream_, record);
+        more_graphs_ = graph->ready();
+        if (more_graphs_) {
+            graphs_[key] = std::move(graph);
+        }
+    }
     return true;
 }
 

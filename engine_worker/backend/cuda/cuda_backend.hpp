@@ -22,8 +22,8 @@ struct CudaOptions {
 };
 
 // launch() puts a step into the GPU's queue and returns; wait() blocks until its tokens are on the host. Two steps may be
-// under way, the second with tokens that the first samples. All device memory is taken by the constructor: later steps
-// cannot run out of it.
+// under way, the second with tokens that the first samples. All device memory is taken by the constructor, but that of
+// graphs, without which steps also run.
 class CudaBackend : public Backend {
   public:
     // Throws std::runtime_error with one sentence.
@@ -51,7 +51,6 @@ class CudaBackend : public Backend {
 
     bool is_decode(const Step& step) const;
     void update_table(const Step& step);
-    void write_known_tokens(int rows);
     bool launch_graph(const Step& step);
     void launch_eager(const Step& step);
     StepView view(const Step& step, int rows, int n_tiles) const;
@@ -73,6 +72,7 @@ class CudaBackend : public Backend {
     std::vector<PrefillTile> tiles_;
     std::vector<int> buckets_;
     std::map<std::pair<int, int>, std::unique_ptr<Graph>> graphs_;  // by bucket and splits
+    bool more_graphs_ = true;  // until memory for one is missing
 };
 
 }  // namespace llm::engine::cuda

@@ -148,6 +148,11 @@ void Graph::end(const Stream& stream) {
     check_cuda(cudaStreamEndCapture(stream.get(), &graph), "recording a graph");
     const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
     cudaGraphDestroy(graph);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        exec_ = nullptr;
+        return;
+    }
     check_cuda(error, "preparing a graph");
 }
 

@@ -95,7 +95,8 @@ class Event {
     cudaEvent_t event_ = nullptr;
 };
 
-// What a function put into a stream, to be launched again at the cost of one call.
+// What a function put into a stream, to be launched again at the cost of one call. It is recorded, not done. Not ready():
+// the GPU had no memory for it.
 class Graph {
   public:
     template <typename Function>
@@ -112,6 +113,7 @@ class Graph {
     ~Graph();
     Graph(const Graph&) = delete;
     Graph& operator=(const Graph&) = delete;
+    bool ready() const { return exec_ != nullptr; }
     void launch(const Stream& stream) const;
 
   private:

@@ -67,6 +67,29 @@ TEST_F(CudaBackendTest, TakesNoMemoryAfterTheStart) {
     EXPECT_EQ(gpu.used, used);
 }
 
+TEST_F(CudaBackendTest, StepsRunWithoutMemoryForGraphs) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    const std::vector<Sequence> one = {{prompt(1, 30), {}}};
+    const std::vector<Sequence> three = {{prompt(2, 9), {}}, {prompt(3, 40), {}}, {prompt(4, 5), {}}};
+    auto& gpu = llm::emulation::device();
+    std::vector<std::vector<std::pair<int32_t, float>>> said;
+    for (const long graphs : {-1L, 1L, 0L}) {
+        CudaBackend backend(options(dir.path()));
+        gpu.graphs_until_failure = graphs;
+        gpu.graph_launches = 0;
+        std::vector<Sequence> a = one, b = three, c = one;
+        said.push_back(decode(backend, a, 3));
+        for (std::vector<Sequence>* more : {&b, &c}) {
+            const auto got = decode(backend, *more, 3);
+            said.back().insert(said.back().end(), got.begin(), got.end());
+        }
+        EXPECT_EQ(said.back(), said.front()) << graphs;
+        EXPECT_EQ(backend.graphs(), graphs < 0 ? 2u : static_cast<size_t>(graphs));
+        EXPECT_EQ(gpu.graph_launches, graphs < 0 ? 7u : graphs > 0 ? 5u : 0u) << "the first step of a kind is no replay";
+    }
+}
+
 TEST_F(CudaBackendTest, AGpuThatDisappearsIsReportedAtEveryPlace) {
     const TempDir dir;
     llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
