@@ -2,11 +2,15 @@
 
 #include <libpq-fe.h>
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <memory>
 
 namespace llm::nginx::sources {
 namespace {
+
+constexpr std::string_view kSslModes[] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"};
 
 struct FreeOptions {
     void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
@@ -55,6 +59,10 @@ std::string parse_pg_url(std::string_view text, PgUrl& out) {
         if (name == "service") {
             return "a service file cannot be used: it may name hosts that libpq would look up while nginx "
                    "waits";
+        }
+        // libpq would say so with every connection only
+        if (name == "sslmode" && std::find(std::begin(kSslModes), std::end(kSslModes), value) == std::end(kSslModes)) {
+            return "invalid sslmode, allowed: disable, allow, prefer, require, verify-ca, verify-full";
         }
         has_hostaddr = has_hostaddr || name == "hostaddr";
         if (name == "host") {

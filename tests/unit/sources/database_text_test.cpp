@@ -63,6 +63,8 @@ TEST(PgUrl, RefusesWithoutRepeatingSecrets) {
         EXPECT_EQ(reason.find("cret"), std::string::npos) << reason;
     }
     EXPECT_EQ(parse_pg_url("postgresql://u@h/d?colour=red", url), "invalid URI query parameter: \"colour\"");
+    EXPECT_EQ(parse_pg_url("postgresql://u@h/d?sslmode=verify_full", url),
+              "invalid sslmode, allowed: disable, allow, prefer, require, verify-ca, verify-full");
 }
 
 TEST(UsersQuery, ReadsTheColumnsThatAreThere) {
