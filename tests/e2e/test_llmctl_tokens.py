@@ -305,6 +305,21 @@ def test_a_token_file(tmp_path, fake_engine, gateway):
     assert list(tmp_path.glob("tokens.json.*")) == [], "no scratch file stays behind"
 
 
+def test_the_list_says_what_the_gateway_skips(tmp_path, nginx):
+    """Rows of which the list said "active", and the gateway 401."""
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"users": [{"token": "one", "name": "first", "priority": 1, "threshold": 1},
+                                          {"token": "one", "name": "again", "priority": 1, "threshold": 1},
+                                          {"token": "two", "name": "text", "priority": "5", "threshold": 1},
+                                          {"token": "three", "name": "last", "priority": 5.0, "threshold": None}]}))
+    listed = {row["name"]: row["state"] for row in llmctl("token", "list", "--file", path, "--json").json()}
+    assert listed["first"] == listed["last"] == "active"
+    assert listed["again"] == "bad row: its token is that of an earlier row"
+    assert listed["text"] == "bad row: priority: a value of this type is not allowed"
+    gate = nginx(http=f"llm_priority_db file:{path};")
+    assert gate.metrics().total("llm_clients") == 2 and gate.status()["sources"]["clients"]["bad_rows"] == 2
+
+
 def test_a_token_file_keeps_its_mode_and_its_link(tmp_path):
     real = tmp_path / "real.json"
     link = tmp_path / "link.json"

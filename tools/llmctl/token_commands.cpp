@@ -1,6 +1,7 @@
 // token add, list, edit, revoke.
 #include <chrono>
 #include <cstdio>
+#include <unordered_set>
 
 #include "shared/token_hash.hpp"
 #include "tools/llmctl/client_values.hpp"
@@ -26,7 +27,10 @@ int64_t now_s() {
 // active, disabled, expired, or why the gateway skips the row.
 std::string state_of(const StoredClient& client, size_t position) {
     ClientValues values = client.values;
-    const std::string why = why_bad(values, position);
+    std::string why = why_bad(values, position);
+    if (why.empty()) {
+        why = client.wrong;
+    }
     if (!why.empty()) {
         return "bad row: " + why;
     }
@@ -40,6 +44,18 @@ std::string state_of(const StoredClient& client, size_t position) {
         return "expired";
     }
     return "active";
+}
+
+// Of several good rows with one token a gateway takes the first.
+void mark_repeated(std::vector<StoredClient>& clients) {
+    std::unordered_set<std::string> seen;
+    for (size_t i = 0; i < clients.size(); ++i) {
+        StoredClient& client = clients[i];
+        ClientValues values = client.values;
+        if (client.wrong.empty() && why_bad(values, i + 1).empty() && !seen.insert(client.hash()).second) {
+            client.wrong = "its token is that of an earlier row";
+        }
+    }
 }
 
 Json json_value(Column column, const std::string& text) {
@@ -159,7 +175,8 @@ int token_add(const Arguments& arguments) {
 
 int token_list(const Arguments& arguments) {
     const auto store = open_store(arguments, false);
-    const std::vector<StoredClient> clients = store->all();
+    std::vector<StoredClient> clients = store->all();
+    mark_repeated(clients);
     if (arguments.json()) {
         Json out = Json::array();
         for (size_t i = 0; i < clients.size(); ++i) {

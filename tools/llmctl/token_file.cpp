@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ngx_module/sources/client_file.hpp"
 #include "tools/llmctl/failure.hpp"
 #include "tools/llmctl/text.hpp"
 #include "tools/llmctl/token_store.hpp"
@@ -84,6 +85,17 @@ Value text_of(const Json& value) {
     return value.dump();
 }
 
+// Why a gateway skips this member of "users", in its own words; empty when it takes it.
+std::string why_skipped(const Json& user) {
+    nginx::sources::ClientFile one;
+    std::string why = nginx::sources::parse_client_file(Json{{"users", Json::array({user})}}.dump(), one);
+    if (!one.skipped.empty()) {
+        why = one.skipped.front();
+        why.erase(0, why.find(": ") + 2);  // the line
+    }
+    return why;
+}
+
 class TokenFile : public TokenStore {
   public:
     TokenFile(const std::string& path, bool for_change, bool create) : path_(path) {
@@ -109,6 +121,7 @@ class TokenFile : public TokenStore {
         for (size_t i = 0; i < users.size(); ++i) {
             StoredClient client;
             client.key = std::to_string(i);
+            client.wrong = why_skipped(users[i]);
             for (const auto& [name, value] : users[i].items()) {
                 if (const auto column = column_by_name(name)) {
                     client.values[*column] = text_of(value);

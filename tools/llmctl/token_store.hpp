@@ -29,6 +29,7 @@ using Changes = std::vector<std::pair<Column, Value>>;
 struct StoredClient {
     std::string key;  // names the row in its store
     ClientValues values;
+    std::string wrong;  // why a gateway skips the row, where that cannot be told from `values`
 
     // SHA-256 of its token in lower-case hex: from token_sha256, else of the plain token. Empty = it has
     // neither.
