@@ -122,7 +122,7 @@ class Reader {
     }
 
   private:
-    // null counts as absent, as everywhere in the contract.
+    // null counts as absent, as in every message that we read.
     const json* find(const char* name, bool required) {
         if (!error_.empty()) {
             return nullptr;

@@ -277,7 +277,7 @@ uint32_t position_of(const Tables& t, const Request& r);
 // ---- engines.cpp ------------------------------------------------------------------------------------------
 
 void free_engine_if_idle(Core& c, uint32_t engine);
-// Engines whose key has been gone for too long (contract, section 4). Returns how many; `first_id` gets the
+// Engines whose key has been gone for too long. Returns how many; `first_id` gets the
 // first.
 uint32_t forget_silent_engines(Core& c, char* first_id);
 

@@ -13,7 +13,7 @@ namespace llm::core {
 
 // Label value of llm_requests_total{outcome}: "completed", "rejected_threshold", …
 std::string_view outcome_name(Outcome outcome);
-// The contract's error code of a rejected_… outcome ("threshold"); empty for the others.
+// The error code in a rejected_… outcome ("threshold"); empty for the others.
 std::string_view outcome_code(Outcome outcome);
 
 // Upper bounds of the histograms' buckets, seconds; +Inf is implied.

@@ -1,4 +1,4 @@
-// Engines: how they come, change and go (contract, section 4).
+// Engines: how they come, change and go.
 #include <algorithm>
 #include <cmath>
 

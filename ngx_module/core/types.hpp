@@ -78,7 +78,7 @@ constexpr bool parse_routing_mode(std::string_view text, RoutingMode& out) {
     return false;
 }
 
-// Every way in which a request can end, one metric series each (contract, section 5). The names of the label
+// Every way in which a request can end, one metric series each. The names of the label
 // values are in counters.hpp: outcome_name().
 enum class Outcome : uint8_t {
     completed,

@@ -1,4 +1,4 @@
-"""Every row of the error table of contract section 3 that a request alone can cause, with its exact object and headers."""
+"""Every error that a request alone can cause, with its exact object and headers."""
 
 import gzip
 import json

@@ -15,10 +15,10 @@ struct Span {
     bool empty() const { return begin == end; }
 };
 
-// Every kind but none, empty and value_too_long is the contract's 400 `invalid_json`.
+// Every kind but none, empty and value_too_long is answered by 400 `invalid_json`.
 enum class ErrorKind : uint8_t {
     none,
-    empty,           // zero bytes: the contract's `model_required`
+    empty,           // zero bytes: `model_required`
     not_object,      // JSON, but the top level is no object
     syntax,          // not JSON (or not multipart); NUL, byte order mark and trailing bytes too
     truncated,       // the body ended inside the document

@@ -1,4 +1,4 @@
-"""The error objects of contract section 3."""
+"""The error objects that clients get."""
 
 import re
 
@@ -9,7 +9,7 @@ _TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 403: "inva
 
 
 def assert_error(reply, status, code, param=None):
-    """Everything that the contract says of an error with this status and code."""
+    """Everything that must hold of an error with this status and code."""
     assert reply.status == status, (reply.status, reply.body)
     assert reply.header("content-type") == "application/json"
     document = reply.json()

@@ -265,7 +265,7 @@ class FakeEngine:
     # -------------------------------------------------------------------------------------------------- report
 
     def announce(self, url, **overrides):
-        """Reports to Redis from now on, as contract section 4 says; `overrides` replaces fields."""
+        """Reports to Redis from now on, as docs/engine-report.md says; `overrides` replaces fields."""
         self._reporter = Reporter(self, url, overrides)
         self._reporter.start()
         return self._reporter

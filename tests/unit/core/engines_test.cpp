@@ -1,4 +1,4 @@
-// How engines come, change and go (contract, section 4), the breaker, and where requests go.
+// How engines come, change and go, the breaker, and where requests go.
 #include "tests/unit/core/harness.hpp"
 
 namespace llm::core {

@@ -1,4 +1,4 @@
-// threshold, max_running, tokens_per_minute, queue size (contract, section 2 "Limits").
+// threshold, max_running, tokens_per_minute, queue size.
 #include "tests/unit/core/harness.hpp"
 
 namespace llm::core {
