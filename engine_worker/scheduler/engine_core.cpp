@@ -59,13 +59,16 @@ void EngineCore::add(Request request) {
     pending.counted.resize(request.prompts.size());
     const auto sampling = std::make_shared<const Sampling>(std::move(request.sampling));
     const uint64_t root = scheduler_.blocks().root(request.salt);
-    std::vector<std::pair<int32_t, float>> no_end = sampling->logit_bias;
-    if (sampling->ignore_eos || sampling->min_tokens > 0) {
-        for (const int32_t end : options_.end_tokens) {
-            std::erase_if(no_end, [end](const auto& bias) { return bias.first == end; });
-            no_end.emplace_back(end, -std::numeric_limits<float>::infinity());
+    using Bias = std::vector<std::pair<int32_t, float>>;
+    const auto without = [](Bias bias, const std::vector<int32_t>& tokens) {
+        for (const int32_t token : tokens) {
+            std::erase_if(bias, [token](const auto& one) { return one.first == token; });
+            bias.emplace_back(token, -std::numeric_limits<float>::infinity());
         }
-    }
+        return bias;
+    };
+    const Bias no_eos = without(sampling->logit_bias, options_.end_tokens);
+    const Bias no_end = without(no_eos, sampling->stop_tokens);
     for (size_t p = 0; p < request.prompts.size(); ++p) {
         for (int32_t c = 0; c < request.n; ++c) {
             auto s = std::make_unique<Sequence>();
@@ -79,15 +82,16 @@ void EngineCore::add(Request request) {
             s->task = request.task;
             s->max_tokens = std::min(sampling->max_tokens, max_context_ - s->n_prompt);
             s->sampling = sampling;
-            s->seed = seed_of(sampling->seed, s->choice);
+            s->seed = seed_of(sampling->seed, c);  // a prompt gets the same text alone and beside others
             s->root = root;
             s->arrived = s->waiting_since = now;
-            s->text = std::make_unique<TextOutput>(tokenizer_, sampling->stop, sampling->include_stop);
+            s->text = std::make_unique<TextOutput>(tokenizer_, sampling->stop, sampling->include_stop,
+                                                   sampling->min_tokens);
             if (request.grammar != nullptr) {
                 s->grammar = std::make_unique<GrammarMatcher>(
                     request.grammar, sampling->ignore_eos ? std::vector<int32_t>() : options_.end_tokens);
             }
-            s->bias = sampling->logit_bias;
+            s->bias = sampling->ignore_eos ? no_eos : sampling->logit_bias;
             s->bias_no_end = no_end;
             ++pending.open;
             pending.sequences.push_back(s->id);
@@ -133,11 +137,13 @@ void EngineCore::launch(const Plan& plan) {
 
 // Whether all that the step after `plan` needs of its tokens is their place in the batch.
 bool EngineCore::can_plan_ahead(const Plan& plan) const {
-    return backend_->info().pipelined && std::all_of(plan.rows.begin(), plan.rows.end(), [](const PlannedRow& row) {
-        const Sampling& asked = *row.sequence->sampling;
-        return row.sample && row.sequence->task == Task::generate && row.sequence->grammar == nullptr &&
-               asked.repetition_penalty == 1 && asked.presence_penalty == 0 && asked.frequency_penalty == 0;
-    });
+    return backend_->info().pipelined &&
+           std::all_of(plan.rows.begin(), plan.rows.end(), [](const PlannedRow& row) {
+               const Sampling& asked = *row.sequence->sampling;
+               return row.sample && row.sequence->task == Task::generate &&
+                      row.sequence->grammar == nullptr && asked.repetition_penalty == 1 &&
+                      asked.presence_penalty == 0 && asked.frequency_penalty == 0;
+           });
 }
 
 bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& while_computing) {
@@ -386,8 +392,8 @@ void EngineCore::fail(const std::string& why, std::vector<Event>& events) {
 
 const EngineStats& EngineCore::stats() {
     const double now = clock_();
-    stats_.running = static_cast<uint32_t>(std::count_if(scheduler_.running().begin(), scheduler_.running().end(),
-                                                         [](const auto& s) { return !s->ended; }));
+    stats_.running = static_cast<uint32_t>(std::count_if(
+        scheduler_.running().begin(), scheduler_.running().end(), [](const auto& s) { return !s->ended; }));
     stats_.waiting = static_cast<uint32_t>(scheduler_.waiting().size());
     stats_.waiting_long = 0;
     for (const auto& s : scheduler_.waiting()) {

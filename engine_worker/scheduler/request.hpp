@@ -26,7 +26,7 @@ struct Sampling {
     int32_t n_logprobs = -1;  // as SampleParams::n_logprobs
 
     int32_t max_tokens = 0;  // > 0; the engine lowers it to what context and memory hold
-    int32_t min_tokens = 0;  // no end-of-text token before
+    int32_t min_tokens = 0;  // no end-of-text or stop token, and no stop string, before
     bool ignore_eos = false;
     std::vector<int32_t> stop_tokens;  // end the text like an end-of-text token
     std::vector<std::string> stop;     // strings that end the text; not empty ones

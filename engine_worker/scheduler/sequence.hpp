@@ -42,7 +42,7 @@ struct Sequence {
     int32_t n_planned = 0;      // tokens it computes in the step being planned
     int64_t admitted_step = 0;  // step in which it was last admitted
     uint32_t table_epoch = 0;   // grows with every admission: an older copy of its block table is stale
-    bool ended = false;  // found out while a step was under way: what that step brings is not for it
+    bool ended = false;         // found out while a step was under way: what that step brings is not for it
     uint32_t preemptions = 0;
     int32_t n_cached = -1;  // prompt tokens found in the cache at first admission; -1 = never admitted
 
@@ -58,9 +58,9 @@ struct Sequence {
 
     // End of text and logprobs; the engine core's.
     std::unique_ptr<TextOutput> text;
-    std::unique_ptr<GrammarMatcher> grammar;             // where the text stands in its grammar; may be null
-    std::vector<std::pair<int32_t, float>> bias;         // logit_bias as asked
-    std::vector<std::pair<int32_t, float>> bias_no_end;  // and end-of-text forbidden (min_tokens, ignore_eos)
+    std::unique_ptr<GrammarMatcher> grammar;      // where the text stands in its grammar; may be null
+    std::vector<std::pair<int32_t, float>> bias;  // logit_bias, and end-of-text forbidden by ignore_eos
+    std::vector<std::pair<int32_t, float>> bias_no_end;  // and all that ends the text, before min_tokens
 
     // A token that was sampled, in its place if the sequence was planned ahead of it.
     void take(int32_t token) {

@@ -108,8 +108,7 @@ SampleParams StepBuilder::sample_params(Sequence& s) {
     out.tokens = s.tokens.data();
     out.n_prompt = s.n_prompt;
     out.n_tokens = s.n_tokens();
-    const bool may_end = s.n_generated() >= asked.min_tokens && !asked.ignore_eos;
-    const auto& bias = may_end ? s.bias : s.bias_no_end;
+    const auto& bias = s.n_generated() >= asked.min_tokens ? s.bias : s.bias_no_end;
     out.logit_bias = bias.data();
     out.n_logit_bias = static_cast<int32_t>(bias.size());
     out.n_logprobs = asked.n_logprobs;

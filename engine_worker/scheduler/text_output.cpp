@@ -21,10 +21,16 @@ size_t possible_stop(std::string_view text, const std::vector<std::string>& stop
 
 }  // namespace
 
-TextOutput::TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop)
-    : decoder_(tokenizer), stops_(stops), include_stop_(include_stop) {}
+TextOutput::TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop,
+                       int32_t min_tokens)
+    : decoder_(tokenizer), stops_(stops), include_stop_(include_stop), free_tokens_(min_tokens) {}
 
 bool TextOutput::push(int32_t token, std::string& out) {
+    if (free_tokens_ > 0) {
+        --free_tokens_;
+        out += decoder_.push(token);
+        return false;
+    }
     return take(decoder_.push(token), out);
 }
 

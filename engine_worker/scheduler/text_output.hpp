@@ -11,8 +11,10 @@ namespace llm::engine {
 
 class TextOutput {
   public:
-    // `stops` must outlive this object and hold no empty string.
-    TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop);
+    // `stops` must outlive this object and hold no empty string. They are not looked for in the text of the
+    // first `min_tokens` tokens.
+    TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop,
+               int32_t min_tokens = 0);
 
     // Takes one token and appends to `out` what is certain now. True: a stop string was completed, the text
     // ends here (`out` has got what stood before it, with it if include_stop). O(held text · stop strings).
@@ -28,7 +30,8 @@ class TextOutput {
     StreamDecoder decoder_;
     const std::vector<std::string>& stops_;
     bool include_stop_;
-    std::string held_;  // shorter than the longest stop string; itself the start of one
+    int32_t free_tokens_;  // that may still come before stop strings count
+    std::string held_;     // shorter than the longest stop string; itself the start of one
 };
 
 }  // namespace llm::engine

@@ -60,6 +60,33 @@ def test_end_of_text(start_engine):
     assert engine.chat(min_tokens=20, max_tokens=30)[2]["usage"]["completion_tokens"] == 21
 
 
+def test_min_tokens_hold_off_all_that_ends_a_text(start_engine):
+    engine = start_engine(model=str(DEMO))
+
+    def complete(**fields):
+        body = {"model": "demo", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 30, **fields}
+        return engine.request("POST", "/v1/completions", body)[2]
+
+    text = complete()["choices"][0]["text"]
+    ids = engine.request("POST", "/tokenize", {"prompt": text})[2]["tokens"]
+    for stop in [{"stop": text[2:7]}, {"stop_token_ids": [ids[2]]}, {"stop_token_ids": [ids[2]], "ignore_eos": True}]:
+        assert complete(**stop)["usage"]["completion_tokens"] <= 4
+        assert complete(min_tokens=10, **stop)["usage"]["completion_tokens"] > 10
+    assert complete(min_tokens=10, stop=text[2:7])["choices"][0]["text"] == text
+    late = text[len(text) * 2 // 3:][:6]
+    assert complete(min_tokens=10, stop=late)["choices"][0]["text"] == text[:text.index(late)]
+
+
+def test_a_prompt_gets_the_same_text_alone_and_beside_others(start_engine):
+    engine = start_engine(model=str(DEMO))
+
+    def complete(prompt):
+        body = {"model": "demo", "prompt": prompt, "seed": 3, "n": 2, "max_tokens": 12}
+        return [c["text"] for c in engine.request("POST", "/v1/completions", body)[2]["choices"]]
+
+    assert complete(["Once upon", "The fox"]) == complete("Once upon") + complete("The fox")
+
+
 def test_completions_prompts_and_choices(start_engine):
     engine = start_engine()
     body = engine.request("POST", "/v1/completions",
