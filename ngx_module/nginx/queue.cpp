@@ -202,6 +202,7 @@ void leave_running(Request& request) {
     register_parked(request.ticket, nullptr);
     request.untold_release = false;  // the end releases
     if (request.ended_by_engine) {
+        collect_usage(request);  // with proxy_buffering some of the answer passed after its engine's end
         return;
     }
     // the gateway itself could not go on, or the client left, or nginx answered from its cache

@@ -195,7 +195,7 @@ void begin_anew(Request& request) {
     request.outcome_counted = false;
     request.stage = Stage::fresh;
     request.target = {};
-    request.head_seen = request.cut_off = false;
+    request.head_seen = request.cut_off = request.end_in_doubt = false;
     request.finished_upstream = nullptr;
     request.ended_by_engine = false;
     request.scan = nullptr;

@@ -117,6 +117,7 @@ struct Request {
     bool garbage;                            // what came was no HTTP
     bool retry_ready;                        // process_header has already moved the lease
     bool target_changed;                     // the request that nginx built is for another engine
+    bool end_in_doubt;                       // whether the answer is whole shows when its last bytes pass
     bool cut_off;                            // the answer must not look complete to the client
     bool broken_off;                         // its end must be seen where only the close marks the end
     ngx_http_upstream_t* wrapped_upstream;   // whose callbacks are ours

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "ngx_module/nginx/abnormal_end.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/error_page.hpp"
 #include "ngx_module/nginx/headers.hpp"
@@ -42,6 +43,9 @@ bool begin_scan(Request& request) {
     auto* scan = new (memory) StreamScan();
     scan->event_stream = is_event_stream(r);
     scan->readable = r->headers_out.status >= 200 && r->headers_out.status < 300 && !has_response_encoding(r);
+    if (scan->readable) {
+        r->filter_need_in_memory = 1;  // or sendfile passes what proxy_buffering put into a file unread
+    }
     scan->scan.reset(scan->event_stream ? core::UsageScan::Framing::sse : core::UsageScan::Framing::json);
     scan->charged_at = ngx_current_msec;
     scan->hides_usage = scan->readable && scan->event_stream && request.usage_injected;
@@ -156,6 +160,26 @@ ngx_chain_t* scan_answer(Request& request, ngx_chain_t* in) {
     return in;
 }
 
+bool has_last(const ngx_chain_t* in) {
+    while (in != nullptr && !in->buf->last_buf) {
+        in = in->next;
+    }
+    return in != nullptr;
+}
+
+// All of an answer has passed whose engine ended long before.
+void judge_end(Request& request) {
+    request.end_in_doubt = false;
+    if (request.scan->scan.done()) {
+        return;
+    }
+    request.outcome = core::Outcome::engine_error;
+    request.cut_off = request.broken_off = true;
+    if (only_close_ends(request.r)) {
+        request.r->connection->error = 1;  // no lingering, which begins with an orderly end
+    }
+}
+
 ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) {
     if (r != r->main) {
         return next_body_filter(r, in);
@@ -172,6 +196,9 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) {
         if (in == nullptr) {
             return NGX_OK;  // all of it is held back or dropped
         }
+    }
+    if (request->end_in_doubt && has_last(in)) {
+        judge_end(*request);
     }
     if (request->cut_off) {
         return NGX_ERROR;  // closes the connection without the end that would make the answer look complete

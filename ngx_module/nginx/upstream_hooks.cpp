@@ -274,8 +274,13 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
             status = NGX_HTTP_BAD_GATEWAY;
         }
         if (status == 0 && request.head_seen && answer_is_cut_off(request)) {
-            status = NGX_HTTP_BAD_GATEWAY;  // closed without [DONE]: looks complete, is not
-            request.cut_off = true;
+            // closed without [DONE]: looks complete, is not; unless proxy_buffering still holds the end
+            if ((r->buffered & NGX_HTTP_COPY_BUFFERED) != 0) {
+                request.end_in_doubt = true;
+            } else {
+                status = NGX_HTTP_BAD_GATEWAY;
+                request.cut_off = true;
+            }
         }
         request.ended_by_engine = true;
         // proxy_intercept_errors: the engine has answered, the client gets error_page's words for it
