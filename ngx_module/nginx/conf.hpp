@@ -96,7 +96,9 @@ struct LocConf {
     ngx_msec_t queue_keepalive;  // 0 = off
     ngx_uint_t compat;
     ngx_flag_t observe;
-    ngx_uint_t handler;     // Handler; not inherited
+    ngx_uint_t handler;     // Handler; inherited by `if` and limit_except only, as are the next two
+    ngx_http_handler_pt handle;
+    ngx_str_t path;         // of the location that has it
     ngx_uint_t proxy_kind;  // ProxyKind; not inherited
 };
 

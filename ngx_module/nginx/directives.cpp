@@ -203,7 +203,8 @@ char* set_handler(ngx_conf_t* cf, void* conf, Handler handler, ngx_http_handler_
     loc->handler = handler;
     auto* core =
         static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-    core->handler = function;
+    loc->handle = core->handler = function;
+    loc->path = core->name;
     return NGX_CONF_OK;
 }
 

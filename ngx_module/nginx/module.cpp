@@ -96,6 +96,17 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent_data, void* child_data) {
     ngx_conf_merge_value(child->observe, parent->observe, 0);
 
     child->proxy_level = {&parent->proxy_level, current_proxy_conf(cf)};
+    auto* core =
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    if (core->noname && child->handler == kNoHandler) {
+        // `if` and limit_except change a location, they are none
+        child->handler = parent->handler;
+        child->handle = parent->handle;
+        child->path = parent->path;
+        if (core->lmt_excpt && core->handler == nullptr) {
+            core->handler = child->handle;  // nginx takes none from the location around it
+        }
+    }
     if (child->handler != kNoHandler) {
         child->dispatch = 0;  // an inherited llm_dispatch means the locations that proxy
     }
@@ -105,8 +116,6 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent_data, void* child_data) {
     }
     // Only locations proxy: a server's own level is left alone, so that its other locations keep nginx's
     // defaults.
-    auto* core =
-        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
     const bool is_location = core->name.len != 0 || core->noname;
     return child->dispatch && is_location ? set_proxy_defaults(cf, child->proxy_level) : NGX_CONF_OK;
 }

@@ -34,11 +34,10 @@ ngx_int_t send_done(ngx_http_request_t* r) {
 
 // The part of the URI behind the location's own prefix, without a leading slash.
 std::string_view path_of(ngx_http_request_t* r) {
-    const auto* core =
-        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    const std::string_view location = view(loc_conf(r).path);
     std::string_view path = view(r->uri);
-    if (path.starts_with(view(core->name))) {
-        path.remove_prefix(core->name.len);
+    if (path.starts_with(location)) {
+        path.remove_prefix(location.size());
     }
     while (path.starts_with('/')) {
         path.remove_prefix(1);

@@ -7,6 +7,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.fake_engine import error
 from support.users import user
 
 
@@ -131,3 +132,17 @@ def test_observe_refuses_and_queues_nothing(fake_engine, gateway):
     assert [each.reply().status for each in pending] == [200] * 3
     gate.wait_logged(r"llm_observe: request of \"alice\" would be")
     assert gate.client.ask(chat_body(), token="wrong").status == 401
+
+
+def test_blocks_inside_a_handlers_location(fake_engine, gateway):
+    """In them the location was none of ours: limit_except answered 404, and after `if` an administrator might change nothing."""
+    engine = fake_engine()
+    gate = gateway([engine], locations="location /one/ { llm_status admin; limit_except GET { allow 127.0.0.1; deny all; } }"
+                   "location /two/ { llm_status admin; if ($http_x_mark) { add_header X-Mark yes; } }"
+                   "location /three/ { llm_status readonly; if ($http_x_mark) { add_header X-Mark yes; } }")
+    headers = [("x-llm-admin", "1"), ("x-mark", "1")]
+    for location, action, status in (("one", "drain", 200), ("two", "undrain", 200), ("three", "drain", 403)):
+        reply = gate.client.ask(b"", target=f"/{location}/engines/{engine.name}/{action}", headers=headers)
+        assert reply.status == status, (location, reply)
+        assert gate.client.get(f"/{location}/status.json", headers=headers).status == 200
+    assert gate.client.ask(token="alice").status == 200, "it is undrained"
