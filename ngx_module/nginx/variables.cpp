@@ -1,5 +1,7 @@
 #include "ngx_module/nginx/variables.hpp"
 
+#include <algorithm>
+
 #include "ngx_module/nginx/auth.hpp"
 #include "ngx_module/nginx/body.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -21,6 +23,21 @@ ngx_int_t set_text(ngx_http_variable_value_t* value, const ngx_str_t& text) {
     value->len = static_cast<unsigned>(text.len);
     value->data = text.data;
     return NGX_OK;
+}
+
+// Text from a client's body or another's report: a line break in it must not end the header that somebody
+// writes with the variable.
+ngx_int_t set_foreign_text(ngx_http_request_t* r, ngx_http_variable_value_t* value, const ngx_str_t& text) {
+    const auto is_control = [](u_char c) { return c < 0x20 || c == 0x7f; };
+    if (std::none_of(text.data, text.data + text.len, is_control)) {
+        return set_text(value, text);
+    }
+    const ngx_str_t shown = copy_to_pool(r->pool, view(text));
+    if (shown.data == nullptr) {
+        return NGX_ERROR;
+    }
+    std::replace_if(shown.data, shown.data + shown.len, is_control, u_char{'?'});
+    return set_text(value, shown);
 }
 
 ngx_int_t set_number(ngx_http_request_t* r, ngx_http_variable_value_t* value, int64_t number) {
@@ -53,7 +70,7 @@ enum Shown : uintptr_t {
 ngx_int_t show_scanned(const Request& request, ngx_http_variable_value_t* value, Shown what) {
     switch (what) {
         case kModel:
-            return set_text(value, request.model);
+            return set_foreign_text(request.r, value, request.model);
         case kStream:
             return set_text(value, to_ngx(request.stream ? "1" : "0"));
         default:
@@ -72,9 +89,9 @@ uint32_t queue_position(const Request& request) {
 ngx_int_t show_dispatched(const Request& request, ngx_http_variable_value_t* value, Shown what) {
     switch (what) {
         case kEngine:
-            return set_text(value, request.target.url);
+            return set_foreign_text(request.r, value, request.target.url);
         case kEngineId:
-            return set_text(value, request.target.id);
+            return set_foreign_text(request.r, value, request.target.id);
         case kAttempts:
             return set_number(request.r, value, request.attempts);
         case kTtftMs:
@@ -101,7 +118,7 @@ ngx_int_t get_identity(ngx_http_request_t* r, ngx_http_variable_value_t* value, 
         set_none(value);
         return NGX_OK;
     }
-    return set_text(value, text);
+    return set_foreign_text(r, value, text);
 }
 
 ngx_int_t get_value(ngx_http_request_t* r, ngx_http_variable_value_t* value, uintptr_t data) {

@@ -146,3 +146,10 @@ def test_blocks_inside_a_handlers_location(fake_engine, gateway):
         assert reply.status == status, (location, reply)
         assert gate.client.get(f"/{location}/status.json", headers=headers).status == 200
     assert gate.client.ask(token="alice").status == 200, "it is undrained"
+
+
+def test_a_model_does_not_end_a_header(fake_engine, gateway):
+    gate = gateway([fake_engine()], location="add_header X-Model $llm_model always;")
+    reply = gate.client.ask(chat_body("a\r\nSet-Cookie: x=\x7f"), token="alice")
+    assert reply.status == 404
+    assert reply.header("x-model") == "a??Set-Cookie: x=?" and reply.header("set-cookie") is None
