@@ -318,7 +318,14 @@ bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
     if (!append_range(r->pool, body, at, UINT64_MAX, tail)) {
         return false;
     }
-    r->request_body->bufs = result;
+    // what a subrequest was made with stays as it is
+    auto* rewritten = static_cast<ngx_http_request_body_t*>(ngx_palloc(r->pool, sizeof(ngx_http_request_body_t)));
+    if (rewritten == nullptr) {
+        return false;
+    }
+    *rewritten = *r->request_body;
+    rewritten->bufs = result;
+    r->request_body = rewritten;
     r->headers_in.content_length_n += change;
     return true;
 }
@@ -384,7 +391,7 @@ bool rewrite_body(Request& request) {
     // two insertions at the closing brace keep the order in which they were made
     std::stable_sort(splices, splices + count,
                      [](const Splice& a, const Splice& b) { return a.span.begin < b.span.begin; });
-    request.client_body = r->request_body->bufs;
+    request.client_body = r->request_body;
     request.client_body_length = r->headers_in.content_length_n;
     return splice_body(r, splices, count);
 }

@@ -82,6 +82,7 @@ void random_bytes(std::array<uint8_t, 16>& out) {
     used += out.size();
 }
 
+constexpr std::string_view kAuthorization = "authorization";
 constexpr size_t kRequestIdSize = 32;
 
 // A fresh id in the kRequestIdSize bytes at `text`.
@@ -91,6 +92,16 @@ ngx_str_t new_request_id(u_char* text) {
     const std::array<char, kRequestIdSize> id = core::format_request_id(random);
     ngx_memcpy(text, id.data(), id.size());
     return {id.size(), text};
+}
+
+// Makes an array the request's list of headers.
+void set_headers(ngx_http_request_t* r, ngx_table_elt_t* headers, ngx_uint_t count, ngx_uint_t room) {
+    ngx_list_t& list = r->headers_in.headers;
+    list.part = {headers, count, nullptr};
+    list.last = &list.part;
+    list.size = sizeof(ngx_table_elt_t);
+    list.nalloc = room;
+    list.pool = r->pool;
 }
 
 }  // namespace
@@ -132,7 +143,6 @@ bool set_request_id(Request& request) {
 bool set_engine_headers(Request& request) {
     constexpr std::string_view kRequestId = "x-request-id";
     constexpr std::string_view kPriority = "x-llm-priority";
-    constexpr std::string_view kAuthorization = "authorization";
     constexpr std::string_view kBearer = "Bearer ";
     ngx_http_request_t* r = request.r;
     ngx_uint_t most = 3;
@@ -178,12 +188,38 @@ bool set_engine_headers(Request& request) {
         write_header<hash_of(kAuthorization)>(*end++, kAuthorization,
                                               {kBearer.size() + request.target.key.len, text});
     }
-    ngx_list_t& list = r->headers_in.headers;
-    list.part = {headers, static_cast<ngx_uint_t>(end - headers), nullptr};
-    list.last = &list.part;
-    list.size = sizeof(ngx_table_elt_t);
-    list.nalloc = most;
-    list.pool = r->pool;
+    if (!request.headers_replaced) {
+        request.headers_replaced = true;
+        request.client_headers = r->headers_in.headers;
+    }
+    set_headers(r, headers, static_cast<ngx_uint_t>(end - headers), most);
+    return true;
+}
+
+void restore_client_headers(Request& request) {
+    if (request.headers_replaced) {
+        request.headers_replaced = false;
+        request.r->headers_in.headers = request.client_headers;
+    }
+}
+
+bool drop_authorization(ngx_http_request_t* r) {
+    ngx_uint_t most = 0;
+    for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        most += part->nelts;
+    }
+    auto* const headers = static_cast<ngx_table_elt_t*>(ngx_palloc(r->pool, most * sizeof(ngx_table_elt_t)));
+    if (headers == nullptr) {
+        return false;
+    }
+    ngx_table_elt_t* end = headers;
+    for_each_header(r->headers_in.headers, [&](const ngx_table_elt_t& header) {
+        if (lower_case_name(header) != kAuthorization) {
+            *end++ = header;
+        }
+        return true;
+    });
+    set_headers(r, headers, static_cast<ngx_uint_t>(end - headers), most);
     return true;
 }
 

@@ -37,6 +37,13 @@ bool set_request_id(Request& request);
 // May be called again for another engine. False when memory is short.
 bool set_engine_headers(Request& request);
 
+// The client's own list of headers once more: what error_page sends a request to must see them, auth_request
+// above all.
+void restore_client_headers(Request& request);
+
+// Takes the header that holds the engine's key out of a subrequest's list. False when memory is short.
+bool drop_authorization(ngx_http_request_t* subrequest);
+
 // Adds a response header. False when memory is short.
 bool add_response_header(ngx_http_request_t* r, std::string_view name, const ngx_str_t& value);
 

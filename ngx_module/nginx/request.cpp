@@ -206,21 +206,31 @@ void begin_anew(Request& request) {
     request.attempts = 0;
     if (request.client_body != nullptr) {
         // the places of the control keys are those of the client's own body
-        request.r->request_body->bufs = request.client_body;
+        request.r->request_body = request.client_body;
         request.r->headers_in.content_length_n = request.client_body_length;
         request.client_body = nullptr;
     }
 }
 
-// error_page sends the request to a location that does not dispatch: the engine's key is not for whoever
-// answers there.
+// error_page sends the request to a location that does not dispatch: neither the client's token nor the
+// engine's key is for whoever answers there.
 ngx_int_t leave_dispatching(ngx_http_request_t* r) {
     Request* request = r->internal ? get_request(r) : nullptr;
-    if (request == nullptr || request->target.key.len == 0) {
+    if (request == nullptr || request->client_headers.size == 0) {
         return NGX_DECLINED;
     }
     request->target.key.len = 0;
     return set_engine_headers(*request) ? NGX_DECLINED : NGX_ERROR;
+}
+
+// A subrequest has what its request had when it was made. One that mirrors a request on its way to an engine
+// goes elsewhere, and the engine's key is not for there.
+ngx_int_t begin_subrequest(ngx_http_request_t* r) {
+    const Request* request = get_request(r);
+    if (request == nullptr || !request->headers_replaced || request->target.key.len == 0) {
+        return NGX_DECLINED;
+    }
+    return drop_authorization(r) ? NGX_DECLINED : NGX_ERROR;
 }
 
 // error_page after a body that could not be read: there is nothing to send on, and `error_page 413 = …` has
@@ -356,7 +366,7 @@ ngx_int_t access_handler(ngx_http_request_t* r) {
 
 ngx_int_t precontent_handler(ngx_http_request_t* r) {
     if (r != r->main) {
-        return NGX_DECLINED;
+        return begin_subrequest(r);
     }
     if (loc_conf(r).dispatch == 0) {
         return leave_dispatching(r);

@@ -93,8 +93,11 @@ struct Request {
     ngx_http_event_handler_pt read_body;  // nginx's own handler while the body is on its way
     off_t body_limit;                     // client_max_body_size where the body is read; 0 = none
     bool body_timed_out;
-    ngx_chain_t* client_body;  // as it came, once it was rewritten for an engine
+    // as they came, once they were replaced by what an engine may see
+    ngx_http_request_body_t* client_body;
     off_t client_body_length;
+    ngx_list_t client_headers;  // size 0 = never replaced
+    bool headers_replaced;      // at present
 
     // in the core
     core::Ticket ticket;

@@ -5,6 +5,7 @@
 #include "ngx_module/nginx/abnormal_end.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/head_lines.hpp"
+#include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -266,6 +267,9 @@ bool framing_is_broken(const Request& request, ngx_int_t status) {
 void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
     Request& request = *get_request(r);
     request.finished_upstream = r->upstream;
+    if (!r->header_sent) {
+        restore_client_headers(request);
+    }
     if (request.stage == Stage::bypass) {
         request.ended_by_engine = true;
         request.outcome = outcome_of(request, status);

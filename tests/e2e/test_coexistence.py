@@ -134,6 +134,48 @@ def test_observe_refuses_and_queues_nothing(fake_engine, gateway):
     assert gate.client.ask(chat_body(), token="wrong").status == 401
 
 
+def shadow_location(engine, more=""):
+    return (f"location = /shadow {{ internal; {more} proxy_pass {engine.url}$request_uri; proxy_http_version 1.1; }}")
+
+
+def test_mirror_does_not_get_the_engines_key(fake_engine, gateway):
+    real, shadow = fake_engine(), fake_engine(script=lambda exchange: exchange.json({}))
+    gate = gateway([], http=f"llm_engine {real.url} model=m key=sk-engine;", location="mirror /shadow;",
+                   locations=shadow_location(shadow))
+    assert gate.client.ask(token="alice").status == 200
+    request = shadow.wait_requests(1)[0]
+    assert request.body == chat_body() and b"authorization" not in request.raw.lower()
+    assert real.requests[0].header("authorization") == "Bearer sk-engine"
+
+
+def test_mirror_of_a_request_that_falls_back(fake_engine, gateway):
+    """The mirror was sent the fallback's body, with the length of the first one."""
+    other, shadow = fake_engine(["another"]), fake_engine(script=lambda exchange: exchange.json({}))
+    gate = gateway([other], http="llm_engine https://127.0.0.1:9 model=real;",
+                   location="llm_model real; mirror /shadow; error_page 502 = @other;",
+                   locations=shadow_location(shadow) +
+                   "location @other { llm_dispatch on; llm_model another; proxy_pass http://llm_engines; }")
+    assert gate.client.ask(b'{"model":"m"}', token="alice").status == 200
+    assert other.requests[0].body == b'{"model":"another"}'
+    assert shadow.wait_requests(1)[0].body == b'{"model":"real"}'
+
+
+def test_auth_request_of_a_fallback_sees_the_client(fake_engine, gateway):
+    """It saw the key of the engine that had failed, and not the client's token."""
+    real, other, judge = fake_engine(script=error(502)), fake_engine(["another"]), fake_engine(script=lambda exchange: exchange.json({}))
+    gate = gateway([other], http=f"llm_engine {real.url} model=real key=sk-engine;",
+                   location="auth_request /judge; llm_retries 0; proxy_intercept_errors on; error_page 502 = @other;",
+                   locations="location @other { auth_request /judge; llm_dispatch on; llm_model another; proxy_pass http://llm_engines; }"
+                   f"location = /judge {{ internal; proxy_pass {judge.url}; proxy_pass_request_body off;"
+                   "proxy_set_header Content-Length ''; proxy_http_version 1.1; }")
+    assert gate.client.ask(chat_body("real"), token="alice", headers=[("x-mark", "1")]).status == 200
+    assert len(judge.requests) == 2
+    for request in judge.requests:
+        assert request.header("authorization") == "Bearer alice" and request.header("x-mark") == "1"
+        assert request.header("x-llm-priority") is None
+    assert other.requests[0].header("authorization") is None
+
+
 def test_blocks_inside_a_handlers_location(fake_engine, gateway):
     """In them the location was none of ours: limit_except answered 404, and after `if` an administrator might change nothing."""
     engine = fake_engine()
