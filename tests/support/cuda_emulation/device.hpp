@@ -34,7 +34,7 @@ inline void __syncthreads() {
 }
 inline void __syncwarp(uint32_t mask = 0xffffffffu) {
     const int nothing = 0;
-    llm::emulation::exchange(1, mask, &nothing, sizeof nothing);
+    llm::emulation::exchange(llm::emulation::kSyncWarp, mask, &nothing, sizeof nothing);
 }
 inline void __threadfence() {}
 
@@ -83,9 +83,7 @@ inline float __ldcg(const float* address) {
 
 template <typename T>
 T atomicAdd(T* address, T value) {
-    const T old = *address;
-    *address += value;
-    return old;
+    return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 
 inline float __uint_as_float(uint32_t bits) {

@@ -2,10 +2,15 @@
 
 #include <sys/mman.h>
 
+#if defined(LLM_EMULATION_RACES)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -50,6 +55,35 @@ using Context = void*;
 using Context = ucontext_t;
 #endif
 
+// What ThreadSanitizer is told: every fiber is a thread of its own, ordered with others by the block's barriers and
+// __syncwarp alone. Shuffles, products and ballots order nothing in memory.
+#if defined(LLM_EMULATION_RACES)
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char*, int);
+void AnnotateIgnoreReadsEnd(const char*, int);
+void AnnotateIgnoreWritesBegin(const char*, int);
+void AnnotateIgnoreWritesEnd(const char*, int);
+}
+void ignore_accesses(bool on) {
+    (on ? AnnotateIgnoreReadsBegin : AnnotateIgnoreReadsEnd)(__FILE__, __LINE__);
+    (on ? AnnotateIgnoreWritesBegin : AnnotateIgnoreWritesEnd)(__FILE__, __LINE__);
+}
+void* new_thread() { return __tsan_create_fiber(0); }
+void* this_thread() { return __tsan_get_current_fiber(); }
+void become_thread(void* thread) { __tsan_switch_to_fiber(thread, __tsan_switch_to_fiber_no_sync); }
+void end_thread(void* thread) { __tsan_destroy_fiber(thread); }
+void publish(void* at) { __tsan_release(at); }
+void observe(void* at) { __tsan_acquire(at); }
+#else
+void ignore_accesses(bool) {}
+void* new_thread() { return nullptr; }
+void* this_thread() { return nullptr; }
+void become_thread(void*) {}
+void end_thread(void*) {}
+void publish(void*) {}
+void observe(void*) {}
+#endif
+
 enum class State : uint8_t { kReady, kBlockBarrier, kWarpBarrier, kDone };
 
 struct Copy {
@@ -63,6 +97,7 @@ struct Copy {
 struct Fiber {
     Context context{};
     std::byte* stack = nullptr;
+    void* thread = nullptr;
     State state = State::kReady;
     Index3 index;
     int kind = 0;
@@ -74,6 +109,7 @@ struct Fiber {
 struct Warp {
     Payload deposited[kWarp];
     Payload seen[kWarp];
+    char order = 0;  // what __syncwarp is known by
 };
 
 // One per OS thread that runs kernels.
@@ -81,9 +117,12 @@ struct Machine {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     std::vector<uint32_t> order;
+    std::vector<uint64_t> blocks;
     std::vector<std::byte> shared;
     const std::function<void()>* body = nullptr;
     Context scheduler{};
+    void* scheduler_thread = nullptr;
+    char barrier = 0;  // what barriers of the block are known by
     uint32_t current = 0;
     uint32_t count = 0;
     uint64_t schedule = 0x9e3779b97f4a7c15u;
@@ -92,6 +131,7 @@ struct Machine {
         for (Fiber& fiber : fibers) {
             if (fiber.stack != nullptr) {
                 munmap(fiber.stack, kStack);
+                end_thread(fiber.thread);
             }
         }
     }
@@ -106,6 +146,7 @@ thread_local Machine machine;
 
 void to_scheduler() {
     Machine& m = machine;
+    become_thread(m.scheduler_thread);
 #if defined(__x86_64__)
     llm_emulation_switch(&m.fibers[m.current].context, m.scheduler);
 #else
@@ -114,7 +155,9 @@ void to_scheduler() {
 }
 
 void fiber_main() {
+    observe(&machine.barrier);
     (*machine.body)();
+    publish(&machine.barrier);
     machine.fibers[machine.current].state = State::kDone;
     to_scheduler();
     std::abort();  // a finished fiber is not resumed
@@ -128,6 +171,7 @@ void prepare(Fiber& fiber) {
             die("no memory for a stack");
         }
         fiber.stack = static_cast<std::byte*>(memory);
+        fiber.thread = new_thread();
     }
     fiber.state = State::kReady;
     fiber.group = 0;
@@ -227,6 +271,7 @@ bool run_warp(uint32_t warp, uint32_t rotation) {
             }
             m.current = i;
             thread_index = m.fibers[i].index;
+            become_thread(m.fibers[i].thread);
 #if defined(__x86_64__)
             llm_emulation_switch(&m.scheduler, m.fibers[i].context);
 #else
@@ -241,6 +286,9 @@ bool run_warp(uint32_t warp, uint32_t rotation) {
 
 void run_block(uint64_t& random) {
     Machine& m = machine;
+    // Blocks are ordered: only what happens within one is looked at.
+    observe(&m.barrier);
+    publish(&m.barrier);
     for (uint32_t i = 0; i < m.count; i++) {
         prepare(m.fibers[i]);
     }
@@ -292,15 +340,22 @@ void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::functio
     m.body = &body;
     grid_size = grid;
     block_size = block;
+    m.scheduler_thread = this_thread();
+    ignore_accesses(true);
     uint64_t random = m.schedule;
-    for (uint32_t z = 0; z < grid.z; z++) {
-        for (uint32_t y = 0; y < grid.y; y++) {
-            for (uint32_t x = 0; x < grid.x; x++) {
-                block_index = {x, y, z};
-                run_block(random);
-            }
-        }
+    const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+    m.blocks.resize(blocks);
+    std::iota(m.blocks.begin(), m.blocks.end(), uint64_t{0});
+    for (uint64_t b = blocks; m.schedule != 0 && b > 1; b--) {
+        std::swap(m.blocks[b - 1], m.blocks[next_random(random) % b]);
     }
+    for (const uint64_t b : m.blocks) {
+        block_index = {static_cast<uint32_t>(b % grid.x), static_cast<uint32_t>(b / grid.x % grid.y),
+                       static_cast<uint32_t>(b / grid.x / grid.y)};
+        run_block(random);
+    }
+    ignore_accesses(false);
+    observe(&m.barrier);
 }
 
 void set_schedule(uint64_t seed) {
@@ -314,7 +369,9 @@ void* dynamic_shared() {
 
 void sync_block() {
     machine.fibers[machine.current].state = State::kBlockBarrier;
+    publish(&machine.barrier);
     to_scheduler();
+    observe(&machine.barrier);
 }
 
 int lane() {
@@ -329,13 +386,20 @@ const Payload* exchange(int kind, uint32_t mask, const void* data, size_t size) 
     fiber.state = State::kWarpBarrier;
     fiber.kind = kind;
     fiber.mask = mask;
+    if (kind == kSyncWarp) {
+        publish(&warp.order);
+    }
     to_scheduler();
+    if (kind == kSyncWarp) {
+        observe(&warp.order);
+    }
     return warp.seen;
 }
 
 void async_copy(void* target, const void* source, size_t bytes, bool zero) {
     Fiber& fiber = machine.fibers[machine.current];
     fiber.copies.push_back({target, source, bytes, zero, fiber.group});
+    std::memset(target, 0xff, bytes);  // it may arrive at any time from now on
 }
 
 void async_commit() {

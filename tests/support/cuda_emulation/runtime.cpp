@@ -61,6 +61,13 @@ void run_all() {
     }
 }
 
+// Of compute capability 8.9, which has the least of those that the kernels are built for.
+constexpr size_t kMostShared = size_t{99} << 10;
+std::map<const void*, size_t>& allowed_shared() {
+    static std::map<const void*, size_t> all;
+    return all;
+}
+
 cudaError_t last_error = cudaSuccess;
 constexpr cudaError_t kLost = 719;  // cudaErrorLaunchFailure
 
@@ -104,6 +111,23 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
         work();
     }
 }
+
+cudaError_t allow_shared(const void* kernel, size_t bytes) {
+    if (bytes > kMostShared) {
+        return last_error = cudaErrorInvalidValue;
+    }
+    allowed_shared()[kernel] = bytes;
+    return cudaSuccess;
+}
+
+void enqueue_kernel(cudaStream_t stream, const void* kernel, size_t shared_bytes, std::function<void()> work) {
+    const auto allowed = allowed_shared().find(kernel);
+    if (shared_bytes > std::max(size_t{48} << 10, allowed == allowed_shared().end() ? 0 : allowed->second)) {
+        last_error = cudaErrorInvalidValue;
+        return;
+    }
+    enqueue(stream, std::move(work));
+}
 }  // namespace llm::emulation
 
 using namespace llm::emulation;
@@ -122,7 +146,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int) {
     prop->minor = device().minor;
     prop->multiProcessorCount = device().multiprocessors;
     prop->totalGlobalMem = device().memory;
-    prop->sharedMemPerBlockOptin = 227 << 10;
+    prop->sharedMemPerBlockOptin = kMostShared;
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {

@@ -23,6 +23,11 @@ struct Device {
 };
 Device& device();
 
+// As cudaFuncSetAttribute() for dynamic shared memory; an error if no GPU that the kernels are built for has so much.
+cudaError_t allow_shared(const void* kernel, size_t bytes);
+// As enqueue(); refused if the kernel wants more than 48 KiB of dynamic shared memory and more than it was allowed.
+void enqueue_kernel(cudaStream_t stream, const void* kernel, size_t shared_bytes, std::function<void()> work);
+
 // Puts `work` into the stream, or into what is recorded of it; the default stream waits for all others and does it.
 void enqueue(cudaStream_t stream, std::function<void()> work);
 

@@ -76,6 +76,7 @@ class Attention {
         std::vector<PrefillTile> tiles;
         plan_prefill(step, s_.n_heads, s_.n_kv, tiles);
         const GpuArray<PrefillTile> gpu_tiles(tiles);
+        prepare_kernels();
         check([&](const AttentionArgs& args) {
             launch_prefill_attention(args, gpu_tiles.get(), static_cast<int>(tiles.size()), test_stream().get());
         });

@@ -24,13 +24,16 @@ void check(cudaError_t error, const char* kernel) {
 template <typename Kernel, typename... Args>
 void launch(const char* name, Kernel kernel, dim3 grid, unsigned threads, size_t shared, cudaStream_t stream,
             Args... args) {
-    llm::emulation::enqueue(stream, [=] {
+    llm::emulation::enqueue_kernel(stream, reinterpret_cast<const void*>(kernel), shared, [=] {
         llm::emulation::run_grid({grid.x, grid.y, grid.z}, {threads, 1, 1}, shared, [&] { kernel(args...); });
     });
     check(cudaGetLastError(), name);
 }
 template <typename Kernel>
-void allow_shared(Kernel, int) {}
+void allow_shared(Kernel kernel, int bytes) {
+    check(llm::emulation::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<size_t>(bytes)),
+          "prefill attention");
+}
 #else
 template <typename... Params, typename... Args>
 void launch(const char* name, void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared,

@@ -1,0 +1,83 @@
+// Whether the emulation sees what a GPU would only sometimes show: accesses that no barrier separates.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "engine_worker/backend/cuda/kernels/device.cuh"
+
+// Read by ThreadSanitizer at the start.
+extern "C" const char* __tsan_default_options() {
+    return "halt_on_error=1";
+}
+
+namespace llm::engine::cuda {
+namespace {
+
+constexpr unsigned kThreads = 64;
+
+void run(const std::function<void(int thread, float* shared)>& kernel) {
+    llm::emulation::run_grid({2, 1, 1}, {kThreads, 1, 1}, 16 * kThreads * 2, [&] {
+        kernel(static_cast<int>(threadIdx.x), reinterpret_cast<float*>(shared_bytes()));
+    });
+}
+
+float reverse(int thread, float* shared, const std::function<void()>& barrier) {
+    shared[thread] = static_cast<float>(thread);
+    barrier();
+    return shared[kThreads - 1 - static_cast<unsigned>(thread)];
+}
+
+TEST(RacesDeathTest, ABarrierSeparates) {
+    int wrong = 0;
+    run([&](int thread, float* shared) {
+        const float got = reverse(thread, shared, [] { __syncthreads(); });
+        atomicAdd(&wrong, got == static_cast<float>(63 - thread) ? 0 : 1);
+    });
+    EXPECT_EQ(wrong, 0);
+    EXPECT_DEATH(run([](int thread, float* shared) { reverse(thread, shared, [] {}); }), "data race");
+    EXPECT_DEATH(run([](int thread, float* shared) { reverse(thread, shared, [] { __syncwarp(); }); }),
+                 "data race")
+        << "the other warp's";
+}
+
+TEST(RacesDeathTest, WarpsAreSeparatedBySyncwarpOnly) {
+    const auto neighbour = [](int thread, float* shared, bool sync) {
+        shared[thread] = static_cast<float>(thread);
+        if (sync) {
+            __syncwarp();
+        }
+        return __shfl_xor_sync(kFullMask, 1.0f, 1) + shared[thread ^ 1];
+    };
+    run([&](int thread, float* shared) { neighbour(thread, shared, true); });
+    EXPECT_DEATH(run([&](int thread, float* shared) { neighbour(thread, shared, false); }), "data race")
+        << "a shuffle orders no memory";
+}
+
+TEST(RacesDeathTest, AsynchronousCopiesMayArriveAtOnce) {
+    alignas(16) static float global[4 * kThreads];
+    const auto copy = [](int thread, float* shared, bool early) {
+        float* mine = shared + 4 * thread;
+        for (int i = 0; i < 4; i++) {
+            mine[i] = 1.0f;
+        }
+        __syncthreads();
+        const float read = shared[4 * kThreads - 1 - static_cast<unsigned>(thread)];
+        if (!early) {
+            __syncthreads();
+        }
+        async_copy16(mine, global + 4 * thread, true);
+        async_commit();
+        if (early) {
+            __syncthreads();
+        }
+        async_wait<0>();
+        __syncthreads();
+        return read;
+    };
+    run([&](int thread, float* shared) { copy(thread, shared, false); });
+    EXPECT_DEATH(run([&](int thread, float* shared) { copy(thread, shared, true); }), "data race")
+        << "others may still read what the copy overwrites";
+}
+
+}  // namespace
+}  // namespace llm::engine::cuda
