@@ -453,6 +453,8 @@ bool PgClient::watch(bool read, bool write) {
         watched_->read->log = ngx_cycle->log;
         watched_->write->log = ngx_cycle->log;
         watched_->idle = life_ == Life::until_leaving;  // then told when the worker begins to leave
+        // worker_shutdown_timeout ends what it finds, but not this: a writer's last records come of that
+        watched_->read->channel = life_ == Life::until_exit;
     }
     const auto set = [](ngx_event_t* event, ngx_int_t kind, bool wanted) {
         if (wanted && !event->active) {

@@ -229,3 +229,21 @@ def test_usage_on_without_a_database_is_a_configuration_error(gateway):
     gate.metered = False
     assert status != 0
     assert "llm_usage on" in text and "PostgreSQL" in text
+
+
+def test_requests_that_a_shutdown_cuts_are_recorded(database, fake_engine, gateway):
+    """worker_shutdown_timeout closed the writer's connection along with theirs."""
+    url, connection = database
+    engine = fake_engine()
+    gate = gateway([engine], users=None, workers=1, main="worker_shutdown_timeout 1s;", http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    rows(connection, 1)
+    engine.hold()
+    pending = [gate.client.send(chat_body(), token="alice") for _ in range(3)]
+    engine.wait_requests(4)
+    gate.reload()
+    rows(connection, 4)
+    until(lambda: not gate.old_workers(), "the old worker has ended")
+    engine.open_gate()
+    assert all(request.answered() for request in pending)
