@@ -78,6 +78,15 @@ inline std::string_view memory_of(const ngx_buf_t& buffer) {
                                       : std::string_view{};
 }
 
+// Whether the answer comes from proxy_cache: no engine has worked for it.
+inline bool is_from_cache(const ngx_http_request_t* r) {
+#if (NGX_HTTP_CACHE)
+    return r->cached != 0;
+#else
+    return false;
+#endif
+}
+
 // A buffer over bytes that live as long as the pool, as one link of a chain sees it; nullptr when memory is
 // short.
 inline ngx_buf_t* memory_buffer(ngx_pool_t* pool, std::string_view bytes) {

@@ -201,8 +201,10 @@ void on_grant(Request& request) {
 void leave_running(Request& request) {
     register_parked(request.ticket, nullptr);
     request.untold_release = false;  // the end releases
-    if (request.ended_by_engine) {
+    if (request.ended_by_engine || is_from_cache(request.r)) {
         collect_usage(request);  // with proxy_buffering some of the answer passed after its engine's end
+    }
+    if (request.ended_by_engine) {
         return;
     }
     // the gateway itself could not go on, or the client left, or nginx answered from its cache

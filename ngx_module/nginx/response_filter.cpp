@@ -154,7 +154,7 @@ ngx_chain_t* scan_answer(Request& request, ngx_chain_t* in) {
             }
         }
     }
-    if (stream.event_stream && request.stage == Stage::running) {
+    if (stream.event_stream && request.stage == Stage::running && !is_from_cache(request.r)) {
         charge(request, stream);
     }
     return in;
@@ -250,6 +250,11 @@ void send_error_event(Request& request, ErrorCode code) {
 
 void collect_usage(Request& request) {
     const StreamScan* stream = request.scan;
+    if (is_from_cache(request.r)) {
+        request.usage = {};
+        request.usage.exact = true;
+        return;
+    }
     if (stream == nullptr) {
         return;  // no answer: nothing was generated that anybody saw
     }

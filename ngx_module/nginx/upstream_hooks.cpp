@@ -195,7 +195,7 @@ ngx_int_t process_header(ngx_http_request_t* r) {
     if (result == NGX_HTTP_UPSTREAM_INVALID_HEADER) {
         request.garbage = true;
     }
-    if (result != NGX_OK || request.stage != Stage::running) {
+    if (result != NGX_OK || request.stage != Stage::running || is_from_cache(r)) {
         return result;
     }
     ngx_http_upstream_t& u = *r->upstream;

@@ -8,6 +8,7 @@ import pytest
 from support.client import chat_body
 from support.errors import assert_error
 from support.fake_engine import error
+from support.poll import until
 from support.users import user
 
 
@@ -195,3 +196,35 @@ def test_a_model_does_not_end_a_header(fake_engine, gateway):
     reply = gate.client.ask(chat_body("a\r\nSet-Cookie: x=\x7f"), token="alice")
     assert reply.status == 404
     assert reply.header("x-model") == "a??Set-Cookie: x=?" and reply.header("set-cookie") is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_from_nginx_s_cache_costs_no_tokens(fake_engine, gateway, tmp_path, stream):
+    engine = fake_engine()
+    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
+                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
+                   "proxy_cache_key $llm_body_hash; add_header X-Cache $upstream_cache_status;")
+    body = chat_body(stream=stream, stream_options={"include_usage": True})
+    replies = [gate.client.ask(body, token="alice") for _ in range(2)]
+    assert [reply.header("x-cache") for reply in replies] == ["MISS", "HIT"]
+    assert replies[0].body == replies[1].body and len(engine.requests) == 1
+    gate.wait_outcomes({"completed": 2})
+    assert gate.metrics().total("llm_tokens_total") == 11, "those of the first answer"
+
+
+def test_a_stale_answer_from_nginx_s_cache(fake_engine, gateway, tmp_path):
+    """It was taken for one of the engine that had failed."""
+    engine = fake_engine()
+    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
+                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1s;"
+                   "proxy_cache_use_stale error; proxy_cache_key $llm_body_hash; add_header X-Cache $upstream_cache_status;")
+    first = gate.client.ask(token="alice")
+    engine.die()
+
+    def ask():
+        reply = gate.client.ask(token="alice")
+        assert (reply.status, reply.body) == (200, first.body)
+        return reply.header("x-cache") == "STALE"
+
+    until(ask, "the answer has become stale")
+    assert gate.metrics().total("llm_tokens_total") == 11
