@@ -57,6 +57,9 @@ char* resolve_engine(ngx_conf_t* cf, StaticEngine& engine) {
     if (authority.empty() || authority.find_first_of("/?#@ ") != std::string_view::npos) {
         return refuse(cf, words(cf)[1], "expected http(s)://host[:port], without a path");
     }
+    if (authority.starts_with("unix:")) {  // nginx would take the rest for a socket's path
+        return refuse(cf, words(cf)[1], "expected http(s)://host[:port], not a socket");
+    }
     ngx_url_t url;
     ngx_memzero(&url, sizeof(url));
     url.url = copy_to_pool(cf->pool, authority);

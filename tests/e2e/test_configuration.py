@@ -19,6 +19,7 @@ WRONG = [
     ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=m 'key=two words';"),
     ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=a model=b;"),
     ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=a,a;"),
+    ("http", "llm_engine", "llm_engine http://unix:sock model=a;"),
     ("http", "llm_engine", "llm_engine http://127.0.0.1:1 model=a backup backup;"),
     ("http", "llm_priority_db", "llm_priority_db postgresql://x/y refresh=1s refresh=2s;"),
     ("http", "llm_priority_db", "llm_priority_db mysql://x;"),
