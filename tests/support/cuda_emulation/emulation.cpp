@@ -56,7 +56,8 @@ using Context = ucontext_t;
 #endif
 
 // What ThreadSanitizer is told: every fiber is a thread of its own, ordered with others by the block's barriers and
-// __syncwarp alone. Shuffles, products and ballots order nothing in memory.
+// __syncwarp alone. Shuffles, products and ballots order nothing in memory. Barriers are known by two places in turn:
+// who is already at the next one must not be seen by who leaves this one only now.
 #if defined(LLM_EMULATION_RACES)
 extern "C" {
 void AnnotateIgnoreReadsBegin(const char*, int);
@@ -102,6 +103,7 @@ struct Fiber {
     Index3 index;
     int kind = 0;
     uint32_t mask = 0;
+    uint32_t barriers = 0;  // of the block, so far
     int group = 0;
     std::vector<Copy> copies;
 };
@@ -109,7 +111,8 @@ struct Fiber {
 struct Warp {
     Payload deposited[kWarp];
     Payload seen[kWarp];
-    char order = 0;  // what __syncwarp is known by
+    char barrier[2] = {};  // what __syncwarp is known by
+    uint32_t barriers = 0;
 };
 
 // One per OS thread that runs kernels.
@@ -122,7 +125,9 @@ struct Machine {
     const std::function<void()>* body = nullptr;
     Context scheduler{};
     void* scheduler_thread = nullptr;
-    char barrier = 0;  // what barriers of the block are known by
+    char begin = 0;        // what a block's begin, barriers and end are known by
+    char barrier[2] = {};
+    char end = 0;
     uint32_t current = 0;
     uint32_t count = 0;
     uint64_t schedule = 0x9e3779b97f4a7c15u;
@@ -155,9 +160,9 @@ void to_scheduler() {
 }
 
 void fiber_main() {
-    observe(&machine.barrier);
+    observe(&machine.begin);
     (*machine.body)();
-    publish(&machine.barrier);
+    publish(&machine.end);
     machine.fibers[machine.current].state = State::kDone;
     to_scheduler();
     std::abort();  // a finished fiber is not resumed
@@ -175,6 +180,7 @@ void prepare(Fiber& fiber) {
     }
     fiber.state = State::kReady;
     fiber.group = 0;
+    fiber.barriers = 0;
     fiber.copies.clear();
 #if defined(__x86_64__)
     auto* top = reinterpret_cast<uint64_t*>(fiber.stack + kStack);
@@ -223,6 +229,7 @@ bool release_warp(uint32_t warp) {
         if ((fiber.mask & ~arrived) != 0) {
             continue;
         }
+        m.warps[warp].barriers += fiber.kind == kSyncWarp ? 1 : 0;
         for (uint32_t j = first; j < last; j++) {
             if ((fiber.mask >> (j - first) & 1) == 0) {
                 continue;
@@ -287,8 +294,8 @@ bool run_warp(uint32_t warp, uint32_t rotation) {
 void run_block(uint64_t& random) {
     Machine& m = machine;
     // Blocks are ordered: only what happens within one is looked at.
-    observe(&m.barrier);
-    publish(&m.barrier);
+    observe(&m.end);
+    publish(&m.begin);
     for (uint32_t i = 0; i < m.count; i++) {
         prepare(m.fibers[i]);
     }
@@ -355,7 +362,7 @@ void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::functio
         run_block(random);
     }
     ignore_accesses(false);
-    observe(&m.barrier);
+    observe(&m.end);
 }
 
 void set_schedule(uint64_t seed) {
@@ -368,10 +375,12 @@ void* dynamic_shared() {
 }
 
 void sync_block() {
-    machine.fibers[machine.current].state = State::kBlockBarrier;
-    publish(&machine.barrier);
+    Fiber& fiber = machine.fibers[machine.current];
+    fiber.state = State::kBlockBarrier;
+    char* barrier = &machine.barrier[fiber.barriers++ % 2];
+    publish(barrier);
     to_scheduler();
-    observe(&machine.barrier);
+    observe(barrier);
 }
 
 int lane() {
@@ -386,12 +395,13 @@ const Payload* exchange(int kind, uint32_t mask, const void* data, size_t size) 
     fiber.state = State::kWarpBarrier;
     fiber.kind = kind;
     fiber.mask = mask;
-    if (kind == kSyncWarp) {
-        publish(&warp.order);
+    char* barrier = kind == kSyncWarp ? &warp.barrier[warp.barriers % 2] : nullptr;
+    if (barrier != nullptr) {
+        publish(barrier);
     }
     to_scheduler();
-    if (kind == kSyncWarp) {
-        observe(&warp.order);
+    if (barrier != nullptr) {
+        observe(barrier);
     }
     return warp.seen;
 }

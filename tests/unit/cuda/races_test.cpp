@@ -40,6 +40,29 @@ TEST(RacesDeathTest, ABarrierSeparates) {
         << "the other warp's";
 }
 
+// The warps of a block run one after the other here: who is at the next barrier already has passed no other.
+TEST(RacesDeathTest, EveryBarrierCountsForItself) {
+    const auto kernel = [](int thread, float* shared, int without) {
+        float sum = 0;
+        for (int round = 0; round < 3; round++) {
+            shared[thread] = static_cast<float>(round);
+            if (without != 2 * round) {
+                __syncthreads();
+            }
+            sum += shared[(thread + 32) % static_cast<int>(kThreads)];
+            if (without != 2 * round + 1) {
+                __syncthreads();
+            }
+        }
+        return sum;
+    };
+    run([&](int thread, float* shared) { kernel(thread, shared, -1); });
+    for (int without = 0; without < 5; without++) {
+        EXPECT_DEATH(run([&](int thread, float* shared) { kernel(thread, shared, without); }), "data race")
+            << without;
+    }
+}
+
 TEST(RacesDeathTest, WarpsAreSeparatedBySyncwarpOnly) {
     const auto neighbour = [](int thread, float* shared, bool sync) {
         shared[thread] = static_cast<float>(thread);
