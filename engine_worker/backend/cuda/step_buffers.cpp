@@ -119,7 +119,7 @@ int StepBuffers::next_table_ranges(const Step& step, int64_t kv_slots) {
             }
             values[used + p - from] = known[p] = wanted[p];
         }
-        ranges[n++] = {static_cast<int>(row * static_cast<size_t>(limits_.max_context)) + from, used, length - from};
+        ranges[n++] = {int64_t{next_sequence_} * limits_.max_context + from, used, length - from};
         used += length - from;
     }
     values_used_ = static_cast<size_t>(used) * sizeof(int);

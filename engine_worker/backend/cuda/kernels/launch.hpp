@@ -73,7 +73,8 @@ void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int 
 void launch_expand_e4m3(const uint8_t* in, const float* scale, int n, int k, uint16_t* out, cudaStream_t stream);
 
 struct TableRange {
-    int target, source, count;
+    int64_t target;  // in the table
+    int source, count;
 };
 void launch_update_table(int* table, const TableRange* ranges, const int* values, int n_ranges, cudaStream_t stream);
 
