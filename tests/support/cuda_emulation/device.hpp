@@ -144,6 +144,7 @@ inline void emulated_mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, u
 }
 
 inline void emulated_load_matrices(uint32_t (&out)[4], const void* row, bool transposed) {
+    llm::emulation::require_aligned(row, 16);
     const auto* all = llm::emulation::exchange(6, 0xffffffffu, &row, sizeof row);
     const int g = llm::emulation::lane() / 4;
     const int t = llm::emulation::lane() % 4;

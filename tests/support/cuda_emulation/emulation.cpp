@@ -369,6 +369,12 @@ void set_schedule(uint64_t seed) {
     machine.schedule = seed;
 }
 
+void require_aligned(const void* address, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
+        die("a misaligned address");
+    }
+}
+
 void* dynamic_shared() {
     const auto address = reinterpret_cast<uintptr_t>(machine.shared.data());
     return reinterpret_cast<void*>((address + 15) / 16 * 16);
@@ -408,6 +414,8 @@ const Payload* exchange(int kind, uint32_t mask, const void* data, size_t size) 
 
 void async_copy(void* target, const void* source, size_t bytes, bool zero) {
     Fiber& fiber = machine.fibers[machine.current];
+    require_aligned(target, bytes);
+    require_aligned(source, bytes);
     fiber.copies.push_back({target, source, bytes, zero, fiber.group});
     std::memset(target, 0xff, bytes);  // it may arrive at any time from now on
 }

@@ -4,8 +4,9 @@
 // on when all threads that take part have arrived, so kernels are compiled unchanged. The order of blocks, and
 // that in which fibers are resumed, is shuffled: a missing barrier changes results. What the emulation
 // reports (and ends the program for): barriers that only part of the threads reach, warp operations in which
-// lanes differ, and use of device memory outside its allocation where the address sanitizer is on. Compiled with
-// ThreadSanitizer (LLM_EMULATION_RACES), accesses of two threads of a block that no barrier separates.
+// lanes differ, addresses that are not aligned for their access, and use of device memory outside its
+// allocation where the address sanitizer is on. Compiled with ThreadSanitizer (LLM_EMULATION_RACES), accesses of
+// two threads of a block that no barrier separates.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +29,8 @@ void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::functio
 // Seeds the order in which blocks and fibers run; 0 = by their index.
 void set_schedule(uint64_t seed);
 
+// Ends the program if the address is not a multiple of `bytes`, as a GPU would.
+void require_aligned(const void* address, size_t bytes);
 void* dynamic_shared();
 void sync_block();
 

@@ -68,10 +68,23 @@ __device__ __forceinline__ void e4m3_to_bf16(uint32_t four, uint32_t& first, uin
 // ---- Memory -----------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ Vec16 load16(const void* address) {
+#if defined(LLM_CUDA_EMULATION)
+    llm::emulation::require_aligned(address, sizeof(Vec16));
+#endif
     return *static_cast<const Vec16*>(address);
 }
 __device__ __forceinline__ void store16(void* address, const Vec16& value) {
+#if defined(LLM_CUDA_EMULATION)
+    llm::emulation::require_aligned(address, sizeof(Vec16));
+#endif
     *static_cast<Vec16*>(address) = value;
+}
+
+__device__ __forceinline__ void store4(void* address, uint32_t value) {
+#if defined(LLM_CUDA_EMULATION)
+    llm::emulation::require_aligned(address, sizeof value);
+#endif
+    *static_cast<uint32_t*>(address) = value;
 }
 
 // 16 bytes that are read once (weights): past the first-level cache, so that activations stay there.

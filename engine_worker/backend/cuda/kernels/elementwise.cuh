@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
     float* to = args.hidden + row * static_cast<size_t>(args.stride);
     for (int i = static_cast<int>(threadIdx.x) * 8; i < args.stride; i += static_cast<int>(blockDim.x) * 8) {
         const Vec16 v = load16(from + i);
-        float out[8];
+        alignas(16) float out[8];
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             out[2 * j] = bf16_low(v.word[j]);

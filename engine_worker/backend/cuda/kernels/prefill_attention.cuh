@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         for (int n = 0; n < kHead / 8; n++) {
             const int d = n * 8 + 2 * t;
             if (d < a.head_dim) {
-                *reinterpret_cast<uint32_t*>(to + d) = pack_bf16(out[n][2 * i] * inverse, out[n][2 * i + 1] * inverse);
+                store4(to + d, pack_bf16(out[n][2 * i] * inverse, out[n][2 * i + 1] * inverse));
             }
         }
     }
