@@ -141,6 +141,7 @@ bool EngineCore::can_plan_ahead(const Plan& plan) const {
            std::all_of(plan.rows.begin(), plan.rows.end(), [](const PlannedRow& row) {
                const Sampling& asked = *row.sequence->sampling;
                return row.sample && row.sequence->task == Task::generate &&
+                      row.sequence->n_scoring(row.first, row.end()) == 0 &&
                       row.sequence->grammar == nullptr && asked.repetition_penalty == 1 &&
                       asked.presence_penalty == 0 && asked.frequency_penalty == 0;
            });
@@ -182,8 +183,11 @@ bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& w
         scheduler_.commit(row);
         if (row.sequence->task != Task::generate) {
             hidden = embed(row, first, hidden, now, events);
-        } else if (row.sample) {
-            accept(row, result_, sampled++, now, events);
+        } else {
+            sampled += take_scores(row, result_, sampled);
+            if (row.sample) {
+                accept(row, result_, sampled++, now, events);
+            }
         }
     }
     std::swap(current_, next_);
@@ -285,6 +289,20 @@ void EngineCore::count_token(Sequence& s, double now) {
     s.last_token = now;
 }
 
+size_t EngineCore::take_scores(const PlannedRow& row, const StepResult& result, size_t index) {
+    Sequence& s = *row.sequence;
+    const int32_t n = s.n_scoring(row.first, row.end());
+    if (n > 0) {
+        s.prompt_logprobs.resize(static_cast<size_t>(s.n_prompt) - 1);
+    }
+    for (int32_t i = 0; i < n; ++i, ++index) {
+        auto& score = s.prompt_logprobs[static_cast<size_t>(row.first + i)];
+        score.assign(1, {result.token[index], result.logprob[index]});
+        score.insert(score.end(), result.top[index].begin(), result.top[index].end());
+    }
+    return static_cast<size_t>(n);
+}
+
 void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
                         std::vector<Event>& events) {
     Sequence& s = *row.sequence;
@@ -347,6 +365,10 @@ void EngineCore::tell(Untold& untold, double now, std::vector<Event>& events) {
         event.finish = s.text->finish(event.text) ? FinishReason::stop : FinishReason::length;
     }
     event.logprobs = std::move(untold.logprobs);
+    if (untold.first && s.scores_prompt()) {
+        event.prompt_logprobs = std::move(s.prompt_logprobs);
+        s.scored = true;
+    }
     if (event.finish != FinishReason::none) {
         end_sequence(s, event.finish, now);
     }

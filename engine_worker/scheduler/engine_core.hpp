@@ -86,6 +86,8 @@ class EngineCore {
     bool is_under_way(uint64_t sequence) const;
     void accept(const PlannedRow& row, const StepResult& result, size_t index, double now,
                 std::vector<Event>& events);
+    // Takes up what the row scored, from result `index` on; returns how many that were.
+    size_t take_scores(const PlannedRow& row, const StepResult& result, size_t index);
     void tell(Untold& untold, double now, std::vector<Event>& events);
     void tell_all(std::vector<Event>& events);
     bool can_be_told_later(const Sequence& sequence) const;

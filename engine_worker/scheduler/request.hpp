@@ -24,6 +24,7 @@ struct Sampling {
     uint64_t seed = 0;
     std::vector<std::pair<int32_t, float>> logit_bias;
     int32_t n_logprobs = -1;  // as SampleParams::n_logprobs
+    bool score_prompts = false;  // log probabilities of the prompt's tokens, too; n_logprobs is not -1
 
     int32_t max_tokens = 0;  // > 0; the engine lowers it to what context and memory hold
     int32_t min_tokens = 0;  // no end-of-text or stop token, and no stop string, before
@@ -65,6 +66,8 @@ struct Event {
     int32_t completion_tokens = 0;  // of this choice so far
     int32_t cached_tokens = 0;      // of this choice's prompt, taken from the prefix cache
     std::vector<TokenLogprob> logprobs;  // empty, or the token itself and then the asked-for best ones
+    // With the choice's first event, if the prompt is scored: the same of each of its tokens from the second on.
+    std::vector<std::vector<TokenLogprob>> prompt_logprobs;
     std::vector<float> embedding;        // with the end of a prompt that was to be embedded: of length 1
     std::string error;                   // with FinishReason::failed: one sentence
 };

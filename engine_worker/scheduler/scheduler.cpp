@@ -8,6 +8,7 @@ namespace llm::engine {
 namespace {
 
 constexpr int32_t kBlock = BlockManager::kBlockSize;
+constexpr int32_t kScoredChunk = 64;  // tokens of a chunk that all need logits: those are large
 constexpr double kStretch = 1.5;  // a step with prefill may take this many times the decodes alone
 
 int32_t blocks_for(int32_t n_tokens) {
@@ -147,8 +148,8 @@ void Scheduler::start(size_t waiting_index, double now) {
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_index));
     Sequence& s = *sequence;
     // At least one token is left to compute: its logits are what the step is for.
-    // A mean needs the state of every token, and memory holds none.
-    const int32_t reusable = s.task == Task::embed_mean ? 0 : s.n_tokens() - 1;
+    // A mean and a score need the state of every token, and memory holds none.
+    const int32_t reusable = s.task == Task::embed_mean || s.scores_prompt() ? 0 : s.n_tokens() - 1;
     blocks_.match(s.tokens, reusable, s.blocks, s.chain);
     s.n_published = static_cast<int32_t>(s.blocks.size());
     s.n_computed = s.n_published * kBlock;
@@ -259,7 +260,10 @@ void Scheduler::plan_prefill(double now) {
         if (!sequence->running) {
             continue;
         }
-        const int32_t wanted = std::min(room, sequence->n_tokens() - sequence->n_computed);
+        int32_t wanted = std::min(room, sequence->n_tokens() - sequence->n_computed);
+        if (sequence->scores_prompt()) {
+            wanted = std::min(wanted, kScoredChunk);
+        }
         const int32_t covered = reserve(*sequence, sequence->n_computed + wanted, now);
         sequence->n_planned = covered - sequence->n_computed;
         room -= sequence->n_planned;

@@ -1,6 +1,7 @@
 // One choice of one request on its way: its tokens, its memory, its place in line.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -55,6 +56,8 @@ struct Sequence {
     double charged_until = 0;  // user seconds are counted up to here
 
     std::vector<double> hidden_sum;  // of Task::embed_mean, over the computed tokens
+    std::vector<std::vector<TokenLogprob>> prompt_logprobs;  // at i: of token i + 1; Sampling::score_prompts
+    bool scored = false;                                     // and told
 
     // End of text and logprobs; the engine core's.
     std::unique_ptr<TextOutput> text;
@@ -62,6 +65,11 @@ struct Sequence {
     std::vector<std::pair<int32_t, float>> bias;  // logit_bias, and end-of-text forbidden by ignore_eos
     std::vector<std::pair<int32_t, float>> bias_no_end;  // and all that ends the text, before min_tokens
 
+    bool scores_prompt() const { return sampling != nullptr && sampling->score_prompts && !scored; }
+    // Tokens of [first, end) whose logits score the prompt's next one.
+    int32_t n_scoring(int32_t first, int32_t end) const {
+        return scores_prompt() ? std::max(0, std::min(end, n_prompt - 1) - first) : 0;
+    }
     // A token that was sampled, in its place if the sequence was planned ahead of it.
     void take(int32_t token) {
         if (last_unknown) {

@@ -25,9 +25,13 @@ const Step& StepBuilder::build(const Plan& plan) {
     sampling_.clear();
 
     int32_t longest = 0;
+    size_t scoring = 0;
     for (const PlannedRow& row : plan.rows) {
         longest = std::max(longest, row.end());
+        scoring += static_cast<size_t>(row.sequence->n_scoring(row.first, row.end()));
     }
+    forced_.clear();
+    forced_.reserve(scoring);  // rows keep pointers
     grow_table(plan.rows.size(), longest);
 
     for (size_t i = 0; i < plan.rows.size(); ++i) {
@@ -47,9 +51,12 @@ const Step& StepBuilder::build(const Plan& plan) {
             for (int32_t at = last - wanted + 1; at <= last; ++at) {
                 hidden_row_.push_back(at);
             }
-        } else if (row.sample) {
-            logit_row_.push_back(static_cast<int32_t>(tok_.size()) - 1);
-            sampling_.push_back(sample_params(s));
+        } else {
+            add_scoring(row);
+            if (row.sample) {
+                logit_row_.push_back(static_cast<int32_t>(tok_.size()) - 1);
+                sampling_.push_back(sample_params(s));
+            }
         }
     }
     q_start_.push_back(static_cast<int32_t>(tok_.size()));
@@ -70,6 +77,24 @@ const Step& StepBuilder::build(const Plan& plan) {
     step_.n_hidden = static_cast<int32_t>(hidden_row_.size());
     step_.hidden_row = hidden_row_.data();
     return step_;
+}
+
+// Log probabilities are the raw logits', so a row that may only draw the prompt's next token tells that token's.
+void StepBuilder::add_scoring(const PlannedRow& row) {
+    constexpr float kCertain = 1e9f;
+    const Sequence& s = *row.sequence;
+    const int32_t begin = static_cast<int32_t>(tok_.size()) - row.n_tokens;
+    for (int32_t i = 0, n = s.n_scoring(row.first, row.end()); i < n; ++i) {
+        forced_.emplace_back(s.tokens[row.first + i + 1], kCertain);
+        SampleParams params;
+        params.temperature = 0;
+        params.position = static_cast<uint32_t>(row.first + i + 1);
+        params.logit_bias = &forced_.back();
+        params.n_logit_bias = 1;
+        params.n_logprobs = s.sampling->n_logprobs;
+        logit_row_.push_back(begin + i);
+        sampling_.push_back(params);
+    }
 }
 
 void StepBuilder::grow_table(size_t rows, int32_t length) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine_worker/backend/backend.hpp"
@@ -25,12 +26,14 @@ class StepBuilder {
     };
 
     void fill_table(size_t row, const Sequence& sequence, int32_t length);
+    void add_scoring(const PlannedRow& row);
     void grow_table(size_t rows, int32_t length);
     static SampleParams sample_params(Sequence& sequence);
 
     Step step_;
     std::vector<int32_t> tok_, pos_, slot_, q_start_, ctx_len_, logit_row_, hidden_row_, table_;
     std::vector<SampleParams> sampling_;
+    std::vector<std::pair<int32_t, float>> forced_;  // the tokens that scoring rows "sample"
     std::vector<TableRow> table_rows_;
     int32_t table_ld_ = 0;
 };

@@ -281,7 +281,7 @@ Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint
     out.include_stop = params.boolean("include_stop_str_in_output").value_or(false);
     out.ignore_eos = params.boolean("ignore_eos").value_or(false);
 
-    const auto max_tokens = params.integer("max_tokens", 1, kIntMax);
+    const auto max_tokens = params.integer("max_tokens", limits.least_tokens, kIntMax);
     const auto max_completion = params.integer("max_completion_tokens", 1, kIntMax);
     const int64_t limit = max_completion.value_or(max_tokens.value_or(limits.max_context));
     out.max_tokens = static_cast<int32_t>(std::min<int64_t>(limit, limits.max_context));

@@ -35,6 +35,7 @@ class Params {
 struct SamplingLimits {
     int32_t vocab_size = 0;
     int32_t max_context = 0;
+    int32_t least_tokens = 1;  // of max_tokens
 };
 
 // Reads temperature, top_p, top_k, min_p, seed, penalties, logit_bias, stop, max_tokens and the extensions

@@ -67,7 +67,13 @@ void read_common(const HttpRequest& http, const Params& params, const ServedMode
     if (params.integer("best_of", 1, kMaxChoices).value_or(call.request.n) != call.request.n) {
         throw unsupported("best_of", "'best_of' other than 'n' is not supported by this engine.");
     }
-    call.request.sampling = parse_sampling(params, model.limits(), random_seed);
+    SamplingLimits limits = model.limits();
+    limits.least_tokens = !call.shape.chat && params.boolean("echo").value_or(false) ? 0 : 1;
+    call.request.sampling = parse_sampling(params, limits, random_seed);
+    if (call.request.sampling.max_tokens == 0) {
+        call.shape.only_echo = true;
+        call.request.sampling.max_tokens = 1;  // the engine stops after tokens only
+    }
     read_priority(http, params, call.request);
     read_salt(http, params, call.request);
 }
@@ -401,9 +407,7 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
     read_response_format(params, constraint);
     constrain(constraint, model, call);
     if (params.boolean("echo").value_or(false)) {
-        if (call.shape.logprobs) {
-            throw unsupported("echo", "'echo' together with 'logprobs' is not supported by this engine.");
-        }
+        call.request.sampling.score_prompts = call.shape.logprobs;
         // Text as it was given: ids do not always lead back to it.
         const bool list = prompt->is_array() && !prompt->front().is_number();
         for (size_t i = 0; i < call.request.prompts.size(); ++i) {

@@ -28,6 +28,7 @@ struct AnswerShape {
     ChatOutput::Options output;     // chats: what to look for in the text
     std::string model;              // the name that the client used
     std::vector<std::string> echo;  // completions with echo: each prompt's text, put before its choices
+    bool only_echo = false;         // and with max_tokens 0: nothing else
 };
 
 struct GenerationCall {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 namespace llm::engine {
@@ -46,6 +47,9 @@ Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_
       open_(choices_.size()) {
     for (const auto& prompt : request.prompts) {
         prompt_tokens_ += static_cast<int32_t>(prompt.size());
+        if (request.sampling.score_prompts) {
+            scored_.push_back(prompt.front());
+        }
     }
     const std::string_view object = !shape_.chat    ? "text_completion"
                                     : shape_.stream ? "chat.completion.chunk"
@@ -79,24 +83,37 @@ void Answer::take(Event&& event) {
         choice.text += delta.content;
         std::move(delta.calls.begin(), delta.calls.end(), std::back_inserter(choice.calls));
     } else {
-        choice.text += event.text;
+        if (!shape_.only_echo) {
+            choice.text += event.text;
+        }
     }
-    if (!event.logprobs.empty()) {
+    take_scores(choice, event);
+    if (!event.logprobs.empty() && !shape_.only_echo) {
         choice.logprobs.push_back(std::move(event.logprobs));
     }
     // Choices of one prompt share it: what the later ones found in the cache is the first one's work.
     if (choice.completion_tokens == 0 && event.choice % n_per_prompt_ == 0) {
         cached_tokens_ += event.cached_tokens;
     }
-    choice.completion_tokens = event.completion_tokens;
+    choice.completion_tokens = shape_.only_echo ? 0 : event.completion_tokens;
     if (event.finish != FinishReason::none) {
-        choice.finish = event.finish;
+        choice.finish = shape_.only_echo ? FinishReason::length : event.finish;
         --open_;
     }
     if (!choice.touched) {
         choice.touched = true;
         touched_.push_back(static_cast<size_t>(event.choice));
     }
+}
+
+// The first token of a prompt follows nothing: it has no probability.
+void Answer::take_scores(Choice& choice, Event& event) {
+    if (scored_.empty() || std::exchange(choice.scored, true)) {
+        return;
+    }
+    const int32_t first = scored_[static_cast<size_t>(event.choice / n_per_prompt_)];
+    choice.logprobs.push_back({{first, std::numeric_limits<float>::quiet_NaN()}});
+    std::move(event.prompt_logprobs.begin(), event.prompt_logprobs.end(), std::back_inserter(choice.logprobs));
 }
 
 // ---- streaming --------------------------------------------------------------------------------------------
@@ -329,12 +346,17 @@ void Answer::write_completion_logprobs(std::string& out, const Choice& choice, i
         const std::string text = token_text(entry.front().token);
         tokens += comma;
         append_json_string(tokens, token_name(entry.front().token));
+        const bool unknown = std::isnan(entry.front().logprob);
         logprobs += comma;
-        append_number(logprobs, entry.front().logprob);
+        unknown ? static_cast<void>(logprobs += "null") : append_number(logprobs, entry.front().logprob);
         offsets += comma;
         offsets += std::to_string(offset);
         offset += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
         top += comma;
+        if (unknown) {
+            top += "null";
+            continue;
+        }
         top += '{';
         // The best ones, and the token itself where it is not among them. An object has each key once: of
         // tokens that look the same the best one stays.

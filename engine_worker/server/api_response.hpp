@@ -48,10 +48,12 @@ class Answer {
         bool started = false;  // its first chunk (chat: the role) is out
         bool ended = false;    // its last chunk is out
         bool touched = false;  // listed in touched_
+        bool scored = false;   // `logprobs` has got the prompt's
         int32_t completion_tokens = 0;
         int64_t text_offset = 0;  // characters before the first of `logprobs` (completions)
     };
 
+    void take_scores(Choice& choice, Event& event);
     void chunk_head(std::string& out, size_t index) const;
     void drain_choice(std::string& out, size_t index);
     std::string_view finish_text(const Choice& choice) const;
@@ -71,6 +73,7 @@ class Answer {
     std::string id_;
     std::string head_;  // {"id":…,"object":…,"created":…,"model":…,
     int32_t n_per_prompt_;
+    std::vector<int32_t> scored_;  // each prompt's first token, if prompts are scored
     int32_t prompt_tokens_ = 0;
     int32_t cached_tokens_ = 0;
     std::vector<Choice> choices_;

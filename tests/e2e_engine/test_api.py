@@ -108,6 +108,47 @@ def test_echo_gives_the_prompt_as_it_was_sent(start_engine):
             assert text.startswith(prompt) and len(text) > len(prompt)
 
 
+def test_echo_with_logprobs_scores_the_prompt(start_engine):
+    """As evaluation harnesses ask for it: what the model wrote has, as a prompt, the probabilities that it had as an answer."""
+    engine = start_engine("--max-step-tokens", "64", "--max-running", "4", model=str(DEMO))
+
+    def complete(prompt, **fields):
+        status, _, body = engine.request("POST", "/v1/completions", {"model": "demo", "prompt": prompt, "temperature": 0, "logprobs": 2,
+                                                                     "return_tokens_as_token_ids": True, **fields})
+        assert status == 200, body
+        return body
+
+    begin = engine.request("POST", "/tokenize", {"prompt": "Once upon a time " * 30})[2]["tokens"]
+    written = complete(begin, max_tokens=20)["choices"][0]["logprobs"]
+    tokens = begin + [int(name.removeprefix("token_id:")) for name in written["tokens"]]
+    for more in ({}, {"stream": False, "n": 2}, {"max_tokens": 3}):
+        body = complete([tokens, tokens[:1]], **{"echo": True, "max_tokens": 0, **more})
+        n, generated = more.get("n", 1), more.get("max_tokens", 0)
+        for choice in body["choices"][:n]:
+            scored = choice["logprobs"]
+            assert scored["tokens"][:len(tokens)] == [f"token_id:{token}" for token in tokens]
+            assert scored["token_logprobs"][0] is None and scored["top_logprobs"][0] is None
+            assert scored["token_logprobs"][len(begin):len(tokens)] == written["token_logprobs"]
+            assert scored["top_logprobs"][len(begin):len(tokens)] == written["top_logprobs"]
+            assert all(value <= 0 for value in scored["token_logprobs"][1:])
+            assert [len(scored[key]) for key in ("tokens", "token_logprobs", "top_logprobs", "text_offset")] == [len(tokens) + generated] * 4
+        single = body["choices"][n]["logprobs"]
+        assert single["token_logprobs"][:1] == [None] and len(single["tokens"]) == 1 + generated
+        assert body["usage"]["prompt_tokens"] == len(tokens) + 1 and body["usage"]["completion_tokens"] == 2 * n * generated
+        assert {choice["finish_reason"] for choice in body["choices"]} == {"length"}
+    assert complete("Once", echo=True, max_tokens=0, logprobs=None)["choices"][0]["text"] == "Once"
+
+
+def test_echo_with_logprobs_streamed(start_engine):
+    engine = start_engine(model=str(DEMO))
+    body = {"model": "demo", "prompt": "The fox said", "temperature": 0, "logprobs": 0, "echo": True, "max_tokens": 4}
+    whole = engine.request("POST", "/v1/completions", body)[2]["choices"][0]
+    chunks = [chunk["choices"][0] for chunk in stream(engine, "/v1/completions", **body)[:-1]]
+    assert "".join(chunk["text"] for chunk in chunks) == whole["text"]
+    for key in ("tokens", "token_logprobs", "text_offset"):
+        assert [value for chunk in chunks if chunk["logprobs"] for value in chunk["logprobs"][key]] == whole["logprobs"][key]
+
+
 def test_an_answer_that_goes_on_with_the_last_message(start_engine):
     engine = start_engine(model=str(DEMO))
 
@@ -206,6 +247,7 @@ def test_tokenize_and_back(start_engine):
     ({"n": 0}, 400, "n", None),
     ({"best_of": 2}, 400, "best_of", "unsupported_parameter"),
     ({"echo": True}, 400, "echo", "unsupported_parameter"),
+    ({"max_tokens": 0}, 400, "max_tokens", None),
     ({"add_special_tokens": True}, 400, "add_special_tokens", "unsupported_parameter"),
     ({"tools": [{"type": "function", "function": {"name": ""}}]}, 400, "tools", None),
     ({"stream": True, "stream_options": {"include_usage": 1}}, 400, "stream_options.include_usage", "invalid_type"),

@@ -87,6 +87,11 @@ class SimBackend : public Backend {
     }
 
     int32_t next(const SampleParams& params) const {
+        for (int32_t i = 0; i < params.n_logit_bias; ++i) {
+            if (params.logit_bias[i].second >= 100.0f) {
+                return params.logit_bias[i].first;  // outweighs everything
+            }
+        }
         const int32_t at = static_cast<int32_t>(params.position) - params.n_prompt;
         if (sim_.reply_tokens > 0 && at >= sim_.reply_tokens && allowed(params, kEndOfText)) {
             return kEndOfText;

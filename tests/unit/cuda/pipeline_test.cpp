@@ -48,6 +48,7 @@ Request request(uint64_t id, int32_t max_tokens) {
     out.sampling.max_tokens = max_tokens;
     out.sampling.temperature = 0;
     out.sampling.n_logprobs = 0;
+    out.sampling.score_prompts = id % 2 == 0;
     return out;
 }
 
@@ -82,6 +83,14 @@ TEST_F(CudaBackendTest, StepsAheadSayTheSame) {
             core.step(events);
             for (const engine::Event& event : events) {
                 ASSERT_NE(event.finish, FinishReason::failed) << event.error;
+                if (said[event.request].empty()) {
+                    ASSERT_EQ(event.prompt_logprobs.size(), event.request % 2 == 0 ? size_t{kPeriod - 1} : 0);
+                }
+                for (size_t i = 0; i < event.prompt_logprobs.size(); i++) {
+                    const TokenLogprob& token = event.prompt_logprobs[i].front();
+                    ASSERT_EQ(token.token, period(event.request)[i + 1]);
+                    ASSERT_LT(token.logprob, 0.0f);
+                }
                 for (const TokenLogprob& token : event.logprobs) {
                     said[event.request].push_back(token.token);
                 }

@@ -184,6 +184,27 @@ TEST_P(EngineCoreTest, ChoicesShareThePromptAndDifferByTheirSeed) {
     EXPECT_EQ(core_->stats().tokens_in, 65u);
 }
 
+TEST_P(EngineCoreTest, APromptIsScoredOnceAndAsAWhole) {
+    make(4, 1024, 512);
+    core_->add(request(std::vector<int32_t>(200, 8), 2));
+    run();  // its blocks can be found now
+    backend_->n_computed_tokens = 0;
+    Request asked = request(std::vector<int32_t>(200, 8), 3);
+    asked.sampling.score_prompts = true;
+    asked.sampling.n_logprobs = 0;
+    core_->add(std::move(asked));
+    std::vector<size_t> scores;
+    while (core_->has_work()) {
+        std::vector<Event> events;
+        ASSERT_TRUE(core_->step(events));
+        for (const Event& event : events) {
+            scores.push_back(event.prompt_logprobs.size());
+        }
+    }
+    EXPECT_EQ(scores, (std::vector<size_t>{199, 0, 0}));
+    EXPECT_EQ(backend_->n_computed_tokens, 200 + 2);
+}
+
 TEST_P(EngineCoreTest, SaltsKeepClientsApart) {
     make(8);
     for (const char* salt : {"a", "b", "a"}) {

@@ -22,6 +22,7 @@ constexpr int32_t kEndToken = 249;
 
 struct Asked {
     std::vector<int32_t> prompt;
+    bool score = false;
     int32_t max_tokens = 0;
     uint64_t seed = 0;
 };
@@ -56,6 +57,13 @@ TEST_P(EngineProperty, EverybodyGetsTheirOwnText) {
     std::map<uint64_t, FinishReason> finished;
     std::set<uint64_t> cancelled;
     const auto take = [&](const Event& event) {
+        const Asked& one = asked[event.request];
+        const size_t scores = one.score && got[event.request].empty() ? one.prompt.size() - 1 : 0;
+        ASSERT_EQ(event.prompt_logprobs.size(), scores);
+        for (size_t i = 0; i < scores; ++i) {
+            ASSERT_EQ(event.prompt_logprobs[i].size(), 1u);
+            ASSERT_EQ(event.prompt_logprobs[i].front().token, one.prompt[i + 1]);
+        }
         got[event.request].push_back(event.logprobs.empty() ? kEndToken : event.logprobs.front().token);
         if (event.finish != FinishReason::none) {
             finished[event.request] = event.finish;
@@ -67,13 +75,14 @@ TEST_P(EngineProperty, EverybodyGetsTheirOwnText) {
             Request request;
             request.id = next++;
             Asked& one = asked[request.id];
-            one = {random_prompt(random), 1 + static_cast<int32_t>(random() % 60), random()};
+            one = {random_prompt(random), random() % 4 == 0, 1 + static_cast<int32_t>(random() % 60), random()};
             request.prompts = {one.prompt};
             request.priority_class = static_cast<int32_t>(random() % 3) * 10;
             request.salt = random() % 2 == 0 ? "x" : "";
             request.sampling.max_tokens = one.max_tokens;
             request.sampling.seed = one.seed;
             request.sampling.n_logprobs = 0;
+            request.sampling.score_prompts = one.score;
             core.add(std::move(request));
         }
         if (random() % 40 == 0 && next > 1) {

@@ -100,6 +100,11 @@ class HashBackend : public Backend {
 
     int32_t next(const Step& step, int32_t logit) const {
         const int32_t at = step.logit_row[logit];
+        require(logit == 0 || step.logit_row[logit - 1] < at, "rows of logits are out of order");
+        const SampleParams& params = step.sampling[logit];
+        if (params.n_logit_bias == 1 && params.logit_bias->second > 1e8f) {
+            return params.logit_bias->first;  // the only one that may be drawn
+        }
         int32_t s = 0;
         while (step.q_start[s + 1] <= at) {
             ++s;
