@@ -209,9 +209,17 @@ TEST_F(GpuSampler, WhatCannotBeDrawn) {
     std::vector<float> infinite = plain;
     infinite[70] = kInf;
     const std::vector<float> all_nan(kVocab, NAN), impossible(kVocab, -kInf);
+    std::vector<std::pair<int32_t, float>> biases;  // taken back if nothing is possible
+    for (int32_t token = 0; token < static_cast<int32_t>(kVocab); token += 3) {
+        biases.emplace_back(99 - token, static_cast<float>(token));
+    }
     for (const float temperature : {0.0f, 1.0f}) {
         const auto base = [&](SampleParams& p) { p.temperature = temperature; };
         add(plain, [&](SampleParams& p) { base(p), p.mask = nothing.data(); });
+        add(plain, [&](SampleParams& p) {
+            base(p), p.mask = nothing.data();
+            p.logit_bias = biases.data(), p.n_logit_bias = static_cast<int32_t>(biases.size());
+        });
         add(with_nan, [&](SampleParams& p) { base(p), p.mask = only_nan.data(); });
         add(with_nan, base);
         add(infinite, base);
