@@ -310,8 +310,8 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
         return;  // its text had ended before this step was computed
     }
     const Sampling& asked = *s.sampling;
-    Untold untold{&s, result.token[index], false, s.n_generated() == 0, {}};
-    s.take(untold.token);
+    s.take(result.token[index]);
+    Untold untold{&s, result.token[index], false, s.n_generated() == 1, {}};
     count_token(s, now);
     untold.end = (!asked.ignore_eos && contains(options_.end_tokens, untold.token)) ||
                  contains(asked.stop_tokens, untold.token);

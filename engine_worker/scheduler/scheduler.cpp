@@ -292,10 +292,8 @@ bool Scheduler::plan_ahead(const Plan& plan, Plan& next) {
     next.n_decode = 0;
     next.load = {};
     const auto running = std::count_if(running_.begin(), running_.end(), [](const auto& s) { return !s->ended; });
-    if (!waiting_.empty()) {
-        return false;
-    }
     int32_t new_blocks = 0;
+    int32_t lowest = 0;  // class of those that go on
     std::ptrdiff_t planned = 0;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
         Sequence& s = *plan.rows[i].sequence;
@@ -306,9 +304,14 @@ bool Scheduler::plan_ahead(const Plan& plan, Plan& next) {
         if (s.n_generated() + 1 < s.max_tokens) {
             next.rows.push_back({&s, s.n_tokens(), 1, true, static_cast<int32_t>(i)});
             new_blocks += blocks_for(s.n_tokens() + 1) - static_cast<int32_t>(s.blocks.size());
+            lowest = std::max(lowest, s.priority_class);
         }
     }
     if (next.rows.empty() || planned < running || new_blocks > blocks_.n_available()) {
+        return false;
+    }
+    const bool seat = next.rows.size() < static_cast<size_t>(options_.max_running);
+    if (!waiting_.empty() && (seat || waiting_.front()->priority_class < lowest)) {
         return false;
     }
     ++step_;

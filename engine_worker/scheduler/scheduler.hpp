@@ -65,8 +65,9 @@ class Scheduler {
     const Plan& plan(double now);
 
     // Plans the step after `plan`, which is under way: every sequence of it that goes on decodes the token that `plan`
-    // samples for it, and has that token's place. False, and nothing is changed: somebody waits or computes a prompt, or
-    // memory would have to be taken from somebody; such a step is planned when the one before is known.
+    // samples for it, and has that token's place. False, and nothing is changed: somebody who waits could start,
+    // somebody computes a prompt, or memory would have to be taken from somebody; such a step is planned when the one
+    // before is known.
     // Each row of `plan` must sample one token.
     bool plan_ahead(const Plan& plan, Plan& next);
 

@@ -116,6 +116,27 @@ TEST_P(EngineCoreTest, BatchedIsTheSameAsAlone) {
     }
 }
 
+// A client hears of the first token also where it has no text yet: the others may take long.
+TEST_P(EngineCoreTest, TheFirstTokenIsAnEventWithoutText) {
+    make();
+    for (int32_t first = 0; first < 249; ++first) {
+        const std::vector<int32_t> answer = expected_answer({first, 1}, 5, 6);
+        if (!text_of(*tokenizer_, {answer.front()}).empty() && answer.front() < 128) {
+            continue;  // no part of a character
+        }
+        core_->add(request({first, 1}, 6));
+        std::vector<Event> events;
+        for (int i = 0; i < 2 && events.empty(); ++i) {  // it may be told while the next step is computed
+            ASSERT_TRUE(core_->step(events));
+        }
+        ASSERT_EQ(events.size(), 1u);
+        EXPECT_EQ(events[0].completion_tokens, 1);
+        run();
+        return;
+    }
+    FAIL() << "no answer begins with a part of a character";
+}
+
 TEST_P(EngineCoreTest, CountsExactly) {
     make(4);
     core_->add(request({1, 2, 3}, 10));
@@ -345,16 +366,21 @@ TEST_P(EngineCoreAhead, NotWhatDependsOnTheToken) {
     }
 }
 
-TEST_P(EngineCoreAhead, NotWhileSomebodyWaitsOrComputesAPrompt) {
+TEST_P(EngineCoreAhead, NotWhereSomebodyCouldStartOrComputesAPrompt) {
     make(1);
-    core_->add(request({1, 2, 3}, 10));
-    core_->add(request({1, 2, 4}, 5));
-    for (int i = 0; i < 9; ++i) {
+    core_->add(request({1, 2, 3}, 30));
+    core_->add(request({1, 2, 4}, 5));  // waits for the seat
+    for (int i = 0; i < 18; ++i) {
         step();
-        EXPECT_EQ(backend_->n_ahead, 0);
+        EXPECT_EQ(backend_->n_ahead, i + 1);
     }
+    core_->add(request({1, 2, 5}, 5, 10));  // may have it at once
+    step();
+    EXPECT_EQ(backend_->n_ahead, 18);
+    step();
+    EXPECT_EQ(core_->stats().preemptions, 1u);
     run();
-    EXPECT_EQ(backend_->n_ahead, 4);
+    EXPECT_EQ((outcomes_[{1, 0}].text), text_of(*tokenizer_, expected_answer({1, 2, 3}, 5, 30)));
 
     make(2);
     core_->add(request(std::vector<int32_t>(200, 1), 3));  // a step takes 128 tokens
