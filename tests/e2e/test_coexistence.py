@@ -227,4 +227,5 @@ def test_a_stale_answer_from_nginx_s_cache(fake_engine, gateway, tmp_path):
         return reply.header("x-cache") == "STALE"
 
     until(ask, "the answer has become stale")
+    until(lambda: gate.metrics().total("llm_tokens_total") > 0, "the first answer is counted")
     assert gate.metrics().total("llm_tokens_total") == 11

@@ -317,7 +317,8 @@ def test_the_list_says_what_the_gateway_skips(tmp_path, nginx):
     assert listed["again"] == "bad row: its token is that of an earlier row"
     assert listed["text"] == "bad row: priority: a value of this type is not allowed"
     gate = nginx(http=f"llm_priority_db file:{path};")
-    assert gate.metrics().total("llm_clients") == 2 and gate.status()["sources"]["clients"]["bad_rows"] == 2
+    until(lambda: gate.metrics().total("llm_clients") == 2, "the file is read")
+    assert gate.status()["sources"]["clients"]["bad_rows"] == 2
 
 
 def test_a_token_file_keeps_its_mode_and_its_link(tmp_path):

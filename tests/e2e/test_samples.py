@@ -138,8 +138,7 @@ def test_canary(sample, fake_engine):
         assert client.ask(chat_body("llama-3.1-8b", content=name), token=name).status == 200
         assert client.ask(chat_body("m", content="other"), token=name).status == 200
     assert sorted(after.contents()) == sorted([*chosen] * 2)
-    metrics = gate.metrics()
-    assert metrics.total("llm_requests_total", model="llama-3.1-8b-next") == 2 * len(chosen)
+    until(lambda: gate.metrics().total("llm_requests_total", model="llama-3.1-8b-next") == 2 * len(chosen), "all are counted")
 
 
 def test_shadow(sample, fake_engine):
