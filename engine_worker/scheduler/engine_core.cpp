@@ -37,6 +37,13 @@ uint64_t seed_of(uint64_t seed, int32_t choice) {
     return seed + 0x9e3779b97f4a7c15ULL * static_cast<uint64_t>(choice);
 }
 
+// Of the token that row `index` sampled, then of the best ones that were asked for.
+std::vector<TokenLogprob> logprobs_of(const StepResult& result, size_t index) {
+    std::vector<TokenLogprob> out = {{result.token[index], result.logprob[index]}};
+    out.insert(out.end(), result.top[index].begin(), result.top[index].end());
+    return out;
+}
+
 }  // namespace
 
 EngineCore::EngineCore(std::unique_ptr<Backend> backend, const Tokenizer& tokenizer,
@@ -113,7 +120,7 @@ void EngineCore::cancel(uint64_t request) {
         }
     }
     for (const uint64_t id : found->second.sequences) {
-        if (!under_way_ || !is_under_way(id)) {
+        if (!is_under_way(id)) {
             scheduler_.remove(id);
         }
     }
@@ -122,8 +129,9 @@ void EngineCore::cancel(uint64_t request) {
 }
 
 bool EngineCore::is_under_way(uint64_t sequence) const {
-    return std::any_of(current_.rows.begin(), current_.rows.end(),
-                       [sequence](const PlannedRow& row) { return row.sequence->id == sequence; });
+    return under_way_ && std::any_of(current_.rows.begin(), current_.rows.end(), [sequence](const PlannedRow& row) {
+               return row.sequence->id == sequence;
+           });
 }
 
 void EngineCore::launch(const Plan& plan) {
@@ -200,7 +208,7 @@ bool EngineCore::step(std::vector<Event>& events, const std::function<void()>& w
 // Those of the step that is under way stay until it has ended.
 void EngineCore::remove_ended() {
     std::erase_if(ended_, [this](uint64_t id) {
-        if (under_way_ && is_under_way(id)) {
+        if (is_under_way(id)) {
             return false;
         }
         scheduler_.remove(id);
@@ -296,9 +304,7 @@ size_t EngineCore::take_scores(const PlannedRow& row, const StepResult& result, 
         s.prompt_logprobs.resize(static_cast<size_t>(s.n_prompt) - 1);
     }
     for (int32_t i = 0; i < n; ++i, ++index) {
-        auto& score = s.prompt_logprobs[static_cast<size_t>(row.first + i)];
-        score.assign(1, {result.token[index], result.logprob[index]});
-        score.insert(score.end(), result.top[index].begin(), result.top[index].end());
+        s.prompt_logprobs[static_cast<size_t>(row.first + i)] = logprobs_of(result, index);
     }
     return static_cast<size_t>(n);
 }
@@ -320,10 +326,7 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
         return;
     }
     if (asked.n_logprobs >= 0 && !untold.end) {
-        untold.logprobs.push_back({untold.token, result.logprob[index]});
-        if (asked.n_logprobs > 0) {
-            untold.logprobs.insert(untold.logprobs.end(), result.top[index].begin(), result.top[index].end());
-        }
+        untold.logprobs = logprobs_of(result, index);
     }
     if (!untold.end && can_be_told_later(s)) {
         untold_.push_back(std::move(untold));
