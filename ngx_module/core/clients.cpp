@@ -328,13 +328,13 @@ RowResult upsert_client(const ZoneLock& lock, const ClientRow& row, int64_t now_
     return result;
 }
 
-bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t now_us, int64_t wall_s,
+bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, int64_t now_us, int64_t wall_s,
                    WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     Generation g(lock.zone(), c.header.clients_epoch & 1);
     Row row;
     const uint32_t found = g.find(hash, row);
-    if (found == kNone) {
+    if (found == kNone || row.row_id != row_id) {
         return false;
     }
     {

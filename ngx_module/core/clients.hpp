@@ -123,8 +123,8 @@ bool refresh_accounts(const ZoneLock& lock, uint32_t batch, int64_t now_us, int6
 // Changes one row of the current table (LISTEN/NOTIFY). Takes effect at once for queued requests too.
 RowResult upsert_client(const ZoneLock& lock, const ClientRow& row, int64_t now_us, int64_t wall_s,
                         WakeSet& wakes);
-// Removes one row; queued requests end. False when there is none.
-bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t now_us, int64_t wall_s,
+// Removes one row; queued requests end. False when there is none, or when the token has become another row's since.
+bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, int64_t now_us, int64_t wall_s,
                    WakeSet& wakes);
 // The hash of the row with this primary key. Lock-free, O(clients): about 1 ms for 100,000.
 bool find_row(Zone& zone, int64_t row_id, TokenHash& out);

@@ -225,7 +225,7 @@ void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
     }
     if (users_.has_id() && is_row_id(payload) && changed_.size() < kMaxChanged) {
         changed_.emplace(payload);
-        proceed();
+        apply_.post();  // when all that came with it is known: a row may be gone that another one replaces
     } else {
         many_changed_ = true;
         load_soon();

@@ -168,7 +168,7 @@ void ClientSink::change(const ClientRecord& record) {
     {
         const core::ZoneLock lock(*hooks_.zone);
         if (old != nullptr && *old != record.token) {  // a new secret for the same client: the old one ends
-            core::remove_client(lock, *old, now, hooks_.wall_s(), wakes);
+            core::remove_client(lock, *old, row.row_id, now, hooks_.wall_s(), wakes);
         }
         result = core::upsert_client(lock, row, now, hooks_.wall_s(), wakes);
     }
@@ -196,7 +196,7 @@ void ClientSink::remove(std::string_view row_id) {
     const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        core::remove_client(lock, *token, now, hooks_.wall_s(), wakes);
+        core::remove_client(lock, *token, row, now, hooks_.wall_s(), wakes);
     }
     hooks_.wake(wakes);
     index_.erase(row);

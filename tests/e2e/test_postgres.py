@@ -48,6 +48,26 @@ def test_a_notified_change_is_seen_within_a_second(database, fake_engine, gatewa
     until(lambda: gate.client.ask(token=token).status == after, "the change is seen", 2)
 
 
+@pytest.mark.parametrize("changes,tokens", [
+    (["DELETE FROM users", ROWS], ["alice", "zero"]),
+    (["UPDATE users SET token = 'swap' WHERE token = 'alice'", "UPDATE users SET token = 'alice' WHERE token = 'zero'",
+      "UPDATE users SET token = 'zero' WHERE token = 'swap'"], ["alice", "zero"]),
+], ids=["written anew", "exchanged"])
+def test_a_token_that_moves_to_another_row_stays_valid(database, fake_engine, gateway, changes, tokens):
+    """The row that had it before took the token with it, until the next refresh."""
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    with connection.transaction():
+        for change in changes:
+            connection.execute(change)
+    connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('last', 'Last', 1, 1)")
+    until(lambda: gate.client.ask(token="last").status == 200, "the changes are seen")
+    assert [gate.client.ask(token=token).status for token in tokens] == [200] * len(tokens)
+    connection.execute("DELETE FROM users WHERE token = 'alice'")
+    until(lambda: gate.client.ask(token="alice").status == 401, "the new row is known by its own id")
+
+
 def test_without_the_trigger_a_change_is_seen_after_refresh(postgres_cluster, fake_engine, gateway):
     name = postgres_cluster.create_database(notify=False)
     with postgres_cluster.connect(name) as connection:

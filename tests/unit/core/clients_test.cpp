@@ -202,8 +202,9 @@ TEST_F(Revocation, ByRemovalOfTheRow) {
     EXPECT_EQ(found, hash_of(2));
     {
         ZoneLock lock(z.zone);
-        EXPECT_TRUE(remove_client(lock, found, z.now, z.wall, z.wakes));
-        EXPECT_FALSE(remove_client(lock, found, z.now, z.wall, z.wakes));
+        EXPECT_FALSE(remove_client(lock, found, 3, z.now, z.wall, z.wakes)) << "it is row 2's";
+        EXPECT_TRUE(remove_client(lock, found, 2, z.now, z.wall, z.wakes));
+        EXPECT_FALSE(remove_client(lock, found, 2, z.now, z.wall, z.wakes));
     }
     EXPECT_FALSE(find_row(z.zone, 2, found));
     EXPECT_EQ(look(z, 2), Auth::unknown);

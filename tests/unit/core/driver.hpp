@@ -392,7 +392,7 @@ class Driver {
         }
         ZoneLock lock(zone_);
         if (what == 1) {
-            remove_client(lock, r.hash, now_, wall_, wakes_);
+            remove_client(lock, r.hash, r.row_id, now_, wall_, wakes_);
         } else {
             upsert_client(lock, r, now_, wall_, wakes_);
         }

@@ -194,8 +194,8 @@ TEST(TokenIndex, RemovedRowsDoNotHideThoseBehindThem) {
     z.load(clients_from(0, rows));
     for (uint32_t id = 0; id < rows; id += 3) {
         ZoneLock lock(z.zone);
-        ASSERT_TRUE(remove_client(lock, hash_of(id), z.now, z.wall, z.wakes));
-        ASSERT_FALSE(remove_client(lock, hash_of(id), z.now, z.wall, z.wakes));
+        ASSERT_TRUE(remove_client(lock, hash_of(id), id, z.now, z.wall, z.wakes));
+        ASSERT_FALSE(remove_client(lock, hash_of(id), id, z.now, z.wall, z.wakes));
     }
     for (uint32_t id = 0; id < rows; id += 6) {
         ZoneLock lock(z.zone);
