@@ -60,7 +60,8 @@ def test_async_client(demo):
         async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gate.port}/v1", api_key="alice", max_retries=0) as client:
             async def stream():
                 text = ""
-                async for chunk in await client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=16, stream=True):
+                async for chunk in await client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=16,
+                                                                           temperature=0, stream=True):
                     text += chunk.choices[0].delta.content or "" if chunk.choices else ""
                 return text
 
