@@ -51,7 +51,7 @@ struct Options {
     sources::RedisConfig redis;
     bool redis_set = false;
     std::string usage_url;  // where llm_usage writes to; empty = no records
-    std::vector<sources::PeerAddress> usage_addresses;
+    std::vector<sources::HostAddresses> usage_addresses;
 };
 
 enum UsageRecords : ngx_uint_t { kUsageOff, kUsageOn, kUsageUrl };

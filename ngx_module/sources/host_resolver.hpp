@@ -19,6 +19,8 @@ struct PeerAddress {
     const sockaddr* get() const { return &storage.sockaddr; }
 };
 
+using HostAddresses = std::vector<PeerAddress>;  // of one host
+
 // The text of an address, "10.0.0.5:6379", "[::1]:6379" or "unix:/path", for log lines.
 std::string to_string(const PeerAddress& address);
 

@@ -19,8 +19,6 @@ constexpr ngx_msec_t kSilenceMs = 15'000;
 // About 4 µs each (libpq, validation, SHA-256, table): 1–2 ms between two looks at the other connections.
 constexpr int kRowsPerRun = 256;
 
-constexpr std::string_view kUnset = "";
-
 void set_default(std::vector<std::pair<std::string, std::string>>& settings, const char* name,
                  const char* value) {
     for (const auto& [known, unused] : settings) {
@@ -82,53 +80,57 @@ void PgClient::stop() {
 }
 
 void PgClient::attempt() {
-    ++attempts_;
-    hostaddr_.clear();
+    hosts_known_ = 0;
+    names_known_ = 0;
+    targets_.clear();
+    unresolved_.clear();
     state_ = State::resolving;
-    timer_.start(kResolveDeadlineMs);
     resolve_next();
 }
 
-// libpq would block in getaddrinfo(): it gets numbers only.
+// libpq would block in getaddrinfo(): it gets numbers only. A name without an address stands in nobody's way.
 void PgClient::resolve_next() {
-    size_t fixed = 0;
-    for (size_t i = 0; i < endpoint_.url.hosts.size(); ++i) {
-        const PgHost& item = endpoint_.url.hosts[i];
+    while (hosts_known_ < endpoint_.url.hosts.size()) {
+        const PgHost& item = endpoint_.url.hosts[hosts_known_++];
         PeerAddress numeric;
-        const bool is_name =
-            !is_pg_directory(item.host) && !parse_numeric_address(item.host, item.port, numeric);
-        const size_t fixed_index = is_name ? fixed++ : 0;
-        if (i < hostaddr_.size()) {
+        if (is_pg_directory(item.host)) {
+            targets_.push_back({.host = item.host, .port = item.port, .address = {}});
             continue;
         }
-        if (!is_name) {
-            hostaddr_.push_back(is_pg_directory(item.host) ? std::string(kUnset) : item.host);
+        if (parse_numeric_address(item.host, item.port, numeric)) {
+            targets_.push_back({.host = item.host, .port = item.port, .address = item.host});
             continue;
         }
-        const auto take = [this](const PeerAddress& address) {
-            u_char text[NGX_SOCKADDR_STRLEN];
-            const size_t length =
-                ngx_sock_ntop(const_cast<sockaddr*>(address.get()), address.length, text, sizeof(text), 0);
-            std::string number(reinterpret_cast<const char*>(text), length);
-            if (number.starts_with('[')) {
-                number = number.substr(1, number.size() - 2);
+        const auto take = [this, &item](const HostAddresses& found) {
+            for (const PeerAddress& address : found) {
+                u_char text[NGX_SOCKADDR_STRLEN];
+                const size_t length =
+                    ngx_sock_ntop(const_cast<sockaddr*>(address.get()), address.length, text, sizeof(text), 0);
+                std::string number(reinterpret_cast<const char*>(text), length);
+                if (number.starts_with('[')) {
+                    number = number.substr(1, number.size() - 2);
+                }
+                targets_.push_back({.host = item.host, .port = item.port, .address = std::move(number)});
             }
-            hostaddr_.push_back(std::move(number));
         };
-        if (endpoint_.resolver == nullptr && fixed_index < endpoint_.addresses.size()) {
-            take(endpoint_.addresses[fixed_index]);
+        const size_t name = names_known_++;
+        if (endpoint_.resolver == nullptr && name < endpoint_.addresses.size()) {
+            take(endpoint_.addresses[name]);
             continue;
         }
-        resolver_.resolve(item.host, item.port,
-                          [this, take](const std::vector<PeerAddress>& found, const char* error) {
-                              if (error != nullptr || found.empty()) {
-                                  fail(std::string("the name cannot be resolved: ") +
-                                       (error != nullptr ? error : "no address"));
-                                  return;
-                              }
-                              take(found[attempts_ % found.size()]);
-                              resolve_next();
-                          });
+        timer_.start(kResolveDeadlineMs);
+        resolver_.resolve(item.host, item.port, [this, take](const HostAddresses& found, const char* error) {
+            if (error != nullptr || found.empty()) {
+                unresolved_ = error != nullptr ? error : "no address";
+            } else {
+                take(found);
+            }
+            resolve_next();
+        });
+        return;
+    }
+    if (targets_.empty() && !unresolved_.empty()) {
+        fail("the name cannot be resolved: " + unresolved_);
         return;
     }
     connect();
@@ -136,13 +138,20 @@ void PgClient::resolve_next() {
 
 void PgClient::connect() {
     auto settings = endpoint_.url.settings;
-    std::string addresses;
-    bool any_address = false;
-    for (size_t i = 0; i < hostaddr_.size(); ++i) {
-        addresses += (i > 0 ? "," : "") + hostaddr_[i];
-        any_address = any_address || !hostaddr_[i].empty();
-    }
-    if (any_address) {
+    if (!targets_.empty()) {  // else the URL has said hostaddr itself
+        std::string hosts;
+        std::string ports;
+        std::string addresses;
+        for (size_t i = 0; i < targets_.size(); ++i) {
+            const Target& target = targets_[(first_target_ + i) % targets_.size()];
+            const char* comma = i > 0 ? "," : "";
+            hosts += comma + target.host;
+            ports += comma + std::to_string(target.port);
+            addresses += comma + target.address;
+        }
+        std::erase_if(settings, [](const auto& item) { return item.first == "host" || item.first == "port"; });
+        settings.emplace_back("host", hosts);
+        settings.emplace_back("port", ports);
         settings.emplace_back("hostaddr", addresses);
     }
     set_default(settings, "gssencmode", "disable");
@@ -205,6 +214,7 @@ void PgClient::poll_connect() {
         return;
     }
     state_ = State::ready;
+    first_target_ = 0;
     timer_.stop();
     if (backoff_.attempts() > 0) {
         ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: database %s: connected again",
@@ -384,6 +394,7 @@ void PgClient::on_timer() {
             fail("the name was not resolved in time");
             return;
         case State::connecting:
+            ++first_target_;
             fail("no connection within 5 s");
             return;
         default:

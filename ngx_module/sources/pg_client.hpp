@@ -26,8 +26,7 @@ namespace llm::nginx::sources {
 
 struct PgEndpoint {
     PgUrl url;
-    std::vector<PeerAddress>
-        addresses;  // one for each host of `url` that is a name, when nobody can be asked later
+    std::vector<HostAddresses> addresses;  // of each host of `url` that is a name, when nobody can be asked later
     ngx_resolver_t* resolver = nullptr;
 };
 
@@ -112,9 +111,18 @@ class PgClient {
     ngx_connection_t* watched_ = nullptr;  // nginx's view of libpq's socket; libpq owns the descriptor
     uint64_t incarnation_ = 0;             // grows with every connection given up
 
+    // One address of one host; libpq tries them in their order.
+    struct Target {
+        std::string host;  // what a certificate must name
+        uint16_t port;
+        std::string address;  // "" for a UNIX socket
+    };
     HostResolver resolver_;
-    std::vector<std::string> hostaddr_;  // resolved so far in this attempt
-    uint32_t attempts_ = 0;
+    size_t hosts_known_ = 0;       // hosts of the URL that are resolved in this attempt
+    size_t names_known_ = 0;       // those of them that are names
+    std::vector<Target> targets_;  // their addresses
+    std::string unresolved_;       // why a name has none
+    size_t first_target_ = 0;      // moves on when a target lets us wait: libpq has no time limit of its own here
 
     OnRow on_row_;
     OnEnd on_end_;

@@ -46,6 +46,8 @@ std::string parse_pg_url(std::string_view text, PgUrl& out) {
         const bool harmless = problem.starts_with("invalid URI query parameter:");
         return harmless ? problem.substr(0, problem.find('\n')) : "not a valid PostgreSQL URL";
     }
+    // libpq takes the first / or @ for the end of a password and the rest for a host or a database, which are shown
+    constexpr std::string_view kUnescaped = "a password's / and @ must be written %2F and %40, and those of other parts too";
     std::string host;
     std::string port;
     std::string database;
@@ -74,7 +76,14 @@ std::string parse_pg_url(std::string_view text, PgUrl& out) {
         }
         out.settings.emplace_back(name, value);
     }
+    const size_t slash = text.find('/', text.find("://") + 3);
+    if (slash < text.find('?') && slash < text.find('@') && text.find('@') < text.find('?')) {
+        return std::string(kUnescaped);
+    }
     const std::vector<std::string> hosts = split(host);
+    if (std::any_of(hosts.begin(), hosts.end(), [](const std::string& item) { return item.find('@', 1) != item.npos; })) {
+        return std::string(kUnescaped);
+    }
     const std::vector<std::string> ports = split(port);
     if (ports.size() != 1 && ports.size() != hosts.size()) {
         return "there must be one port, or one for each host";

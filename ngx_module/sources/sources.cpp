@@ -35,7 +35,7 @@ std::string resolve_redis(RedisConfig& redis) {
     return problem.empty() ? problem : "\"llm_redis\": " + problem;
 }
 
-std::string resolve_database(const std::string& text, std::vector<PeerAddress>& addresses) {
+std::string resolve_database(const std::string& text, std::vector<HostAddresses>& addresses) {
     PgUrl url;
     std::string problem = parse_pg_url(text, url);
     for (const PgHost& item : url.hosts) {
@@ -44,11 +44,7 @@ std::string resolve_database(const std::string& text, std::vector<PeerAddress>& 
             parse_numeric_address(item.host, item.port, numeric)) {
             continue;
         }
-        std::vector<PeerAddress> found;
-        problem = resolve_now(item.host, item.port, found);
-        if (problem.empty()) {
-            addresses.push_back(found.front());
-        }
+        problem = resolve_now(item.host, item.port, addresses.emplace_back());
     }
     return problem;
 }
@@ -105,7 +101,7 @@ std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& re
     return problem;
 }
 
-std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<PeerAddress>& addresses) {
+std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<HostAddresses>& addresses) {
     addresses.clear();
     if (http_resolver(cf) != nullptr) {
         PgUrl parsed;

@@ -29,8 +29,8 @@ struct ClientSourceConfig {
     uint64_t grace_ms = 3'600'000;  // known clients keep working this long without the database
 
     // filled by prepare()
-    ClientFile file;                     // what the file held, so that a file only root can read works
-    std::vector<PeerAddress> addresses;  // of the database server, when nginx has no resolver to ask later
+    ClientFile file;  // what the file held, so that a file only root can read works
+    std::vector<HostAddresses> addresses;  // of each database server with a name, when nginx has no resolver to ask later
 };
 
 // `llm_redis url [prefix=]`.
@@ -38,7 +38,7 @@ struct RedisConfig {
     RedisUrl url;  // from parse_redis_url()
     std::string prefix = "llm:";
 
-    std::vector<PeerAddress> addresses;  // filled by prepare(), as above
+    HostAddresses addresses;  // filled by prepare(), as above
 
     bool enabled() const { return !url.host.empty() || !url.socket_path.empty(); }
 };
@@ -55,7 +55,7 @@ std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& re
 
 // The same for the URL of llm_usage: checks it, and fills `addresses` for start_usage() (usage_writer.hpp)
 // when http{} has no resolver. Empty string, or the reason.
-std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<PeerAddress>& addresses);
+std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<HostAddresses>& addresses);
 
 // True in the process that runs the sources: worker 0, or the only process.
 bool is_leader();

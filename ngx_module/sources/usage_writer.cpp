@@ -177,7 +177,7 @@ void UsageWriter::finish() {
     drop(waiting, "the worker ends and the database does not answer");
 }
 
-void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses,
+void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<HostAddresses>& addresses,
                  core::Zone& zone) {
     if (running != nullptr) {
         return;

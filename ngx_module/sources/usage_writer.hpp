@@ -64,7 +64,7 @@ class UsageWriter : private PgClient::Listener {
 // The writer of this worker: start in init_process, finish in exit_process. `url` is that of llm_usage, or of
 // llm_priority_db for `on`; `addresses` as in ClientSourceConfig; `zone` counts. Without a start, record_usage() does
 // nothing.
-void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<PeerAddress>& addresses,
+void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<HostAddresses>& addresses,
                  core::Zone& zone);
 void record_usage(UsageRecord record);
 void finish_usage();

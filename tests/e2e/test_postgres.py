@@ -1,5 +1,8 @@
 """Clients in PostgreSQL: loaded, changed while we run, and the database absent or gone."""
 
+import socket
+import threading
+
 import pytest
 
 from support.client import chat_body
@@ -227,3 +230,34 @@ def test_changes_during_a_load(database, fake_engine, gateway):
     until(lambda: connection.execute(waiting).fetchone()[0] == 0, "the table has been read")
     stays(lambda: gate.client.ask(token="alice").status == 401, "the table that was read has a client that is gone", 0.4)
     assert gate.client.ask(token="late").status == 200
+
+
+@pytest.fixture
+def name_server():
+    """db.example has two addresses, of which PostgreSQL listens on one; no other name has any. Its port."""
+    addresses = b"".join(b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(address) for address in ("127.0.0.2", "127.0.0.1"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def serve():
+            while (asked := server.recvfrom(512))[0]:
+                query, client = asked
+                known = b"\2db\7example" in query
+                server.sendto(query[:2] + (b"\x81\x80\0\1\0\2\0\0\0\0" if known else b"\x81\x83\0\1\0\0\0\0\0\0") +
+                              query[12:] + (addresses if known else b""), client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        server.sendto(b"", server.getsockname())
+        thread.join()
+
+
+def test_hosts_without_an_address_or_an_answer_do_not_stand_before_others(database, name_server, fake_engine, gateway):
+    """One unknown name was the end of the attempt, and libpq, asked asynchronously, waits for a silent host for ever."""
+    cluster, name, _ = database
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"gone.invalid:5432,127.0.0.1:{silent.getsockname()[1]},db.example:{cluster.port}"
+        gate = gateway([fake_engine()], users=None, http=f"resolver 127.0.0.1:{name_server} ipv6=off valid=1s; "
+                                                         f'llm_priority_db "postgresql://llm@{hosts}/{name}";')
+        until(lambda: gate.client.ask(token="alice").status == 200, lambda: f"the third host is asked:\n{gate.error_log()}", 30)

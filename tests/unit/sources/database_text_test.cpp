@@ -57,11 +57,15 @@ TEST(PgUrl, RefusesWithoutRepeatingSecrets) {
     PgUrl url;
     for (const char* bad : {"", "mysql://x", "postgresql://u:se%zzcret@h/d", "postgresql://u:secret@h:0/d",
                             "postgresql://u:secret@h:99999/d", "postgresql://u:secret@[::1/d",
-                            "postgresql://u:secret@h/d?service=x"}) {
+                            "postgresql://u:secret@h/d?service=x", "postgresql://u:p@secret@h/d",
+                            "postgresql://u:12/secret@h/d", "postgresql://u:12/secret@h:5432/d?sslmode=require"}) {
         const std::string reason = parse_pg_url(bad, url);
         EXPECT_FALSE(reason.empty()) << bad;
         EXPECT_EQ(reason.find("cret"), std::string::npos) << reason;
     }
+    EXPECT_EQ(parse_pg_url("postgresql://u:%40%2F@h/a%40b?host=@abstract&options=-c%20a%3Db@c", url), "");
+    EXPECT_EQ(setting(url, "password"), "@/");
+    EXPECT_EQ(parse_pg_url("postgresql://h/d?user=u@realm", url), "");
     EXPECT_EQ(parse_pg_url("postgresql://u@h/d?colour=red", url), "invalid URI query parameter: \"colour\"");
     EXPECT_EQ(parse_pg_url("postgresql://u@h/d?sslmode=verify_full", url),
               "invalid sslmode, allowed: disable, allow, prefer, require, verify-ca, verify-full");
