@@ -5,7 +5,7 @@ SHELL := /bin/bash
 help:
 	@echo "make run         install, build and start everything on port 8080 (PORT=, LISTEN=, CLIENTS=postgres)"
 	@echo "make test        install, build and run every test"
-	@echo "make build       the nginx module and llm-engine, into build/release"
+	@echo "make build       the nginx module, llm-engine, llmctl and llm-reporter, into build/release"
 	@echo "make test-unit   the unit tests          make test-e2e    the end-to-end tests (K=name to choose)"
 	@echo "make test-asan   every test with nginx, module and engine under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make test-tsan   the unit tests and llm-engine's own under ThreadSanitizer"
@@ -20,7 +20,7 @@ help:
 
 build:
 	@scripts/deps.sh build
-	@scripts/build.sh release -- llm-engine ngx_http_llm_dispatch_module
+	@scripts/build.sh release -- llm-engine llmctl llm-reporter ngx_http_llm_dispatch_module
 
 # python3 is among what deps.sh brings, so that the rest can be Python.
 run:

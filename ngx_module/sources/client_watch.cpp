@@ -1,5 +1,7 @@
 #include "ngx_module/sources/client_watch.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -28,6 +30,13 @@ void ClientWatch::start() {
     while (add_some()) {
     }
     timer_.start(kLookMs);
+    // the master has read it, perhaps as root
+    if (access(path_.c_str(), R_OK) != 0) {
+        ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, ngx_errno,
+                      "llm: workers cannot read %s: a change of it, such as a revoked token, is seen at a reload only; let their "
+                      "group read it (chgrp)",
+                      path_.c_str());
+    }
 }
 
 void ClientWatch::stop() {
@@ -50,11 +59,6 @@ void ClientWatch::look() {
 }
 
 void ClientWatch::reload() {
-    if (tried_.size < 0) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %s is gone: the clients known so far stay",
-                      path_.c_str());
-        return;
-    }
     ClientFile fresh;
     const std::string error = read_client_file(path_, fresh);
     if (!error.empty()) {

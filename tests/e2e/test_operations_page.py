@@ -20,7 +20,17 @@ from support.process import Adopted, accepts
 PAGE = ROOT / "docs" / "operations.md"
 
 SUDO = 'exec "$@"'
-MAKE = '[ "$*" = build ] && [ -e build/release/ngx_http_llm_dispatch_module.so ]'
+# What the recipe does not build is not there afterwards, whatever these tests have built.
+MAKE = """
+    [ "$*" = build ]
+    rm {home}/build/release
+    mkdir {home}/build/release
+    for name in $(/usr/bin/make -n -C {root} build | sed -n 's/.*build.sh release -- //p'); do
+        file=$name
+        [ $name != ngx_http_llm_dispatch_module ] || file=$name.so
+        ln -s {build}/$file {home}/build/release/
+    done
+"""
 # nginx reads a translated copy of the configuration that the operator has edited.
 NGINX = """
     sed -f {home}/translate.sed {home}/etc/nginx/nginx.conf >{home}/nginx.conf
@@ -30,7 +40,8 @@ SYSTEMCTL = """
     workers() {{ ps --ppid "$(cat {home}/nginx.pid)" -o pid=,args= | grep 'nginx: worker process$' | awk '{{print $1}}' | sort | tr '\\n' ' '; }}
     case "$*" in
     daemon-reload) ;;
-    "start nginx") nginx ;;
+    "enable nginx") ;;
+    "restart nginx") nginx ;;
     "reload nginx")
         old=$(workers)
         nginx -t
@@ -54,7 +65,7 @@ def sandbox(tmp_path, fake_engine, postgres_cluster):
     port = free_port()
     database = postgres_cluster.url(postgres_cluster.create_database(schema=False, notify=False))
     home = tmp_path / "home"
-    for name in ("etc/nginx", "etc/systemd/system", "modules", "log", "bin", "build", "temp"):
+    for name in ("etc/nginx", "etc/systemd/system", "log", "bin", "build", "temp"):
         (home / name).mkdir(parents=True)
     (home / "build" / "release").symlink_to(BUILD)
     (home / "conf").symlink_to(ROOT / "conf")
@@ -73,8 +84,8 @@ def sandbox(tmp_path, fake_engine, postgres_cluster):
     }
     (home / "translate.sed").write_text("".join(f"s|{there.replace('.', '[.]')}|{here}|g\n"
                                                 for there, here in {**translations, **only_nginx}.items()))
-    settings = {"home": home, "nginx": program("nginx"), "environment": " ".join(f"{name}={value}" for name, value in environment.items())}
-    for name, script in {"sudo": SUDO, "make": MAKE, "nginx": NGINX, "systemctl": SYSTEMCTL}.items():
+    settings = {"home": home, "root": ROOT, "build": BUILD, "nginx": program("nginx"), "environment": " ".join(f"{name}={value}" for name, value in environment.items())}
+    for name, script in {"sudo": SUDO, "chgrp": '[ "$1" = www-data ] && [ -e "$2" ]', "make": MAKE, "nginx": NGINX, "systemctl": SYSTEMCTL}.items():
         path = home / "bin" / name
         path.write_text("#!/bin/bash\nset -eu\n" + textwrap.dedent(script.format(**settings) if "{home}" in script else script))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)

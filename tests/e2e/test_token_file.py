@@ -1,6 +1,7 @@
 """The token file: what it may hold, and what happens when it changes or is wrong."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -109,3 +110,17 @@ def test_unicode_and_escapes_in_the_file(fake_engine, gateway):
     reply = gate.client.ask(headers=[("Authorization", 'Bearer té"x'.encode().decode("latin-1"))])
     assert reply.status in (200, 401)  # a token outside RFC 6750's alphabet may be refused, never crash anything
     assert len(gate.workers()) == 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's nginx has workers of another user")
+def test_a_file_that_workers_cannot_read_is_told_of(fake_engine, gateway, tmp_path):
+    """What llmctl makes for root is root's: with the master's rights it was read at the start, and changes were lost without a word before."""
+    tokens = tmp_path / "secret" / "tokens.json"
+    tokens.parent.mkdir(mode=0o700)
+    write_tokens(tokens, [user("alice")])
+    gate = gateway([fake_engine()], users=None, start=False, http=f"llm_priority_db file:{tokens};")
+    gate.allow("tokens.json")
+    gate.blocks["main"] = gate.blocks["main"].replace("user root;", "user www-data;")
+    gate.start()
+    gate.wait_logged(r"\[warn\].*workers cannot read .*tokens.json.*Permission denied")
+    assert gate.client.ask(token="alice").status == 200
