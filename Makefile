@@ -9,7 +9,7 @@ help:
 	@echo "make test-unit   the unit tests          make test-e2e    the end-to-end tests (K=name to choose)"
 	@echo "make test-asan   every test with nginx, module and engine under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make test-tsan   the unit tests and llm-engine's own under ThreadSanitizer"
-	@echo "make test-jitter the end-to-end tests with nginx's system calls delayed at random, as on a busy machine"
+	@echo "make test-jitter the end-to-end tests with the servers' system calls delayed at random, as on a busy machine"
 	@echo "make test-gpu    the CUDA backend on this machine's GPU; without one nothing is run"
 	@echo "make test-mainline NGINX_SOURCE=dir  the end-to-end tests with an nginx built from that source tree"
 	@echo "make fuzz-smoke  every fuzz target for FUZZ_SECONDS=60"

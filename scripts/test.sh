@@ -75,7 +75,7 @@ fi
 
 if [ -n "$engine" ]; then
     echo "== llm-engine by itself"
-    LLM_ENGINE="$PWD/build/$preset/llm-engine" .venv/bin/pytest tests/e2e_engine -q -n "$(nproc)" "${pytest[@]}" \
+    BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e_engine -q -n "$(nproc)" "${pytest[@]}" \
         --junitxml="$results/engine.xml" || status=1
 fi
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from conftest import wait_for
+from support.poll import until
 
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "models" / "demo"
 TEXT = "The quick brown fox jumps over the lazy dog. "
@@ -213,8 +213,8 @@ def test_what_probes_of_other_engines_ask(start_engine):
         body = json.dumps({"model": "sim", "prompt": "x", "max_tokens": 5000})
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"
                            % (len(body), body.encode()))
-        wait_for(lambda: engine.request("GET", "/load")[2] == {"server_load": 1}, "the request counts")
-    wait_for(lambda: engine.request("GET", "/load")[2] == {"server_load": 0}, "its client has left")
+        until(lambda: engine.request("GET", "/load")[2] == {"server_load": 1}, "the request counts")
+    until(lambda: engine.request("GET", "/load")[2] == {"server_load": 0}, "its client has left")
 
 
 def test_tokenize_and_back(start_engine):

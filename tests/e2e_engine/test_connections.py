@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
-from conftest import wait_for
+from support.paths import ENGINE
+from support.poll import until
+from support.process import Process
 
 
 def body_of(**fields):
@@ -32,9 +34,9 @@ def read_until(connection, what):
 def test_a_client_that_leaves_frees_its_seat_at_once(start_engine, streamed):
     engine = start_engine(sim="base=20")
     connection = send(engine, body_of(max_tokens=5000, stream=streamed))
-    wait_for(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    until(lambda: engine.metric("num_requests_running") == 1, "the request runs")
     connection.close()
-    wait_for(lambda: engine.metric("num_requests_running") == 0, "the seat is free", 2)
+    until(lambda: engine.metric("num_requests_running") == 0, "the seat is free", 2)
     assert engine.metric("requests_cancelled_total") == 1
     assert engine.metric("kv_cache_usage_perc") == 0
     assert engine.metric("generation_tokens_total") < 1000
@@ -51,7 +53,7 @@ def test_256_streams_share_one_network_thread(start_engine):
     assert engine.chat(max_tokens=1)[0] == 200
     before = threads()
     streams = [send(engine, body_of(max_tokens=90000, stream=True)) for _ in range(256)]
-    wait_for(lambda: engine.metric("num_requests_running") == 256, "all run at once")
+    until(lambda: engine.metric("num_requests_running") == 256, "all run at once")
     for stream in streams:  # each is served while the others are
         data = b""
         while data.count(b"data: {") < 4:
@@ -62,7 +64,7 @@ def test_256_streams_share_one_network_thread(start_engine):
     assert threads() == before
     for stream in streams:
         stream.close()
-    wait_for(lambda: engine.metric("num_requests_running") == 0, "all seats are free")
+    until(lambda: engine.metric("num_requests_running") == 0, "all seats are free")
     assert engine.metric("requests_cancelled_total") == 256
     assert engine.metric("kv_cache_usage_perc") == 0
 
@@ -70,7 +72,7 @@ def test_256_streams_share_one_network_thread(start_engine):
 def test_a_client_that_does_not_read_stops_nobody(start_engine):
     engine = start_engine("--max-context", "200000", sim="base=0,sequence=0,context=0,prefill=0")
     slow = send(engine, body_of(max_tokens=30000, stream=True))
-    wait_for(lambda: engine.metric("num_requests_running") == 0 and
+    until(lambda: engine.metric("num_requests_running") == 0 and
              engine.metric("generation_tokens_total") >= 30000, "the engine is done with the slow client's request")
     assert engine.chat(max_tokens=5)[0] == 200
     data = read_until(slow, b"data: [DONE]")
@@ -176,12 +178,8 @@ def test_bad_http_is_refused_with_an_error_object(start_engine, head, status):
 
 
 def test_unix_socket(start_engine, tmp_path):
-    import subprocess
-
-    from conftest import find_engine
     path = str(tmp_path / "socket")
-    process = subprocess.Popen([find_engine(), "--backend", "sim", "--model", "sim", "--listen", "unix:" + path],
-                               stderr=subprocess.DEVNULL)
+    process = Process([ENGINE, "--backend", "sim", "--model", "sim", "--listen", "unix:" + path], tmp_path / "engine.log")
     try:
         def health():
             with socket.socket(socket.AF_UNIX) as connection:
@@ -191,8 +189,7 @@ def test_unix_socket(start_engine, tmp_path):
                     return None
                 connection.sendall(b"GET /ready HTTP/1.1\r\nHost: h\r\n\r\n")
                 return b" 200 OK" in connection.recv(4096)
-        wait_for(health, "the socket answers")
+        until(health, "the socket answers")
     finally:
-        process.terminate()
-        assert process.wait(10) == 0
+        assert process.stop() == 0
     assert not (tmp_path / "socket").exists()

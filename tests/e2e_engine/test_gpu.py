@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from conftest import find_engine, wait_for
+from support.paths import ENGINE
+from support.poll import until
+from support.process import Process
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "models" / "demo")
@@ -16,7 +18,7 @@ SMALL = ["--max-running", "4", "--max-step-tokens", "128", "--kv-tokens", "2048"
 @pytest.fixture
 def emulated(monkeypatch):
     """Makes the next engines open the emulated backend; emulated("none") takes the GPU away."""
-    library = pathlib.Path(find_engine()).parent / "llm_backend_cuda_emulated.so"
+    library = ENGINE.parent / "llm_backend_cuda_emulated.so"
     if not library.exists():
         pytest.skip("the emulated CUDA backend is not built")
     monkeypatch.setenv("LLM_CUDA_BACKEND", str(library))
@@ -28,7 +30,7 @@ def emulated(monkeypatch):
 
 
 def run(*options, timeout=60):
-    return subprocess.run([find_engine(), "--listen", "127.0.0.1:0", *options], stderr=subprocess.PIPE, text=True,
+    return subprocess.run([ENGINE, "--listen", "127.0.0.1:0", *options], stderr=subprocess.PIPE, text=True,
                           timeout=timeout)
 
 
@@ -73,52 +75,37 @@ def test_a_file_that_is_no_backend(monkeypatch, tmp_path):
     assert "cannot be opened" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_model_that_does_not_fit_ends_the_start_with_a_report(redis, emulated):
-    with redis.connect() as connection, connection.makefile("rb") as messages:
-        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
-        redis.read(messages)
-        done = run("--backend", "cuda", "--model", DEMO, "--kv-tokens", "100000000", "--redis", redis.url, "--id", "e1")
-        assert done.returncode == 1
-        assert "the model does not fit: it needs " in done.stderr and "may use " in done.stderr
-        assert done.stderr.count("\n") == 1
-        states = []
-        while not states or states[-1] != "gone":
-            states.append(json.loads(redis.read(messages)[2])["state"])
-        assert "failed" in states and "ready" not in states
+def test_a_model_that_does_not_fit_ends_the_start_with_a_report(redis, announcements, emulated):
+    done = run("--backend", "cuda", "--model", DEMO, "--kv-tokens", "100000000", "--redis", redis.url, "--id", "e1")
+    assert done.returncode == 1
+    assert "the model does not fit: it needs " in done.stderr and "may use " in done.stderr
+    assert done.stderr.count("\n") == 1
+    states = [report["state"] for report in announcements.until_gone()]
+    assert "failed" in states and "ready" not in states
 
 
-def test_a_gpu_that_disappears_ends_the_engine_with_an_error(tmp_path, redis, emulated):
+def test_a_gpu_that_disappears_ends_the_engine_with_an_error(tmp_path, redis, announcements, emulated):
     emulated("lost=2500")
-    log = tmp_path / "engine.log"
-    with redis.connect() as connection, connection.makefile("rb") as messages, open(log, "w") as out:
-        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
-        redis.read(messages)
-        process = subprocess.Popen(
-            [find_engine(), "--listen", f"unix:{tmp_path}/engine.sock", "--advertise", "http://127.0.0.1:1", "--backend",
-             "cuda", "--model", DEMO, *SMALL, "--redis", redis.url, "--id", "e1"], stderr=out)
-        try:
-            wait_for(lambda: " on cuda, " in log.read_text(), "the engine serves")
-            body = json.dumps({"model": "demo", "prompt": "Once", "max_tokens": 500, "temperature": 0,
-                               "ignore_eos": True})
-            answer = subprocess.run(
-                ["curl", "-s", "--unix-socket", f"{tmp_path}/engine.sock", "http://x/v1/completions", "-d", body],
-                stdout=subprocess.PIPE, text=True, timeout=60)
-            assert "error" in json.loads(answer.stdout), answer.stdout
-            assert process.wait(30) == 1
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        assert "the GPU" in log.read_text().splitlines()[-1]
-        states = []
-        while not states or states[-1] != "gone":
-            states.append(json.loads(redis.read(messages)[2])["state"])
-        assert "ready" in states and "failed" in states
+    engine = Process([ENGINE, "--listen", f"unix:{tmp_path}/engine.sock", "--advertise", "http://127.0.0.1:1", "--backend",
+                      "cuda", "--model", DEMO, *SMALL, "--redis", redis.url, "--id", "e1"], tmp_path / "engine.log")
+    try:
+        until(lambda: " on cuda, " in engine.output(), "the engine serves", 30)
+        body = json.dumps({"model": "demo", "prompt": "Once", "max_tokens": 500, "temperature": 0, "ignore_eos": True})
+        answer = subprocess.run(
+            ["curl", "-s", "--unix-socket", f"{tmp_path}/engine.sock", "http://x/v1/completions", "-d", body],
+            stdout=subprocess.PIPE, text=True, timeout=60)
+        assert "error" in json.loads(answer.stdout), answer.stdout
+        assert engine.wait(30) == 1
+    finally:
+        engine.kill()
+    assert "the GPU" in engine.output().splitlines()[-1]
+    states = [report["state"] for report in announcements.until_gone()]
+    assert "ready" in states and "failed" in states
 
 
 def test_the_real_backend_file_can_be_opened(monkeypatch):
     """Where it was built: its libraries are found, and it says what is missing (or finds a GPU)."""
-    library = pathlib.Path(find_engine()).parent / "llm_backend_cuda.so"
+    library = ENGINE.parent / "llm_backend_cuda.so"
     if not library.exists():
         pytest.skip("built without a CUDA toolkit")
     if os.path.exists("/dev/nvidia0"):

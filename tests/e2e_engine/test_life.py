@@ -6,9 +6,8 @@ import threading
 
 import pytest
 
-from conftest import find_engine, wait_for
-
-KEY = "llm:engine:e1"
+from support.paths import ENGINE
+from support.poll import until
 
 
 @pytest.mark.parametrize("options, word", [
@@ -23,7 +22,7 @@ KEY = "llm:engine:e1"
       "--advertise", "ftp://x"], "url"),
 ])
 def test_bad_options_end_with_one_sentence(options, word):
-    done = subprocess.run([find_engine(), "--listen", "127.0.0.1:0", *options], stderr=subprocess.PIPE, text=True,
+    done = subprocess.run([ENGINE, "--listen", "127.0.0.1:0", *options], stderr=subprocess.PIPE, text=True,
                           timeout=30)
     assert done.returncode not in (0, -11, -6)
     assert word in done.stderr and done.stderr.startswith("llm-engine: ") and done.stderr.count("\n") == 1
@@ -50,76 +49,68 @@ def test_api_keys(start_engine, tmp_path):
     (tmp_path / "none").write_text("# none\n")
     (tmp_path / "bad").write_text("good\na b\n")
     for name, word in [("none", "no key"), ("bad", "line 2"), ("absent", "cannot read")]:
-        done = subprocess.run([find_engine(), "--backend", "sim", "--model", "m", "--listen", "127.0.0.1:0",
+        done = subprocess.run([ENGINE, "--backend", "sim", "--model", "m", "--listen", "127.0.0.1:0",
                                "--api-key-file", str(tmp_path / name)], stderr=subprocess.PIPE, text=True, timeout=30)
         assert done.returncode == 1 and word in done.stderr and "good" not in done.stderr
 
 
-def test_reports(start_engine, redis):
-    with redis.connect() as connection, connection.makefile("rb") as messages:
-        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
-        redis.read(messages)
-        engine = start_engine("--redis", redis.url, "--id", "e1", "--org", "cs")
-        assert engine.chat(max_tokens=10)[0] == 200
-        report = wait_for(lambda: (got := json.loads(redis.command("GET", KEY) or "{}")).get("completed") == 1 and got,
-                          "the report counts the request")
-        assert report["state"] == "ready" and report["models"] == ["sim"] and report["org"] == "cs"
-        assert report["url"] == f"http://127.0.0.1:{engine.port}"
-        assert report["tokens_out"] == 10 and report["decode_tokens"] == 9 and report["preempts"] is True
-        assert 0 < int(redis.command("PTTL", KEY)) <= 3000
-        engine.stop()
-        seen = []
-        while not seen or seen[-1]["state"] != "gone":
-            seen.append(json.loads(redis.read(messages)[2]))
-        assert redis.command("GET", KEY) is None
-        assert [r["seq"] for r in seen] == list(range(1, len(seen) + 1))
-        assert {r["state"] for r in seen} >= {"ready", "draining", "gone"}
+def test_reports(start_engine, redis, announcements):
+    engine = start_engine("--redis", redis.url, "--id", "e1", "--org", "cs")
+    assert engine.chat(max_tokens=10)[0] == 200
+    report = until(lambda: (got := redis.report("e1")).get("completed") == 1 and got, "the report counts the request")
+    assert report["state"] == "ready" and report["models"] == ["sim"] and report["org"] == "cs"
+    assert report["url"] == f"http://127.0.0.1:{engine.port}"
+    assert report["tokens_out"] == 10 and report["decode_tokens"] == 9 and report["preempts"] is True
+    assert 0 < redis.client.pttl("llm:engine:e1") <= 3000
+    engine.stop()
+    seen = announcements.until_gone()
+    assert redis.report("e1") == {}
+    assert [r["seq"] for r in seen] == list(range(1, len(seen) + 1))
+    assert {r["state"] for r in seen} >= {"ready", "draining", "gone"}
 
 
-def test_an_idle_engine_reports_in_time(start_engine, redis):
+def test_an_idle_engine_reports_in_time(start_engine, redis, announcements):
     """At least every 500 ms: it planned for just that, and woke up a little later each time."""
-    with redis.connect() as connection, connection.makefile("rb") as messages:
-        connection.sendall(redis.encode("SUBSCRIBE", "llm:engines"))
-        redis.read(messages)
-        start_engine("--redis", redis.url, "--id", "e1")
-        reports = (json.loads(redis.read(messages)[2]) for _ in range(9))
-        idle = [report["uptime_s"] for report in reports if report["state"] == "ready"]
+    start_engine("--redis", redis.url, "--id", "e1")
+    reports = [announcements.next() for _ in range(9)]
+    idle = [report["uptime_s"] for report in reports if report["state"] == "ready"]
     gaps = sorted(later - earlier for earlier, later in zip(idle, idle[1:]))
     assert gaps[len(gaps) // 2] <= 0.5, gaps
 
 
 def test_redis_restart_does_not_matter(start_engine, redis):
     engine = start_engine("--redis", redis.url, "--id", "e1")
-    wait_for(lambda: redis.command("GET", KEY), "the first report")
+    until(lambda: redis.report("e1"), "the first report")
     redis.stop()
     for _ in range(5):
         assert engine.chat(max_tokens=3)[0] == 200
     redis.start()
-    wait_for(lambda: redis.command("GET", KEY), "the report after Redis returned")
-    assert "Redis is not reachable" in engine.output() and "Redis is reachable" in engine.output()
+    until(lambda: redis.report("e1"), "the report after Redis returned")
+    until(lambda: "Redis is reachable" in engine.output(), "the engine says so")
+    assert "Redis is not reachable" in engine.output()
 
 
 def test_a_redis_that_hangs_does_not_matter(start_engine, redis):
     engine = start_engine("--redis", redis.url, "--id", "e1")
-    wait_for(lambda: redis.command("GET", KEY), "the first report")
-    redis.process.send_signal(signal.SIGSTOP)
+    until(lambda: redis.report("e1"), "the first report")
+    redis.send_signal(signal.SIGSTOP)
     try:
-        wait_for(lambda: "Redis is not reachable" in engine.output(), "the engine notices")
+        until(lambda: "Redis is not reachable" in engine.output(), "the engine notices")
         assert "no answer within 1 s" in engine.output()
         assert engine.chat(max_tokens=3)[0] == 200
     finally:
-        redis.process.send_signal(signal.SIGCONT)
-    wait_for(lambda: json.loads(redis.command("GET", KEY) or "{}").get("completed") == 1, "the report after it woke up")
+        redis.send_signal(signal.SIGCONT)
+    until(lambda: redis.report("e1").get("completed") == 1, "the report after it woke up")
 
 
 def test_sigterm_finishes_what_runs_and_refuses_the_rest(start_engine):
-    engine = start_engine(sim="base=10")
+    engine = start_engine(sim="base=30")  # 1.8 s, in which the refusal must be seen
     answers = []
     thread = threading.Thread(target=lambda: answers.append(engine.chat(max_tokens=60)))
     thread.start()
-    wait_for(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    until(lambda: engine.metric("num_requests_running") == 1, "the request runs")
     engine.process.send_signal(signal.SIGTERM)
-    status, headers, body = wait_for(lambda: (got := engine.chat(max_tokens=1))[0] == 503 and got, "draining")
+    status, headers, body = until(lambda: (got := engine.chat(max_tokens=1))[0] == 503 and got, "draining")
     assert body["error"]["code"] == "draining" and "retry-after" in headers
     thread.join()
     assert answers[0][0] == 200 and answers[0][2]["usage"]["completion_tokens"] == 60
@@ -130,10 +121,10 @@ def test_a_draining_engine_serves_those_who_have_not_heard(start_engine, redis):
     """The report says draining at once; a request that crosses it on its way is served."""
     engine = start_engine("--redis", redis.url, "--id", "e1", "--drain-grace", "30")
     engine.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: json.loads(redis.command("GET", KEY) or "{}").get("state") == "draining", "the report")
+    until(lambda: redis.report("e1").get("state") == "draining", "the report")
     assert engine.request("GET", "/ready")[0] == 503
     assert engine.chat(max_tokens=3)[0] == 200
-    assert engine.process.poll() is None, "an idle engine left before its gateways could know"
+    assert engine.process.alive(), "an idle engine left before its gateways could know"
     engine.process.send_signal(signal.SIGTERM)
     assert engine.process.wait(10) == 0
 
@@ -142,9 +133,9 @@ def test_a_second_sigterm_ends_at_once(start_engine):
     engine = start_engine(sim="base=10")
     connection = engine.connect()
     connection.request("POST", "/v1/completions", json.dumps({"model": "sim", "prompt": "x", "max_tokens": 5000}))
-    wait_for(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    until(lambda: engine.metric("num_requests_running") == 1, "the request runs")
     engine.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: engine.request("GET", "/ready")[0] == 503, "draining")
+    until(lambda: engine.request("GET", "/ready")[0] == 503, "draining")
     engine.process.send_signal(signal.SIGTERM)
     assert engine.process.wait(5) == 0
     connection.close()
@@ -155,4 +146,4 @@ def test_drain_keeps_the_process(start_engine):
     status, _, body = engine.request("POST", "/drain")
     assert status == 200 and body["state"] == "draining"
     assert engine.chat()[0] == 503 and engine.request("GET", "/ready")[0] == 503
-    assert engine.request("GET", "/health")[0] == 200 and engine.process.poll() is None
+    assert engine.request("GET", "/health")[0] == 200 and engine.process.alive()

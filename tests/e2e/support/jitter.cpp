@@ -1,6 +1,7 @@
-// Preloaded into nginx by `make test-jitter`: system calls that others can see take up to 20 ms longer now and then, before and
-// after, so that whatever relies on a worker's next step being soon (a wake-up, a line in the log, a count) shows itself without a
-// busy machine. At most half of a worker's time is lost so. Nothing waits inside the zone's lock: no system call is made there.
+// Preloaded into nginx, llm-engine and llm-reporter by `make test-jitter`: system calls that others can see take up to 20 ms longer
+// now and then, before and after, so that whatever relies on a process's next step being soon (a wake-up, a line in the log, a
+// count) shows itself without a busy machine. At most half of a thread's time is lost so. Nothing waits inside the zone's lock: no
+// system call is made there.
 
 #include <cerrno>
 #include <cstdint>
@@ -23,10 +24,10 @@ std::uint64_t monotonic_ns() {
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-/// xorshift64 (Marsaglia 2003), begun anew in each process: workers must not stumble in step.
+/// xorshift64 (Marsaglia 2003), begun anew in each process and thread: they must not stumble in step.
 std::uint32_t next_random() {
-    static std::uint64_t state;
-    static pid_t owner;
+    static thread_local std::uint64_t state;
+    static thread_local pid_t owner;
     if (owner != getpid()) {
         owner = getpid();
         state = (static_cast<std::uint64_t>(owner) * 2654435761U ^ monotonic_ns()) | 1U;
@@ -38,7 +39,7 @@ std::uint32_t next_random() {
 }
 
 void stumble() {
-    static std::uint64_t not_before;
+    static thread_local std::uint64_t not_before;
     if (next_random() % kEvery != 0 || monotonic_ns() < not_before) {
         return;
     }

@@ -1,4 +1,4 @@
-"""With E2E_JITTER=1 (`make test-jitter`) nginx's system calls take their time now and then, as on a busy machine: jitter.cpp."""
+"""With E2E_JITTER=1 (`make test-jitter`) system calls of what is tested take their time now and then, as on a busy machine: jitter.cpp."""
 
 import functools
 import os

@@ -2,7 +2,7 @@
 
 import signal
 
-from . import sanitizers
+from . import jitter, sanitizers
 from .paths import DEMO_MODEL, ENGINE
 from .ports import free_port
 from .process import Process
@@ -29,7 +29,7 @@ class LlmEngine:
 
     def start(self):
         assert ENGINE.exists(), f"{ENGINE} is not built; make build does"
-        self._process = Process(self._argv, self._log, env=sanitizers.environment(self._directory))
+        self._process = Process(self._argv, self._log, env={**sanitizers.environment(self._directory), **jitter.environment()})
         self._process.wait_port(self.port, 60)
 
     @property

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 
+from . import jitter
 from .llmctl import environment
 from .paths import BUILD, ROOT
 from .poll import until
@@ -84,7 +85,7 @@ class Reporter:
     def __init__(self, log, *, engine, url, redis, arguments=()):
         self.log = log
         self._process = Process([REPORTER, "--engine", engine, "--url", url, "--redis", redis, "--interval", "0.1", *arguments], log,
-                                env=environment())
+                                env={**environment(), **jitter.environment()})
 
     def output(self):
         return self.log.read_text(errors="replace")
