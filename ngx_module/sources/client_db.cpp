@@ -21,8 +21,10 @@ constexpr size_t kMaxChanged = 2'000;
 constexpr size_t kChangesPerRun = 64;
 
 // Listening comes before the first load: what changes after it is told, what changed before it is read.
-constexpr std::array<const char*, 4> kSession = {
+constexpr std::array<const char*, 5> kSession = {
     "SET statement_timeout = '120s'",
+    // one row that is not UTF-8 would be the end of the whole answer: parse_client_row() sees to it
+    "SELECT set_config('client_encoding', 'SQL_ASCII', false) WHERE getdatabaseencoding() = 'SQL_ASCII'",
     "SET timezone = 'UTC'",  // a timestamp without time zone is taken for UTC
     "SET extra_float_digits = 1",
     "LISTEN llm_users",  // the last: not for the reader of the table

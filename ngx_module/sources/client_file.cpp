@@ -406,6 +406,10 @@ std::string parse_client_file(std::string_view text, ClientFile& out) {
         std::string error = std::move(listener).error();
         return error.empty() ? "not JSON" : error;
     }
+    if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {  // the parser takes it for the end
+        const auto line = 1 + std::count(text.begin(), text.begin() + zero, '\n');
+        return "line " + std::to_string(line) + ": a byte 0 after the end";
+    }
     out.clients = std::move(listener).clients();
     out.skipped = std::move(listener).skipped();
     return {};

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "ngx_module/core/text/string_skip.hpp"
+
 namespace llm::nginx::sources {
 namespace {
 
@@ -21,6 +23,29 @@ constexpr double kMaxWeight = 1e6;
 bool has_control(std::string_view text) {
     return std::any_of(text.begin(), text.end(),
                        [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
+// A database without an encoding of its own (SQL_ASCII) keeps whatever bytes it was given.
+bool is_utf8(std::string_view text) {
+    for (size_t i = 0; i < text.size(); ++i) {
+        const auto lead = static_cast<uint8_t>(text[i]);
+        if (lead < 0x80) {
+            continue;
+        }
+        core::Utf8Lead next = core::utf8_lead(lead);
+        if (next.need == 0 || text.size() - i <= next.need) {
+            return false;
+        }
+        for (; next.need > 0; --next.need) {
+            const auto byte = static_cast<uint8_t>(text[++i]);
+            if (byte < next.low || byte > next.high) {
+                return false;
+            }
+            next.low = 0x80;
+            next.high = 0xbf;
+        }
+    }
+    return true;
 }
 
 std::string_view trim(std::string_view text) {
@@ -93,6 +118,9 @@ std::string parse_texts(const RawRow& row, uint64_t position, ClientRecord& out)
                                 Column::client_type, Column::default_routing_mode}) {
         if (has_control(text(column))) {
             return std::string(to_string(column)) + ": holds a control character";
+        }
+        if (!is_utf8(text(column))) {
+            return std::string(to_string(column)) + ": not UTF-8";
         }
     }
     if (text(Column::id).size() > kMaxIdBytes) {
@@ -183,10 +211,10 @@ std::string parse_models(const RawRow& row, ClientRecord& out) {
     }
     out.models.clear();
     for (const std::string& model : models) {
-        if (model.empty() || model.size() > core::kMaxModelBytes || has_control(model) ||
+        if (model.empty() || model.size() > core::kMaxModelBytes || has_control(model) || !is_utf8(model) ||
             model.find(',') != std::string::npos) {
             return "models: a name is empty, longer than " + std::to_string(core::kMaxModelBytes) +
-                   " bytes, or holds a comma or a control character";
+                   " bytes, not UTF-8, or holds a comma or a control character";
         }
         out.models += (out.models.empty() ? "" : ",") + model;
     }
@@ -335,7 +363,7 @@ core::ClientRow ClientRecord::row() const {
 
 int64_t row_number(std::string_view id) {
     int64_t number = 0;
-    if (id.empty() || parse_number(id, number)) {
+    if (id.empty() || (parse_number(id, number) && number != 0)) {
         return number;
     }
     const TokenHash hash = hash_token(id);

@@ -66,7 +66,7 @@ struct ClientRecord {
 };
 
 // A row id as the dispatcher's number: the id itself when it is an integer, else 63 bits of its SHA-256
-// (UUIDs). 0 for an empty id.
+// (UUIDs, and the id 0). 0 for an empty id.
 int64_t row_number(std::string_view id);
 
 // A row as it was read: the text of each column, nothing for NULL and for columns that do not exist. The

@@ -232,6 +232,34 @@ def test_changes_during_a_load(database, fake_engine, gateway):
     assert gate.client.ask(token="late").status == 200
 
 
+def test_bytes_of_no_encoding_cost_one_row(postgres_cluster, fake_engine, gateway):
+    """A database without an encoding keeps any bytes; one row with some was the end of every load."""
+    name = f"bytes_{postgres_cluster.create_database(schema=False, notify=False)}"
+    with postgres_cluster.connect("postgres") as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    with postgres_cluster.connect(name) as connection:
+        connection.execute((CONF / "schema.sql").read_text())
+        connection.execute((CONF / "llm_notify.sql").read_text())
+        connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('bad', E'\\xff', 1, 1), ('good', E'Ren\\xc3\\xa9', 1, 1)")
+        gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name, "refresh=1h") + " llm_usage on;")
+        gate.wait_ready()
+        assert [gate.client.ask(token=token).status for token in ("good", "bad")] == [200, 401]
+        assert "id 1: name: not UTF-8" in gate.error_log()
+        connection.execute("UPDATE users SET name = 'Good' WHERE token = 'bad'")
+        until(lambda: gate.client.ask(token="bad").status == 200, "the row is taken when it is right")
+        until(lambda: len(connection.execute("SELECT 1 FROM metrics").fetchall()) == 2, "usage is written")
+
+
+def test_a_row_with_the_id_0_is_followed(database, fake_engine, gateway):
+    cluster, name, connection = database
+    connection.execute("UPDATE users SET id = 0 WHERE token = 'alice'")
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+    connection.execute("DELETE FROM users WHERE id = 0")
+    until(lambda: gate.client.ask(token="alice").status == 401, "the change is seen", 3)
+
+
 @pytest.fixture
 def name_server():
     """db.example has two addresses, of which PostgreSQL listens on one; no other name has any. Its port."""

@@ -51,6 +51,9 @@ TEST(ClientFile, MalformedTextNamesLineAndColumn) {
         << error_of("{\"users\":[\n\n\n");
     EXPECT_TRUE(error_of("{\"users\":[]}\n x").starts_with("line 2, column 2: "))
         << error_of("{\"users\":[]}\n x");
+    using namespace std::string_literals;
+    EXPECT_EQ(error_of("{\"users\":[]}\n\0 x"s), "line 2: a byte 0 after the end");
+    EXPECT_EQ(error_of("{\"users\":[]}\0"s), "line 1: a byte 0 after the end");
 }
 
 TEST(ClientFile, WrongShapeIsAnError) {

@@ -147,6 +147,12 @@ TEST(ClientRow, NameFallsBackAndIsCutBetweenCharacters) {
     EXPECT_EQ(parsed(row).name, std::string(core::kMaxNameBytes - 1, 'x'));
     row[Column::name] = "a\nb";
     EXPECT_EQ(error_of(row), "name: holds a control character");
+    for (const char* bad : {"\xff", "a\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82x", "\x80"}) {
+        row[Column::name] = bad;
+        EXPECT_EQ(error_of(row), "name: not UTF-8");
+    }
+    row[Column::name] = "\xf0\x9f\x98\x80 \xe2\x82\xac";
+    EXPECT_EQ(parsed(row).name, "\xf0\x9f\x98\x80 \xe2\x82\xac");
 }
 
 TEST(ClientRow, RoutingModes) {
@@ -218,6 +224,7 @@ TEST(ClientRow, Times) {
 TEST(ClientRow, RowNumbersAreTheIdOrStableForOtherKeys) {
     EXPECT_EQ(row_number(""), 0);
     EXPECT_EQ(row_number("12"), 12);
+    EXPECT_NE(row_number("0"), 0) << "which is that of rows without an id";
     const int64_t uuid = row_number("2f4e6a9c-0000-4000-8000-000000000001");
     EXPECT_GT(uuid, 0);
     EXPECT_EQ(uuid, row_number("2f4e6a9c-0000-4000-8000-000000000001"));
