@@ -12,6 +12,28 @@ namespace {
 
 constexpr std::string_view kSslModes[] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"};
 
+struct FreeConnection {
+    void operator()(PGconn* connection) const { PQfinish(connection); }
+};
+
+// What libpq says of a value that it does not know; else it would say so with every connection only. It looks at the
+// values before it connects, here to a socket that cannot be there.
+std::string invalid_value(const std::vector<std::pair<std::string, std::string>>& settings) {
+    std::vector<const char*> names = {"host"};
+    std::vector<const char*> values = {"/dev/null"};
+    for (const auto& [name, value] : settings) {
+        if (name != "host" && name != "hostaddr" && name != "port") {
+            names.push_back(name.c_str());
+            values.push_back(value.c_str());
+        }
+    }
+    names.push_back(nullptr);
+    values.push_back(nullptr);
+    const std::unique_ptr<PGconn, FreeConnection> connection(PQconnectStartParams(names.data(), values.data(), 0));
+    const std::string message = connection ? PQerrorMessage(connection.get()) : "";
+    return message.starts_with("invalid ") ? message.substr(0, message.find('\n')) : std::string{};
+}
+
 struct FreeOptions {
     void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
 };
@@ -105,7 +127,7 @@ std::string parse_pg_url(std::string_view text, PgUrl& out) {
         }
     }
     out.place += "/" + database;
-    return {};
+    return invalid_value(out.settings);
 }
 
 }  // namespace llm::nginx::sources

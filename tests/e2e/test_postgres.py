@@ -1,7 +1,11 @@
 """Clients in PostgreSQL: loaded, changed while we run, and the database absent or gone."""
 
+import os
+import signal
 import socket
+import subprocess
 import threading
+from urllib.parse import quote
 
 import pytest
 
@@ -9,6 +13,7 @@ from support.client import chat_body
 from support.errors import assert_error
 from support.paths import CONF
 from support.poll import stays, until
+from support.process import unprivileged
 
 ROWS = "INSERT INTO users (token, name, priority, threshold) VALUES ('alice', 'Alice', 5, 10), ('zero', 'Zero', 1, NULL)"
 
@@ -258,6 +263,46 @@ def test_a_row_with_the_id_0_is_followed(database, fake_engine, gateway):
     assert gate.client.ask(token="alice").status == 200
     connection.execute("DELETE FROM users WHERE id = 0")
     until(lambda: gate.client.ask(token="alice").status == 401, "the change is seen", 3)
+
+
+@pytest.fixture
+def secured(own_postgres, tmp_path):
+    """A server that wants TLS and a password of odd characters, with a certificate of its own for localhost: (cluster, database, password, CA)."""
+    password = "p@/:%?#&= w\"$x"
+    data, ca = own_postgres._data, tmp_path / "ca.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost", "-keyout", data / "server.key", "-out", data / "server.crt"], check=True, capture_output=True)
+    ca.write_bytes((data / "server.crt").read_bytes())
+    (data / "server.key").chmod(0o600)
+    for name in ("server.key", "server.crt"):
+        if owner := unprivileged():
+            os.chown(data / name, owner["user"], owner["group"])
+    name = own_postgres.create_database()
+    with own_postgres.connect(name) as connection:
+        connection.execute(ROWS)
+        connection.execute("ALTER USER llm PASSWORD '%s'" % password)
+        connection.execute("ALTER SYSTEM SET ssl = on")
+        (data / "pg_hba.conf").write_text("local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+        os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGHUP)
+        until(lambda: connection.execute("SHOW ssl").fetchone()[0] == "on", "the server speaks TLS")
+    return own_postgres, name, quote(password, safe=""), ca
+
+
+def test_tls_passwords_and_sockets(secured, fake_engine, gateway):
+    cluster, name, password, ca = secured
+    directory = quote(str(cluster._data), safe="")
+    there, verified = f"llm:{password}@localhost:{cluster.port}/{name}", f"sslmode=verify-full&sslrootcert={ca}"
+    for url in (there, f"{there}?{verified}", f"{there}?hostaddr=127.0.0.1&{verified}", f"llm@{directory}:{cluster.port}/{name}",
+                f"/{name}?host={cluster._data}&port={cluster.port}&user=llm", f"llm:{password}@{directory}x,localhost:{cluster.port}/{name}?{verified}"):
+        gate = gateway([fake_engine()], users=None, workers=1, http=f"llm_priority_db 'postgresql://{url}';")
+        until(lambda: gate.client.ask(token="alice").status == 200, lambda: f"{url}: {gate.error_log()}")
+    for url, reason in ((there.replace("localhost", "127.0.0.1") + f"?{verified}", "does not match host name"),
+                        (f"{there}?sslmode=verify-full&sslrootcert=/nowhere", "root certificate file"),
+                        (there.replace(password, "wrong"), "password authentication failed"), (f"{there}?sslmode=disable", "no encryption")):
+        gate = gateway([fake_engine()], users=None, workers=1, http=f"llm_priority_db 'postgresql://{url}';")
+        gate.wait_logged(reason)
+        assert gate.client.ask(token="alice").status == 503
+        assert password not in gate.error_log() and "%?#&" not in gate.error_log()
 
 
 @pytest.fixture

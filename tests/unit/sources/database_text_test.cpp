@@ -67,6 +67,9 @@ TEST(PgUrl, RefusesWithoutRepeatingSecrets) {
     EXPECT_EQ(setting(url, "password"), "@/");
     EXPECT_EQ(parse_pg_url("postgresql://h/d?user=u@realm", url), "");
     EXPECT_EQ(parse_pg_url("postgresql://u@h/d?colour=red", url), "invalid URI query parameter: \"colour\"");
+    EXPECT_EQ(parse_pg_url("postgresql://u@h/d?target_session_attrs=master", url),
+              "invalid target_session_attrs value: \"master\"");
+    EXPECT_EQ(parse_pg_url("postgresql://u@h/d?channel_binding=on", url), "invalid channel_binding value: \"on\"");
     EXPECT_EQ(parse_pg_url("postgresql://u@h/d?sslmode=verify_full", url),
               "invalid sslmode, allowed: disable, allow, prefer, require, verify-ca, verify-full");
 }
