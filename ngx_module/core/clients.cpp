@@ -36,8 +36,9 @@ T clamp(T value, T low, T high) {
     return value < low ? low : value > high ? high : value;
 }
 
-// The shared form of a row, its text stored. False with the reason in `why`.
-bool make_row(Generation& g, const ClientRow& row, const Row* before, Row& out, RowResult& why) {
+// The shared form of a row, its text stored. `before`: the row that it replaces, or the one in front of it.
+// False with the reason in `why`.
+bool make_row(Generation& g, const ClientRow& row, const Row* before, bool replaced, Row& out, RowResult& why) {
     bool zero = true;
     for (uint8_t byte : row.hash) {
         zero = zero && byte == 0;
@@ -60,7 +61,8 @@ bool make_row(Generation& g, const ClientRow& row, const Row* before, Row& out, 
     out.tokens_per_minute = row.tokens_per_minute;
     out.flags = (row.disabled ? kRowDisabled : 0) | (row.chat ? kRowChat : 0) |
                 static_cast<uint32_t>(row.default_mode) << kRowModeShift;
-    out.name = g.write_text(row.name.substr(0, kMaxNameBytes));
+    // A row that is replaced mostly keeps its name: it can be revoked when there is no room for another text.
+    out.name = g.intern(row.name.substr(0, kMaxNameBytes), replaced ? before->name : 0);
     out.organisation = g.intern(row.organisation, before != nullptr ? before->organisation : 0);
     out.models = g.intern(row.models, before != nullptr ? before->models : 0);
     if (out.name == kNone || out.organisation == kNone || out.models == kNone) {
@@ -85,7 +87,7 @@ RowResult put_row(Generation& g, const ClientRow& row, bool replace) {
     Row made;
     RowResult why = RowResult::added;
     const Row* before = known != kNone ? &old : table.rows != 0 ? &g.rows[table.rows - 1] : nullptr;
-    if (!make_row(g, row, before, made, why)) {
+    if (!make_row(g, row, before, known != kNone, made, why)) {
         return why;
     }
     made.slot = known != kNone ? old.slot : slot;
@@ -233,6 +235,9 @@ bool client_may_use(const ClientView& client, std::string_view model) {
 }
 
 ClientLoad ClientLoad::begin(Zone& zone) {
+    // Under the lock, here and for each row: of two loaders one may be in the middle of a row when the other
+    // begins, and what it went on to write would lie in the other's table.
+    const ZoneLock lock(zone);
     ClientLoad load;
     ZoneHeader& h = *zone.header();
     const uint64_t claim = std::atomic_ref<uint64_t>(h.clients_claim).fetch_add(1) + 1;
@@ -253,6 +258,10 @@ bool ClientLoad::current() const {
 }
 
 RowResult ClientLoad::add(const ClientRow& row) {
+    if (zone_ == nullptr) {
+        return RowResult::lost;
+    }
+    const ZoneLock lock(*zone_);
     if (!current()) {
         return RowResult::lost;
     }

@@ -87,13 +87,14 @@ enum class RowResult : uint8_t {
 
 // Loads a whole table: begin, then add() each row, then commit() or abort(). The zone's readers are not
 // disturbed. Several processes may try; the latest begin wins and the others' add/commit answer `lost`/false.
-// A loader that dies needs no cleaning up.
+// A loader that dies needs no cleaning up. begin() and add() take the zone's lock themselves, for one row: they
+// must be called without it.
 class ClientLoad {
   public:
     // Claims the inactive generation. O(1): what an earlier load left there is told apart row by row.
     static ClientLoad begin(Zone& zone);
 
-    // Adds one row. No lock. O(1), O(text).
+    // Adds one row. O(1), O(text).
     RowResult add(const ClientRow& row);
 
     // Makes the new table the current one and records a good load at `now_us`. False when the load was lost.

@@ -292,8 +292,10 @@ Verdict submit(const ZoneLock& lock, const RequestArgs& args, int64_t now_us, in
     alignas(ClientView) unsigned char again[sizeof(ClientView)];  // large, and hardly ever needed
     const ClientView* client = args.client;
     bool valid = true;
-    if (!client->anonymous && client->epoch != c.header.clients_epoch) {
-        // The table has been swapped since the lookup: the token may have been revoked.
+    const uint32_t epoch = c.header.clients_epoch;
+    if (!client->anonymous &&
+        (client->epoch != epoch || client->version != c.header.tables[epoch & 1].version)) {
+        // The table has changed since the lookup: the token may have been revoked.
         auto* const current = new (again) ClientView;
         valid = lookup_row_locked(c, client->hash, *current);
         client = valid ? current : client;

@@ -239,6 +239,19 @@ TEST_F(Revocation, BetweenLookupAndSubmit) {
     EXPECT_EQ(submit(lock, a, z.now, z.wall, z.wakes).reason, Outcome::rejected_invalid_api_key);
 }
 
+TEST_F(Revocation, InPlaceBetweenLookupAndSubmit) {
+    const ClientView view = z.client(2);
+    {
+        ZoneLock lock(z.zone);
+        remove_client(lock, hash_of(2), z.now, z.wall, z.wakes);
+    }
+    z.events();
+    RequestArgs a = z.args();
+    a.client = &view;
+    ZoneLock lock(z.zone);
+    EXPECT_EQ(submit(lock, a, z.now, z.wall, z.wakes).reason, Outcome::rejected_invalid_api_key);
+}
+
 TEST_F(Revocation, ChangedRightsReachQueuedRequests) {
     Settings strict;
     strict.scheduler = Scheduler::strict;
@@ -262,6 +275,27 @@ TEST(Clients, UpsertAddsAndReplaces) {
     EXPECT_EQ(z.client(2).priority, 4);
     EXPECT_EQ(z.client(1).priority, 6);
     EXPECT_EQ(client_table(z.zone).clients, 2u);
+}
+
+TEST(Clients, ARowThatKeepsItsTextNeedsNoRoomForIt) {
+    TestZone z(plan_zone(1).min_bytes);
+    const std::string name(kMaxNameBytes, 'n');
+    ClientLoad loader = ClientLoad::begin(z.zone);
+    ClientRow row = TestZone::row({.id = 1});
+    row.name = name;
+    row.models = "m,k";
+    ASSERT_EQ(loader.add(row), RowResult::added);
+    for (uint32_t id = 2;; ++id) {  // until there is no room for another name
+        ClientRow other = row;
+        other.hash = hash_of(id);
+        if (loader.add(other) == RowResult::full) {
+            break;
+        }
+    }
+    ZoneLock lock(z.zone);
+    ASSERT_TRUE(loader.commit(lock, z.now));
+    row.disabled = true;
+    EXPECT_EQ(upsert_client(lock, row, z.now, z.wall, z.wakes), RowResult::added) << "or it could not be revoked";
 }
 
 }  // namespace

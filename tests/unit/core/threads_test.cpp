@@ -76,6 +76,47 @@ TEST(Threads, ReadersNeverSeeATornRow) {
     }
 }
 
+TEST(Threads, ALoaderThatIsOvertakenLeavesNothingInTheNewOnesTable) {
+    TestZone z;
+    Mutexed shared(z);
+    std::atomic<uint32_t> committed{0};
+    // Each loader's rows have its own priority; the later one to begin wins, whenever the other is interrupted.
+    auto run = [&](int32_t priority) {
+        const std::string name(20, static_cast<char>('a' + priority));
+        ClientView view;
+        while (committed.load() < 400) {
+            ClientLoad loader = ClientLoad::begin(shared.zone);
+            bool lost = false;
+            for (uint32_t id = 0; id < 20 && !lost; ++id) {
+                ClientRow r;
+                r.hash = hash_of(id);
+                r.row_id = id;
+                r.priority = priority;
+                r.name = name;
+                const RowResult result = loader.add(r);
+                lost = result == RowResult::lost;
+                require(lost || result == RowResult::added, "a row of another loader was in the table");
+            }
+            if (lost) {
+                continue;
+            }
+            ZoneLock lock(shared.zone);
+            if (loader.commit(lock, 1'000'000)) {
+                committed.fetch_add(1);
+                require(client_table(shared.zone).clients == 20, "rows of another loader");
+                for (uint32_t id = 0; id < 20; ++id) {
+                    require(lookup_client(shared.zone, hash_of(id), 1'000'000, 0, view) == Auth::ok,
+                            "a row was lost");
+                    require(view.priority == priority && view.name == name, "a row of another loader");
+                }
+            }
+        }
+    };
+    std::thread other(run, 2);
+    run(1);
+    other.join();
+}
+
 TEST(Threads, WorkersShareOneZone) {
     TestZone z(plan_zone(1).min_bytes + (256u << 10));
     Mutexed shared(z);
