@@ -21,21 +21,17 @@ void unlink_idle(Core& c, uint32_t account) {
 
 void link_held(Core& c, uint32_t account) {
     Account& a = c.accounts[account];
-    a.held_prev = kNone;
-    a.held_next = c.header.held_head;
-    if (a.held_next != kNone) {
-        c.accounts[a.held_next].held_prev = account;
-    }
-    c.header.held_head = account;
+    a.held_next = kNone;
+    a.held_prev = c.header.held_tail;
+    (a.held_prev != kNone ? c.accounts[a.held_prev].held_next : c.header.held_head) = account;
+    c.header.held_tail = account;
     a.held_tokens = 1;
 }
 
 void unlink_held(Core& c, uint32_t account) {
     Account& a = c.accounts[account];
     (a.held_prev != kNone ? c.accounts[a.held_prev].held_next : c.header.held_head) = a.held_next;
-    if (a.held_next != kNone) {
-        c.accounts[a.held_next].held_prev = a.held_prev;
-    }
+    (a.held_next != kNone ? c.accounts[a.held_next].held_prev : c.header.held_tail) = a.held_prev;
     a.held_tokens = 0;
 }
 
@@ -197,6 +193,37 @@ void set_rights(Core& c, Account& a, const ClientView& client) {
     run_account(c, static_cast<uint32_t>(&a - c.accounts));
 }
 
+// Frees the counters that no live request uses. There are two for each request slot, so that half of a full table
+// is free afterwards, at the least: what this costs is spread over as many new ones.
+void reclaim_standings(Core& c) {
+    for (uint32_t i = 0; i < c.header.standing_end; ++i) {
+        c.standings[i].in_use = 0;
+    }
+    for (uint32_t i = 0; i < c.header.request_end; ++i) {
+        const Request& r = c.requests[i];
+        if (state_of(r) != RequestState::free && r.standing < c.header.plan.standings) {
+            c.standings[r.standing].in_use = 1;
+        }
+    }
+    for (uint32_t i = 0; i < c.header.account_end; ++i) {
+        if (c.accounts[i].used == 0) {
+            continue;
+        }
+        for (uint32_t* link = &c.accounts[i].standings_head; *link != kNone;) {
+            const uint32_t s = *link;
+            Standing& standing = c.standings[s];
+            if (standing.in_use != 0 || standing.flows_head != kNone) {
+                link = &standing.next;
+                continue;
+            }
+            *link = standing.next;
+            standing.used = 0;
+            standing.next = c.header.free_standings;
+            c.header.free_standings = s;
+        }
+    }
+}
+
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain) {
     Account& a = c.accounts[account];
     for (uint32_t i = a.standings_head; i != kNone; i = c.standings[i].next) {
@@ -207,11 +234,18 @@ uint32_t open_standing(Core& c, uint32_t account, uint32_t domain) {
     const auto has_room = [&c] {
         return has_slot(c.header.free_standings, c.header.standing_end, c.header.plan.standings);
     };
-    while (!has_room() && c.header.idle_head != kNone) {
-        if (c.header.idle_head == account) {
+    while (!has_room()) {
+        uint32_t idle = c.header.idle_head;
+        if (idle == account) {
+            idle = a.idle_next;
+        }
+        if (idle == kNone) {
             break;
         }
-        evict_account(c, c.header.idle_head);
+        evict_account(c, idle);
+    }
+    if (!has_room()) {
+        reclaim_standings(c);
     }
     if (!has_room()) {
         return kNone;
@@ -234,17 +268,21 @@ uint32_t open_standing(Core& c, uint32_t account, uint32_t domain) {
 void count_window(Core& c, uint32_t account, int64_t tokens) {
     Account& a = c.accounts[account];
     advance_window(c, a);
-    if (tokens >= 0) {
-        const uint64_t room = 0xffffffffu - a.window_sum;
-        const auto add = static_cast<uint32_t>(
-            static_cast<uint64_t>(tokens) < room ? static_cast<uint64_t>(tokens) : room);
-        bucket_of(a, a.window_at) += add;
-        a.window_sum += add;
-        return;
-    }
-    auto back = static_cast<uint64_t>(-tokens);
-    for (int64_t i = 0; i < kWindowBuckets && back > 0; ++i) {
-        uint32_t& bucket = bucket_of(a, a.window_at - i);
+    const int64_t room = int64_t{0xffffffff} - a.window_sum;
+    const auto add = static_cast<uint32_t>(tokens < room ? tokens : room);
+    bucket_of(a, a.window_at) += add;
+    a.window_sum += add;
+}
+
+void take_from_window(Core& c, uint32_t account, int64_t from_us, int64_t to_us, int64_t tokens) {
+    Account& a = c.accounts[account];
+    advance_window(c, a);
+    const int64_t oldest = a.window_at - kWindowBuckets + 1;
+    const int64_t from = from_us / kWindowBucketUs > oldest ? from_us / kWindowBucketUs : oldest;
+    const int64_t to = to_us / kWindowBucketUs < a.window_at ? to_us / kWindowBucketUs : a.window_at;
+    int64_t back = tokens;
+    for (int64_t k = to; k >= from && back > 0; --k) {
+        uint32_t& bucket = bucket_of(a, k);
         const auto take = static_cast<uint32_t>(back < bucket ? back : bucket);
         bucket -= take;
         a.window_sum -= take < a.window_sum ? take : a.window_sum;
@@ -298,6 +336,15 @@ bool update_hold(Core& c, uint32_t account) {
         }
     }
     return rejoined;
+}
+
+uint32_t next_held(Core& c) {
+    const uint32_t account = c.header.held_head;
+    if (account != kNone) {
+        unlink_held(c, account);
+        link_held(c, account);
+    }
+    return account;
 }
 
 void refresh_hold(Core& c, uint32_t account) {

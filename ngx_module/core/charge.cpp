@@ -48,10 +48,27 @@ void settle(Core& c, Request& r, double cost) {
     r.precharge_left = 0;
 }
 
-void set_window(Core& c, Request& r, uint64_t tokens) {
-    const uint32_t capped = tokens < kMaxTokens ? static_cast<uint32_t>(tokens) : kMaxTokens;
-    count_window(c, r.account, int64_t{capped} - int64_t{r.window_tokens});
-    r.window_tokens = capped;
+// What tokens_per_minute counts for the request becomes `prompt` + `completion`. More than before is counted now;
+// fewer are taken from where they were counted, and only as far as that lies within the minute still.
+void set_window(Core& c, Request& r, uint64_t prompt, uint64_t completion) {
+    const auto capped = [](uint64_t tokens) {
+        return int64_t{tokens < kMaxTokens ? static_cast<uint32_t>(tokens) : kMaxTokens};
+    };
+    const int64_t old_prompt = r.window_prompt;
+    const int64_t old_completion = r.window_completion;
+    const int64_t dispatched = r.dispatched_us != 0 ? r.dispatched_us : c.now;
+    if (const int64_t more = capped(prompt) - old_prompt; more < 0) {
+        take_from_window(c, r.account, dispatched, dispatched, -more);
+    } else {
+        count_window(c, r.account, more);
+    }
+    if (const int64_t more = capped(completion) - old_completion; more < 0) {
+        take_from_window(c, r.account, dispatched, c.now, -more);
+    } else {
+        count_window(c, r.account, more);
+    }
+    r.window_prompt = static_cast<uint32_t>(capped(prompt));
+    r.window_completion = static_cast<uint32_t>(capped(completion));
 }
 
 void learn(float& mean, uint32_t tokens) {
@@ -71,7 +88,7 @@ void charge_dispatch(Core& c, Request& r) {
     r.predicted = predicted;
     r.precharge_left = kOutputCost * predicted * r.seats * (r.stream != 0 ? kStreamAhead : 1.0);
     charge_cost(c, r, r.prompt_tokens + r.precharge_left);
-    set_window(c, r, r.prompt_tokens);
+    set_window(c, r, r.prompt_tokens, 0);
 }
 
 void charge_output(Core& c, Request& r, uint32_t completion_tokens) {
@@ -86,7 +103,7 @@ void charge_output(Core& c, Request& r, uint32_t completion_tokens) {
     if (cost > ahead) {
         charge_cost(c, r, cost - ahead);
     }
-    set_window(c, r, uint64_t{r.window_tokens} + fresh);
+    set_window(c, r, r.window_prompt, completion_tokens);
 }
 
 void true_up(Core& c, Request& r, const Usage& usage) {
@@ -100,7 +117,7 @@ void true_up(Core& c, Request& r, const Usage& usage) {
     r.prompt_tokens = prompt;
     r.completion_tokens = completion;
     settle(c, r, (prompt - cached) + kCachedCost * cached + kOutputCost * completion);
-    set_window(c, r, uint64_t{prompt} + completion);
+    set_window(c, r, prompt, completion);
     count_tokens(c, r, prompt, completion);
     if (!usage.exact) {
         bump(c.header.counters.tokens_estimated, uint64_t{completion});
@@ -113,7 +130,7 @@ void refund(Core& c, Request& r) {
     add_vt(c, r.standing, -r.charged_vt);
     LLM_TRACE(c, TraceKind::charged, r, -r.charged_vt);
     r.charged_cost = r.charged_vt = r.precharge_left = 0;
-    set_window(c, r, 0);
+    set_window(c, r, 0, 0);
 }
 
 void settle_cancelled(Core& c, Request& r) {
@@ -127,7 +144,7 @@ void settle_cancelled(Core& c, Request& r) {
         completion = static_cast<uint32_t>(made < most ? made : most);
     }
     settle(c, r, r.prompt_tokens + kOutputCost * completion);
-    set_window(c, r, uint64_t{r.prompt_tokens} + completion);
+    set_window(c, r, r.prompt_tokens, completion);
     count_tokens(c, r, r.prompt_tokens, completion);
     bump(c.header.counters.tokens_estimated, uint64_t{completion});
 }

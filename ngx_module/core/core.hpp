@@ -143,13 +143,16 @@ uint32_t open_account(Core& c, const ClientView& client);
 void claim_account(Core& c, uint32_t account);    // one more live request
 void unclaim_account(Core& c, uint32_t account);  // one fewer
 void set_rights(Core& c, Account& a, const ClientView& client);
-// The (client, domain) entry, made on first use. kNone: no room.
+// The (client, domain) entry, made on first use, where the table is full in the place of one that nobody needs
+// now. kNone: no room.
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain);
 void link_account(Core& c, uint32_t account);  // into its hash bucket
 void link_idle(Core& c, uint32_t account);
 void evict_account(Core& c, uint32_t account);
-// Counts tokens in the sliding minute; negative ones correct earlier ones.
+// Counts tokens in the sliding minute, now.
 void count_window(Core& c, uint32_t account, int64_t tokens);
+// Takes back up to `tokens` of those counted between two times, as far as they lie within the minute.
+void take_from_window(Core& c, uint32_t account, int64_t from_us, int64_t to_us, int64_t tokens);
 uint32_t window_tokens(Core& c, Account& a);
 // Until the window has room again, microseconds.
 int64_t window_wait_us(Core& c, Account& a);
@@ -160,6 +163,8 @@ inline bool held_back(const Account& a) {
 bool update_hold(Core& c, uint32_t account);
 // The same, and runs the dispatcher for flows that rejoined.
 void refresh_hold(Core& c, uint32_t account);
+// The account that has gone unlooked at for longest of those whose tokens_per_minute is used up; kNone: there is none.
+uint32_t next_held(Core& c);
 // Within a run: may only hold back. Letting go is left to the next refresh_hold().
 void tighten_hold(Core& c, uint32_t account);
 

@@ -54,17 +54,18 @@ void unlink_flow(Core& c, uint32_t flow) {
 }
 
 RememberedClass& remembered(Core& c, uint32_t domain, int32_t level_class) {
+    c.header.class_stamp += c.header.class_stamp == 0xffffffffu ? 2 : 1;  // 0 says unused
     RememberedClass* oldest = nullptr;
     for (RememberedClass& entry : c.domains[domain].classes) {
         if (entry.stamp != 0 && entry.level_class == level_class) {
-            entry.stamp = ++c.header.class_stamp;
+            entry.stamp = c.header.class_stamp;
             return entry;
         }
         if (oldest == nullptr || entry.stamp < oldest->stamp) {
             oldest = &entry;
         }
     }
-    *oldest = RememberedClass{level_class, ++c.header.class_stamp, 0};
+    *oldest = RememberedClass{level_class, c.header.class_stamp, 0};
     return *oldest;
 }
 

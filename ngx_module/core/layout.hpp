@@ -93,7 +93,8 @@ struct alignas(64) Request {
     // facts
     uint32_t tried[kTried];
     uint32_t attempts;
-    uint32_t window_tokens;  // what tokens_per_minute has counted for it
+    uint32_t window_prompt;  // what tokens_per_minute has counted for it, when it was dispatched
+    uint32_t window_completion;  // and since
     uint32_t arrival_no;     // derived: its number within its level, for queue_position()
     int32_t level_class;     // class under which it holds its lease
     uint8_t class_slot;      // derived: slot of Engine::by_class
@@ -105,7 +106,7 @@ struct alignas(64) Request {
     uint8_t probe;   // the one request let through to a half-open breaker
     uint8_t anonymous;
     uint8_t low;  // its client lowered its priority
-    uint8_t reserved_bytes[31];
+    uint8_t reserved_bytes[27];
 };
 static_assert(sizeof(Request) == 256);
 
@@ -159,7 +160,7 @@ struct Standing {
     uint32_t next;  // of the account
     uint32_t flows_head;
     uint32_t backlogged;  // its flows that stand in a queue (not held back)
-    uint32_t reserved;
+    uint32_t in_use;      // scratch of reclaim_standings()
 };
 static_assert(sizeof(Standing) == 40);
 
@@ -458,7 +459,7 @@ struct alignas(64) ZoneHeader {
     uint32_t flow_end, level_end;     // entries from here on are free too
     uint32_t idle_head, idle_tail;    // LRU of idle accounts
     uint32_t grant_head, grant_tail;  // GRANTED requests, oldest grant first (linked by flow_next/flow_prev)
-    uint32_t held_head;               // accounts held back by tokens_per_minute
+    uint32_t held_head, held_tail;    // accounts held back by tokens_per_minute, the next to be looked at first
     uint32_t queued, granted, running, held;
     uint32_t refresh_cursor;  // next account of an unfinished refresh; kNone = finished
     uint32_t expiry_cursor;

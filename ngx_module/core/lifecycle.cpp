@@ -95,7 +95,8 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
     Request& r = *found;
     const uint32_t account = r.account;
     observe_rest(c, r, usage);
-    const bool failed = outcome == Outcome::engine_error || outcome == Outcome::timeout;
+    // All but answers and clients that left, whose engine may have worked: also what the gateway could not send.
+    const bool failed = outcome != Outcome::completed && outcome != Outcome::cancelled_running;
     if (failed && r.head_us == 0 && r.completion_tokens == 0) {
         if (outcome == Outcome::timeout && r.lease != 0) {
             engine_failed(c, c.engines[r.engine], mix32(static_cast<uint64_t>(c.now) ^ r.seq));

@@ -58,6 +58,15 @@ void carry_standings(Core& c, uint32_t from, uint32_t to, bool fresh) {
     }
 }
 
+// Counters that an earlier domain in this place has left. Zero: its client begins where service stands.
+void forget_standings(Core& c, uint32_t domain) {
+    for (uint32_t i = 0; i < c.header.standing_end; ++i) {
+        if (c.standings[i].domain == domain) {
+            c.standings[i].vt = 0;
+        }
+    }
+}
+
 uint32_t fresh_domain(Core& c, const bool* claimed) {
     for (uint32_t d = 0; d < c.header.plan.domains; ++d) {
         bool used = claimed != nullptr && claimed[d];
@@ -69,6 +78,7 @@ uint32_t fresh_domain(Core& c, const bool* claimed) {
             c.domains[d] = Domain{};
             c.domains[d].used = 1;
             c.domains[d].levels_head = kNone;
+            forget_standings(c, d);
             return d;
         }
     }

@@ -35,7 +35,7 @@ void reset_processes(Tables& t) {
 
 void reset_accounts(Tables& t) {
     ZoneHeader& h = t.header;
-    h.idle_head = h.idle_tail = h.held_head = kNone;
+    h.idle_head = h.idle_tail = h.held_head = h.held_tail = kNone;
     for (uint32_t i = 0; i < h.account_end; ++i) {
         Account& a = t.accounts[i];
         // An account leaves its bucket before its hash can change, so these are all that are not empty.
@@ -180,11 +180,13 @@ void restore(Core& c, Request& r, uint32_t& queued) {
                 r.lease = 0;
                 r.probe = 0;
             }
+            r.attempts = 0;
             join_waiting(c, r);
             c.scratch[queued++] = index_of(c, r);
             break;
         case RequestState::granted:
             if (r.lease == 0) {  // its lease was on the way back
+                r.attempts = 0;
                 set_state(r, RequestState::queued);
                 join_waiting(c, r);
                 c.scratch[queued++] = index_of(c, r);

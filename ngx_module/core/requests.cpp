@@ -50,6 +50,7 @@ void return_grant(Core& c, Request& r, bool suspend) {
     refund(c, r);
     drop_lease(c, r);
     r.dispatched_us = 0;
+    r.attempts = 0;  // no engine has seen it
     LLM_LABEL();
     set_state(r, RequestState::queued);
     LLM_LABEL();

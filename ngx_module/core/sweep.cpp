@@ -36,11 +36,14 @@ void park_silent_processes(Core& c, SweepResult& result) {
 }
 
 void release_held_accounts(Core& c) {
-    uint32_t next = c.header.held_head;
-    for (uint32_t n = 0; n < kHeldBatch && next != kNone; ++n) {
-        const uint32_t account = next;
-        next = c.accounts[account].held_next;
+    uint32_t first = kNone;
+    for (uint32_t n = 0; n < kHeldBatch; ++n) {
+        const uint32_t account = next_held(c);
+        if (account == kNone || account == first) {
+            return;  // all of them have been looked at
+        }
         refresh_hold(c, account);
+        first = first == kNone && c.accounts[account].held_tokens != 0 ? account : first;
     }
 }
 

@@ -129,6 +129,46 @@ TEST_F(Limits, TokensPerMinuteSlides) {
     EXPECT_EQ(z.check(), "");
 }
 
+TEST_F(Limits, ACorrectionOfTokensThatHaveLeftTheMinuteTakesNobodyElsesBack) {
+    start({{.id = 1, .threshold = 0, .tokens_per_minute = 1000}}, 8);
+    RequestArgs long_one = z.args();
+    long_one.prompt_tokens = 900;  // far too many, as it turns out
+    const Verdict first = z.send(1, long_one);
+    ASSERT_EQ(first.decision, Decision::granted);
+    z.now += 70'000'000;
+    RequestArgs second = z.args();
+    second.prompt_tokens = 950;
+    const Verdict other = z.send(1, second);
+    ASSERT_EQ(other.decision, Decision::granted);
+    z.end(first.ticket, 10, 100);
+    EXPECT_EQ(z.send(1).reason, Outcome::rejected_tokens_per_minute) << "950 and 100 are in the minute";
+    z.end(other.ticket, 50, 0);
+    const Verdict third = z.send(1);
+    EXPECT_EQ(third.decision, Decision::granted) << "what is in the minute still is corrected: 50 and 100";
+    z.end(third.ticket, 0, 0);
+    EXPECT_EQ(z.check(), "");
+}
+
+TEST_F(Limits, HoweverManyAreHeldByTheirTokensEachIsLetGo) {
+    TestZone many(16u << 20);
+    std::vector<TestClient> clients;
+    for (uint32_t i = 1; i <= 1500; ++i) {
+        clients.push_back({.id = i, .tokens_per_minute = i <= 2 ? 10u : 1000u});
+    }
+    many.load(clients);
+    ASSERT_TRUE(many.engines({{.url = "http://a", .max_running = 100'000}}));
+    many.end(many.send(1).ticket, 10, 0);
+    EXPECT_EQ(many.send(1).decision, Decision::queued);
+    many.now += 30'000'000;
+    for (uint32_t i = 2; i <= 1500; ++i) {  // they use theirs up later, and will be held for longer
+        many.end(many.send(i).ticket, 2000, 0);
+        EXPECT_EQ(many.send(i).decision, Decision::queued);
+    }
+    many.tick(33'000'000);
+    many.tick(0);
+    EXPECT_EQ(many.take_all(), (std::vector<uint64_t>{1}));
+}
+
 TEST_F(Limits, QueueSize) {
     start({{.id = 1}});
     Settings s;

@@ -192,6 +192,36 @@ TEST_F(Requests, ExpiredGrantReturnsToTheHeadAndItsOwnerGetsNothingUntilItBeats)
     z.end(late.ticket);
 }
 
+TEST_F(Requests, AGrantThatExpiredIsNoAttempt) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}, {.url = "http://b", .max_running = 1}}));
+    const Verdict first = z.send(1);
+    const Verdict second = z.send(1);
+    const Verdict waiting = z.send(2);
+    z.end(first.ticket);
+    uint32_t engine;
+    {
+        z.now += kGrantLifeUs + 1;
+        ZoneLock lock(z.zone);
+        heartbeat(lock, z.process, z.now, z.wakes);
+        EXPECT_FALSE(take_up(lock, waiting.ticket, z.now, engine, z.wakes));
+    }
+    ASSERT_EQ(z.take_all(), (std::vector<uint64_t>{2}));
+    ZoneLock lock(z.zone);
+    EXPECT_EQ(retry(lock, waiting.ticket, Failure::status_503, 1, z.now, 0, z.wakes).action, RetryAction::again)
+        << "the first attempt that an engine saw";
+    EXPECT_EQ(finish(lock, waiting.ticket, Outcome::completed, Usage(), z.now, z.wakes).attempts, 2u);
+    finish(lock, second.ticket, Outcome::completed, Usage(), z.now, z.wakes);
+}
+
+TEST_F(Requests, WhatTheGatewayItselfCouldNotSendCostsNothing) {
+    const Verdict v = z.send(1);
+    {
+        ZoneLock lock(z.zone);
+        finish(lock, v.ticket, Outcome::rejected_internal_error, Usage(), z.now, z.wakes);
+    }
+    EXPECT_EQ(read_model_tokens(z.zone, 0).prompt, 0u);
+}
+
 TEST_F(Requests, SilentOwnerGetsNoGrants) {
     const uint32_t other = z.attach(2000);
     const Verdict running = z.send(1);
