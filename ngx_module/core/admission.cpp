@@ -24,7 +24,7 @@ constexpr double kKvNoGrowth = 0.92;
 constexpr double kKvShrink = 0.97;
 constexpr double kStaleHold = 0.8;
 constexpr double kMaxStepS = 3600;
-constexpr uint32_t kMaxReported = 1'000'000;
+constexpr uint32_t kMaxReported = 1'000'000;  // users of one engine: more is a lie
 
 // The reaction to one measured step. `growth` false: may only shrink.
 void adapt(Core& c, Engine& e, double dt, double tokens, double user_seconds, bool growth) {
@@ -69,6 +69,7 @@ void adapt(Core& c, Engine& e, double dt, double tokens, double user_seconds, bo
 void restart_own(Core& c, Engine& e) {
     e.own_tokens = 0;
     e.own_user_seconds = 0;
+    e.own_answers = 0;
     e.own_us = c.now;
 }
 
@@ -135,7 +136,7 @@ void control(Core& c, Engine& e, const EngineReport& report, bool newer_boot) {
                           std::isfinite(user_seconds);
     const double minimum = minimum_of(c, e);
     if (credible && user_seconds > 0) {
-        if (tokens / user_seconds <= kMaxSpeed) {
+        if (tokens / user_seconds <= kMaxSpeed && user_seconds <= kMaxReported * dt) {
             adapt(c, e, dt, tokens, user_seconds, true);
         }
     } else if (credible && minimum > 0 && completed > 0 && report.waiting == 0 && e.kv_usage <= kKvNoGrowth) {
@@ -188,6 +189,10 @@ void control_stale(Core& c, Engine& e) {
         e.stale_hold = silent ? 1 : 0;
         e.kv_usage = silent ? 0 : e.kv_usage;
         adapt(c, e, std::min(dt, kFilterS), e.own_tokens, e.own_user_seconds, true);
+        clamp_limit(c, e);
+    } else if (e.own_user_seconds <= 0 && e.own_answers != 0 && minimum > 0) {
+        e.stale_hold = silent ? 1 : 0;
+        e.limit += std::min(1.0, dt);  // embeddings, one-token answers, as in control()
         clamp_limit(c, e);
     } else if (silent && e.stale_hold == 0 && e.announced != 0 && minimum > 0) {
         e.stale_hold = 1;

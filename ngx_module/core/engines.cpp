@@ -94,6 +94,17 @@ void set_place(Engine& e, std::string_view host, std::string_view key, bool tls,
     e.place_version++;
 }
 
+// Never 0.
+uint64_t hash_of_place(const EngineSpec& spec) {
+    const std::string_view address(reinterpret_cast<const char*>(spec.address.sockaddr),
+                                   std::min<size_t>(spec.address.length, sizeof spec.address.sockaddr));
+    uint64_t hash = spec.keys ^ (spec.tls ? 1 : 2);
+    for (const std::string_view part : {spec.url, spec.host, spec.key, address}) {
+        hash = (hash ^ hash_bytes(part)) * 0x9e3779b97f4a7c15ull;
+    }
+    return hash | 1;
+}
+
 // The key for an engine that says where it is: that of its own llm_engine stays unless there is one for its
 // id.
 std::string_view key_at(const Engine& e, const EnginePlace& place) {
@@ -197,11 +208,20 @@ void apply_spec(Core& c, const EngineSpec& spec, bool& topology) {
     Engine& e = c.engines[i];
     copy_text(e.url, spec.url);
     copy_text(e.id, spec.id.empty() ? spec.url : spec.id);
-    set_place(e, spec.host, spec.key, spec.tls, spec.address);
+    // Each worker applies the configuration, also one that takes a dead one's place: what has been learnt since of
+    // an engine whose line has not changed (its name's new address, the key for its id) stays.
+    const uint64_t place = hash_of_place(spec);
+    if (e.listed_place != place) {
+        set_place(e, spec.host, spec.key, spec.tls, spec.address);
+        e.listed_place = place;
+    }
     e.is_static = 1;
     e.static_listed = 1;
     e.backup = spec.backup ? 1 : 0;
-    set_org(e, open_org(c, spec.org));
+    if (!spec.org.empty() || e.org_listed != 0 || e.announced == 0) {
+        set_org(e, open_org(c, spec.org));
+        e.org_listed = spec.org.empty() ? 0 : 1;
+    }
     e.config_max_running = spec.max_running;
     uint32_t list[kMaxEngineModels];
     uint32_t count = 0;
@@ -258,6 +278,8 @@ bool apply_static_engines(const ZoneLock& lock, const EngineSpec* specs, uint32_
             continue;
         }
         e.is_static = 0;
+        e.org_listed = 0;
+        e.listed_place = 0;
         if (e.announced != 0 && find_static(c, e.url) == kNone) {  // it goes on as one that announces itself
             e.static_model_count = 0;
             e.config_max_running = 0;
@@ -339,8 +361,10 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
     e.ttl_us = int64_t{report.ttl_ms} * 1000;
     e.state = static_cast<uint8_t>(report.state);
     e.preempts = report.preempts ? 1 : 0;
-    if (e.is_static == 0 || e.org == kNone) {
-        set_org(e, open_org(c, report.org));
+    if (e.org_listed == 0) {
+        if (const uint32_t org = open_org(c, report.org); org != e.org) {
+            set_org(e, org);
+        }
     }
     e.tokens_per_second = std::isfinite(report.tokens_per_second) ? report.tokens_per_second : 0;
     e.tokens_per_second_per_user =

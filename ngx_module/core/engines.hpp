@@ -31,6 +31,7 @@ struct EngineSpec {
     bool tls = false;
     bool backup = false;
     EngineAddress address;
+    uint64_t keys = 0;  // says whether the keys for announced engines, which may replace `key`, are still the same
 };
 
 // Resolved place of an engine that announced itself, next to its report.

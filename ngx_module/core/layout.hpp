@@ -312,6 +312,7 @@ struct Engine {
     Breaker breaker;
     uint8_t probe_out;     // derived
     uint8_t slow_reports;  // reports that spoke against more growth in slow start
+    uint8_t org_listed;    // `org` comes from the configuration
     uint32_t org;
     uint32_t config_max_running;  // of the llm_engine line; 0 = not said
     uint32_t max_running;
@@ -323,6 +324,7 @@ struct Engine {
     char host[kMaxEngineHostBytes + 1];
     char key[kMaxEngineKeyBytes + 1];
     EngineAddress address;
+    uint64_t listed_place;   // hash of the place that the configuration gave it; 0 = it is not listed
     uint32_t place_version;  // grows whenever what engine_target() copies as text, or the address, may change
 
     // facts: reports
@@ -342,7 +344,7 @@ struct Engine {
     uint32_t reported_running;
     uint32_t reported_waiting;
     uint32_t foreign;
-    uint32_t reserved2;
+    uint32_t own_answers;  // since own_us: complete, with a prompt and hardly a token (embeddings)
 
     // facts: admission law (admission.cpp)
     double limit;  // L

@@ -109,8 +109,10 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
         true_up(c, r, usage);
     }
     if (outcome == Outcome::completed && r.engine != kNone && c.engines[r.engine].used != 0) {
-        c.engines[r.engine].served++;
-        c.engines[r.engine].success_us = c.now;
+        Engine& e = c.engines[r.engine];
+        e.served++;
+        e.success_us = c.now;
+        e.own_answers += usage.exact && usage.prompt_tokens != 0 && usage.completion_tokens <= 1 ? 1 : 0;
     }
     if (r.lease != 0) {
         measure_whole(c, r);

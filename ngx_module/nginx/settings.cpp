@@ -3,6 +3,9 @@
 #include <fnmatch.h>
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
 
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -36,6 +39,15 @@ core::Settings make_settings(const MainConf& conf, ngx_log_t* log) {
     return settings;
 }
 
+uint64_t fingerprint(const std::vector<EngineKey>& keys) {
+    uint64_t sum = keys.size();
+    for (const EngineKey& key : keys) {
+        sum = sum * 1099511628211u + std::hash<std::string>()(key.glob);
+        sum = sum * 1099511628211u + std::hash<std::string>()(key.key);
+    }
+    return sum;
+}
+
 std::string_view authority(std::string_view url) {
     return url.substr(url.find("://") + 3);
 }
@@ -48,6 +60,7 @@ void apply_configuration(const MainConf& conf, core::Zone& zone, ngx_log_t* log,
 
     std::vector<std::vector<std::string_view>> models(engines.size());
     std::vector<core::EngineSpec> specs(engines.size());
+    const uint64_t keys = fingerprint(conf.options->engine_keys);
     for (size_t i = 0; i < engines.size(); ++i) {
         const StaticEngine& engine = engines[i];
         models[i].assign(engine.models.begin(), engine.models.end());
@@ -65,6 +78,7 @@ void apply_configuration(const MainConf& conf, core::Zone& zone, ngx_log_t* log,
         std::memcpy(spec.address.sockaddr, &engine.address,
                     std::min<size_t>(engine.address_len, sizeof(spec.address.sockaddr)));
         spec.address.length = engine.address_len;
+        spec.keys = keys;
     }
 
     bool applied;

@@ -243,6 +243,51 @@ TEST_F(Admission, LiesAreClamped) {
     EXPECT_EQ(z.engine(0).foreign, 0u);
 }
 
+TEST_F(Admission, ALieIsNotRemembered) {
+    fill();
+    for (int i = 0; i < 6; ++i) {
+        step(1, 2 << i, 100);
+        fill();
+    }
+    ASSERT_EQ(limit(), 64);
+    step(1, 1e17, 1e4);  // more users than there are computers
+    for (int i = 0; i < 20; ++i) {
+        step(1, 64, 5);
+    }
+    EXPECT_LT(limit(), 20) << "the engine has been far too slow for 20 s";
+}
+
+TEST_F(Admission, AStaticEngineOfShortAnswersIsNotKeptAtItsFirstLimit) {
+    // Embeddings: no token is ever decoded, no report comes.
+    TestZone e;
+    Settings s;
+    s.min_throughput = 25;
+    e.settings(s);
+    e.load({{.id = 1}});
+    ASSERT_TRUE(e.engines({{.url = "http://a", .max_running = 16}}));
+    EXPECT_EQ(e.engine(0).limit, 2);
+    RequestArgs a = e.args();
+    a.stream = false;
+    for (int i = 0; i < 200; ++i) {
+        const Verdict v = e.send(1, a);
+        ASSERT_EQ(v.decision, Decision::granted);
+        e.tick(250'000);
+        e.end(v.ticket, 100, 0);
+    }
+    EXPECT_EQ(e.engine(0).limit, 16);
+    // The engine's own errors, and answers that nothing is known of, speak for nothing.
+    TestZone f;
+    f.settings(s);
+    f.load({{.id = 1}});
+    ASSERT_TRUE(f.engines({{.url = "http://a", .max_running = 16}}));
+    for (int i = 0; i < 200; ++i) {
+        const Verdict v = f.send(1, a);
+        f.tick(250'000);
+        f.end(v.ticket, 0, 0);
+    }
+    EXPECT_EQ(f.engine(0).limit, 2);
+}
+
 TEST_F(Admission, ANewBootStartsAnew) {
     fill();
     for (int i = 0; i < 5; ++i) {

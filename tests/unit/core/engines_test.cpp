@@ -139,6 +139,61 @@ TEST_F(Engines, TwoLinesForOneUrlAreTwoEngines) {
     EXPECT_EQ(z.ids(), std::vector<std::string>{"y"});
 }
 
+TEST_F(Engines, TheSameConfigurationAgainKeepsWhatHasBeenLearnt) {
+    const std::vector<TestZone::Static> lines = {{.url = "http://gpu0:8000"}};
+    ASSERT_TRUE(z.engines(lines));
+    EngineReport r = TestZone::report("gpu0");
+    r.org = "cs";
+    const ApplyResult known = z.apply(r);
+    EnginePlace place;  // the name's address has changed since the configuration was read
+    place.host = "gpu0:8000";
+    place.key = "of-its-id";
+    place.address.length = 16;
+    place.address.sockaddr[4] = 7;
+    {
+        ZoneLock lock(z.zone);
+        set_engine_address(lock, known.engine, known.generation, place, z.now, z.wakes);
+    }
+    ASSERT_TRUE(z.engines(lines));  // a worker that takes a dead one's place applies it anew
+    EngineTarget target;
+    {
+        ZoneLock lock(z.zone);
+        ASSERT_TRUE(engine_target(lock, known.engine, target));
+        EXPECT_STREQ(target.key, "of-its-id");
+        EXPECT_EQ(target.address.sockaddr[4], 7);
+        EXPECT_STREQ(target.org, "cs");
+    }
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .keys = 1}}));  // other keys: that one may be gone
+    ZoneLock lock(z.zone);
+    ASSERT_TRUE(engine_target(lock, known.engine, target));
+    EXPECT_STREQ(target.key, "");
+    EXPECT_STREQ(target.org, "cs");
+}
+
+TEST_F(Engines, AChangedLineReplacesWhatHadBeenLearnt) {
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .org = "cs"}}));
+    EngineReport r = TestZone::report("gpu0");
+    r.org = "physics";
+    const uint32_t engine = z.apply(r).engine;
+    EngineTarget target;
+    const auto org = [&] {
+        ZoneLock lock(z.zone);
+        target = EngineTarget();
+        EXPECT_TRUE(engine_target(lock, engine, target));
+        return std::string(target.org);
+    };
+    EXPECT_EQ(org(), "cs") << "the configuration's word counts";
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .org = "law"}}));
+    EXPECT_EQ(org(), "law");
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000"}}));
+    EXPECT_NE(org(), "law");
+    r.seq++;
+    z.apply(r);
+    EXPECT_EQ(org(), "physics");
+    ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .max_running = 3}}));
+    EXPECT_EQ(org(), "physics") << "what it says of itself, where the configuration says nothing";
+}
+
 TEST_F(Engines, ReportsCannotMoveAStaticEngine) {
     ASSERT_TRUE(z.engines({{.url = "http://gpu0:8000", .id = "gpu0"}}));
     z.apply(TestZone::report("gpu0", 100, 1));

@@ -95,6 +95,7 @@ class TestZone {
         std::string org = {};
         bool backup = false;
         std::string id = {};
+        uint64_t keys = 0;
     };
 
     bool engines(const std::vector<Static>& list) {
@@ -113,6 +114,7 @@ class TestZone {
             spec.org = e.org;
             spec.backup = e.backup;
             spec.address.length = 16;
+            spec.keys = e.keys;
             specs.push_back(spec);
         }
         ZoneLock lock(zone);
