@@ -155,6 +155,8 @@ def check_port_free(listen, port):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((listen, port))
+        except socket.gaierror:
+            raise Failure(f"LISTEN={listen} is no IPv4 address: use 127.0.0.1, or 0.0.0.0 for all of this machine's.") from None
         except OSError as error:
             raise Failure(f"Port {port} cannot be used on {listen} ({error.strerror}); "
                           f"choose another one: make run PORT={port + 1}") from None

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ngx_module/core/dispatcher.hpp"
+#include "ngx_module/nginx/conf_words.hpp"
 #include "ngx_module/nginx/proxy_defaults.hpp"
 #include "ngx_module/sources/sources.hpp"
 
@@ -48,10 +49,14 @@ struct Options {
     bool min_throughput_set = false;
     sources::ClientSourceConfig clients;
     bool clients_set = false;
+    ConfPlace clients_place;
     sources::RedisConfig redis;
     bool redis_set = false;
+    ConfPlace redis_place;
     std::string usage_url;  // where llm_usage writes to; empty = no records
+    ConfPlace usage_place;
     std::vector<sources::HostAddresses> usage_addresses;
+    ConfPlace queue_size_place;
 };
 
 enum UsageRecords : ngx_uint_t { kUsageOff, kUsageOn, kUsageUrl };

@@ -16,6 +16,36 @@ inline ngx_str_t* words(ngx_conf_t* cf) {
     return static_cast<ngx_str_t*>(cf->args->elts);
 }
 
+// Where a directive stands: for what can be checked only when all of them have been read.
+struct ConfPlace {
+    u_char* file = nullptr;
+    ngx_uint_t line = 0;
+};
+
+inline ConfPlace place_of(ngx_conf_t* cf) {
+    return {.file = cf->conf_file->file.name.data, .line = cf->conf_file->line};
+}
+
+// As long as it lives, ngx_conf_log_error() speaks of that place; of the present one when the directive was not given.
+class AtPlace {
+  public:
+    AtPlace(ngx_conf_t* cf, const ConfPlace& place) : cf_(cf), present_(cf->conf_file) {
+        if (place.file != nullptr) {
+            there_.file.name.data = place.file;
+            there_.line = place.line;
+            cf->conf_file = &there_;
+        }
+    }
+    ~AtPlace() { cf_->conf_file = present_; }
+    AtPlace(const AtPlace&) = delete;
+    AtPlace& operator=(const AtPlace&) = delete;
+
+  private:
+    ngx_conf_t* cf_;
+    ngx_conf_file_t* present_;
+    ngx_conf_file_t there_{};
+};
+
 inline char* refuse(ngx_conf_t* cf, const ngx_str_t& value, const char* allowed) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": invalid value \"%V\", %s", &words(cf)[0], &value,
                        allowed);
@@ -59,7 +89,8 @@ bool parse_integer(std::string_view text, Integer& out) {
 inline bool parse_milliseconds(std::string_view text, ngx_msec_t& out) {
     ngx_str_t copy = to_ngx(text);
     const ngx_int_t parsed = ngx_parse_time(&copy, 0);
-    if (parsed == NGX_ERROR) {
+    constexpr ngx_int_t kLongest = ngx_int_t{100} * 366 * 86'400'000;  // 100 years; in microseconds it fits too
+    if (parsed == NGX_ERROR || parsed > kLongest) {
         return false;
     }
     out = static_cast<ngx_msec_t>(parsed);

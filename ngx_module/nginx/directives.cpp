@@ -103,6 +103,7 @@ char* set_queue_size(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         return refuse(cf, words(cf)[1], "expected a number of requests, at least 1");
     }
     main->queue_size = value;
+    main->options->queue_size_place = place_of(cf);
     return NGX_CONF_OK;
 }
 
@@ -178,6 +179,7 @@ char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         return kDuplicate;
     }
     const std::string_view word = view(words(cf)[1]);
+    main->options->usage_place = place_of(cf);
     if (word == "on") {
         main->usage = kUsageOn;
     } else if (word == "off") {

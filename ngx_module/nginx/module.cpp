@@ -141,8 +141,27 @@ std::string prepare_usage(ngx_conf_t* cf, const MainConf& conf) {
         }
         options.usage_url = options.clients.location;
     }
-    return options.usage_url.empty() ? std::string()
-                                     : sources::prepare_usage(cf, options.usage_url, options.usage_addresses);
+    if (options.usage_url.empty()) {
+        return {};
+    }
+    const std::string problem = sources::prepare_usage(cf, options.usage_url, options.usage_addresses);
+    return problem.empty() ? problem : "\"llm_usage\": " + problem;
+}
+
+ngx_int_t prepare_sources(ngx_conf_t* cf, MainConf& conf) {
+    Options& options = *conf.options;
+    const auto good = [cf](const ConfPlace& place, const std::string& problem) {
+        if (!problem.empty()) {
+            const AtPlace there(cf, place);
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "%s", problem.c_str());
+        }
+        return problem.empty();
+    };
+    return good(options.clients_place, sources::prepare_clients(cf, options.clients)) &&
+                   good(options.redis_place, sources::prepare_redis(cf, options.redis)) &&
+                   good(options.usage_place, prepare_usage(cf, conf))
+               ? NGX_OK
+               : NGX_ERROR;
 }
 
 ngx_int_t post_configuration(ngx_conf_t* cf) {
@@ -155,12 +174,7 @@ ngx_int_t post_configuration(ngx_conf_t* cf) {
         return NGX_OK;  // loaded, but nobody uses it: no zone, no timers, no phases
     }
 
-    std::string problem = sources::prepare(cf, conf->options->clients, conf->options->redis);
-    if (problem.empty()) {
-        problem = prepare_usage(cf, *conf);
-    }
-    if (!problem.empty()) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "%s", problem.c_str());
+    if (prepare_sources(cf, *conf) != NGX_OK) {
         return NGX_ERROR;
     }
     if (add_zone(cf, *conf) != NGX_OK) {

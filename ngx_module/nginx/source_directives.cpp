@@ -105,6 +105,7 @@ char* set_priority_db(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         return kDuplicate;
     }
     options.clients_set = true;
+    options.clients_place = place_of(cf);
     ngx_msec_t refresh = 30'000;
     ngx_msec_t grace = 3'600'000;
     for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
@@ -156,6 +157,7 @@ char* set_redis(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         return kDuplicate;
     }
     options.redis_set = true;
+    options.redis_place = place_of(cf);
     const std::string problem = parse_redis_url(view(words(cf)[1]), options.redis.url);
     if (!problem.empty()) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"llm_redis\": invalid URL: %s", problem.c_str());

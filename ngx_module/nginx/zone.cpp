@@ -199,6 +199,7 @@ bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& pla
 ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {
     const core::ZonePlan plan = core::plan_zone(core_bytes(conf.zone_size));
     if (conf.queue_size > plan.requests) {
+        const AtPlace there(cf, conf.options->queue_size_place);
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"llm_queue_size\": %ui is more than the %uD requests that llm_zone \"%V\" holds",
                            conf.queue_size, plan.requests, &conf.zone_name);

@@ -76,7 +76,7 @@ std::string parse_client_source(std::string_view text, uint64_t refresh_ms, uint
     return "expected postgresql://… or file:PATH";
 }
 
-std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& redis) {
+std::string prepare_clients(ngx_conf_t* cf, ClientSourceConfig& clients) {
     if (clients.kind == ClientSourceConfig::Kind::file) {
         const std::string problem = read_client_file(clients.location, clients.file);
         if (!problem.empty()) {
@@ -87,18 +87,16 @@ std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& re
                           clients.location.c_str(), skipped.c_str());
         }
     }
-    if (http_resolver(cf) != nullptr) {
-        return {};  // names are looked up when they are needed, and again when that fails
+    // with a resolver names are looked up when they are needed, and again when that fails
+    if (clients.kind != ClientSourceConfig::Kind::postgres || http_resolver(cf) != nullptr) {
+        return {};
     }
-    std::string problem;
-    if (clients.kind == ClientSourceConfig::Kind::postgres) {
-        problem = resolve_database(clients.location, clients.addresses);
-        problem = problem.empty() ? problem : "\"llm_priority_db\": " + problem;
-    }
-    if (problem.empty() && redis.enabled()) {
-        problem = resolve_redis(redis);
-    }
-    return problem;
+    const std::string problem = resolve_database(clients.location, clients.addresses);
+    return problem.empty() ? problem : "\"llm_priority_db\": " + problem;
+}
+
+std::string prepare_redis(ngx_conf_t* cf, RedisConfig& redis) {
+    return redis.enabled() && http_resolver(cf) == nullptr ? resolve_redis(redis) : std::string();
 }
 
 std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<HostAddresses>& addresses) {

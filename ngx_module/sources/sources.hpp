@@ -2,7 +2,7 @@
 // leader, runs the sources on its event loop and writes what they say into the zone, where every worker reads
 // it.
 //
-// Order of calls: parse_*() while directives are read; prepare() in postconfiguration; start() in
+// Order of calls: parse_*() while directives are read; prepare_*() in postconfiguration; start() in
 // init_process of each worker (it does nothing but in the leader); stop() in exit_process.
 #pragma once
 
@@ -28,7 +28,7 @@ struct ClientSourceConfig {
     uint64_t refresh_ms = 30'000;   // PostgreSQL: everything is read again this often, ≥ 1000
     uint64_t grace_ms = 3'600'000;  // known clients keep working this long without the database
 
-    // filled by prepare()
+    // filled by prepare_clients()
     ClientFile file;  // what the file held, so that a file only root can read works
     std::vector<HostAddresses> addresses;  // of each database server with a name, when nginx has no resolver to ask later
 };
@@ -38,7 +38,7 @@ struct RedisConfig {
     RedisUrl url;  // from parse_redis_url()
     std::string prefix = "llm:";
 
-    HostAddresses addresses;  // filled by prepare(), as above
+    HostAddresses addresses;  // filled by prepare_redis(), as above
 
     bool enabled() const { return !url.host.empty() || !url.socket_path.empty(); }
 };
@@ -51,7 +51,8 @@ std::string parse_client_source(std::string_view text, uint64_t refresh_ms, uint
 // What can only be checked with the whole configuration at hand: reads the client file, and resolves host
 // names when http{} has no resolver (blocking, as proxy_pass does). Never connects anywhere. Empty string, or
 // the reason with file, line and column: a configuration error. Rows that are skipped are logged as warnings.
-std::string prepare(ngx_conf_t* cf, ClientSourceConfig& clients, RedisConfig& redis);
+std::string prepare_clients(ngx_conf_t* cf, ClientSourceConfig& clients);
+std::string prepare_redis(ngx_conf_t* cf, RedisConfig& redis);
 
 // The same for the URL of llm_usage: checks it, and fills `addresses` for start_usage() (usage_writer.hpp)
 // when http{} has no resolver. Empty string, or the reason.

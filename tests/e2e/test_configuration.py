@@ -48,6 +48,13 @@ WRONG = [
     ("location", "llm_observe", "llm_observe maybe;"),
     ("locations", "llm_status", "location /s/ { llm_status everybody; }"),
     ("http", "llm_redis", "llm_redis redis://127.0.0.1:1/0; llm_redis redis://127.0.0.1:1/0;"),
+    ("http", "llm_redis", "llm_redis redis://nowhere.invalid;"),
+    ("http", "llm_priority_db", "llm_priority_db postgresql://nowhere.invalid/x;"),
+    ("http", "llm_priority_db", "llm_priority_db postgresql://x/y grace=99999999999d;"),
+    ("http", "llm_usage", "llm_usage on;"),
+    ("http", "llm_usage", "llm_usage yes;"),
+    ("http", "llm_usage", "llm_usage postgresql://127.0.0.1/x?colour=red;"),
+    ("http", "llm_usage", "llm_usage postgresql://nowhere.invalid/x;"),
     ("http", "llm_balance", "upstream other { server 127.0.0.1:1; llm_balance; }"),
 ]
 
@@ -60,7 +67,8 @@ def test_wrong_values_are_refused(nginx, block, directive, text):
         gate = nginx(start=False, **{block: text})
     status, output = gate.test_conf()
     assert status != 0, output
-    assert re.search(r"\[emerg\].*" + directive + r".* in \S+nginx\.conf:\d+", output), output
+    line = next(number for number, there in enumerate(gate.conf.read_text().splitlines(), 1) if text in there)
+    assert re.search(r"\[emerg\].*" + directive + rf".* in \S+nginx\.conf:{line}$", output, re.MULTILINE), output
 
 
 def test_a_repeated_key_is_refused_without_showing_it(nginx):

@@ -86,6 +86,7 @@ def _having(what, text):
 @pytest.mark.parametrize("arguments,sentence", [
     (["PORT=http"], "PORT=http is not a port number"),
     (["PORT=70000"], "PORT=70000 is not a port number"),
+    (["LISTEN=::1"], "LISTEN=::1 is no IPv4 address"),
     (["CLIENTS=mysql"], "CLIENTS=mysql is not known"),
 ])
 def test_wrong_arguments_are_one_sentence(tmp_path, arguments, sentence):
