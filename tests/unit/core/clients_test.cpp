@@ -243,7 +243,7 @@ TEST_F(Revocation, InPlaceBetweenLookupAndSubmit) {
     const ClientView view = z.client(2);
     {
         ZoneLock lock(z.zone);
-        remove_client(lock, hash_of(2), z.now, z.wall, z.wakes);
+        ASSERT_TRUE(remove_client(lock, hash_of(2), 2, z.now, z.wall, z.wakes));
     }
     z.events();
     RequestArgs a = z.args();
