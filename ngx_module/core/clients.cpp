@@ -301,11 +301,7 @@ void refresh_account(Core& c, uint32_t account, int64_t wall_s) {
         return;
     }
     a.revoked = 1;
-    while (a.waiting != 0) {
-        if (!end_one_waiting(c, account, Mail::revoked)) {
-            return;
-        }
-    }
+    end_all_waiting(c, account, Mail::revoked);
 }
 
 bool refresh_accounts(const ZoneLock& lock, uint32_t batch, int64_t now_us, int64_t wall_s, WakeSet& wakes) {

@@ -132,8 +132,8 @@ inline bool owner_matches(const Tables& t, const Request& r) {
 bool lookup_row_locked(Core& c, const TokenHash& hash, ClientView& out);
 // Brings an account's rights up to date with the table; ends its queued requests when it is no longer valid.
 void refresh_account(Core& c, uint32_t account, int64_t wall_s);
-// Ends one queued or parked request of the account. False when it has none.
-bool end_one_waiting(Core& c, uint32_t account, Mail mail);
+// Ends all queued and parked requests of the account.
+void end_all_waiting(Core& c, uint32_t account, Mail mail);
 bool view_is_valid(const ClientView& view, int64_t wall_s);
 
 // ---- accounts.cpp -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 // is released. Whoever changes the state (arrival, release, report, new engine) runs the dispatcher for what
 // changed.
 #include <cmath>
+#include <limits>
 
 #include "ngx_module/core/core.hpp"
 
@@ -128,6 +129,9 @@ void for_pools_of(const Core& c, uint32_t engine, Visit visit) {
 // whose head has waited longest and past llm_aging in a class below.
 Pick pick_next(Core& c, uint32_t engine) {
     Pick pick;
+    if (!room_for(c, c.engines[engine], std::numeric_limits<int32_t>::max()).open) {
+        return pick;  // full for the strictest class: whoever waits need not be looked at
+    }
     for_pools_of(c, engine, [&](const Pool& p) {
         for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
             const Level& level = c.levels[l];

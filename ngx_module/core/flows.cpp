@@ -45,6 +45,21 @@ void link_flow(Core& c, uint32_t flow) {
     f.place = Place::in;
 }
 
+// The same for the order of service alone, while the client's counter changes: nobody's arrival does.
+void link_order(Core& c, uint32_t flow) {
+    Flow& f = c.flows[flow];
+    Level& level = c.levels[f.level];
+    f.key_vt = c.standings[f.standing].vt;
+    treap_insert(ByOrder{c.flows}, level.order_root, level.order_min, flow);
+    f.place = Place::in;
+}
+
+void unlink_order(Core& c, uint32_t flow) {
+    Level& level = c.levels[c.flows[flow].level];
+    treap_remove(ByOrder{c.flows}, level.order_root, level.order_min, flow);
+    c.flows[flow].place = Place::moving;
+}
+
 void unlink_flow(Core& c, uint32_t flow) {
     Flow& f = c.flows[flow];
     Level& level = c.levels[f.level];
@@ -225,6 +240,31 @@ void take_from_queue(Core& c, uint32_t flow) {
     }
 }
 
+// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what was
+// granted back to the head; where many rejoin one after the other, the way from one place to the next is short.
+uint32_t place_in(Core& c, uint32_t flow, const Request& r) {
+    const Flow& f = c.flows[flow];
+    if (f.tail == kNone || c.requests[f.tail].seq < r.seq) {
+        return f.tail;
+    }
+    if (c.requests[f.head].seq > r.seq) {
+        return kNone;
+    }
+    uint32_t& last = c.scratch[flow];  // who was put between others last, if it still waits there
+    const bool holds = last < c.header.request_end && c.requests[last].flow == flow &&
+                       state_of(c.requests[last]) == RequestState::queued;
+    uint32_t at = holds ? last : f.head;
+    while (c.requests[at].seq > r.seq) {
+        at = c.requests[at].flow_prev;
+    }
+    for (uint32_t next = c.requests[at].flow_next; next != kNone && c.requests[next].seq < r.seq;
+         next = c.requests[next].flow_next) {
+        at = next;
+    }
+    last = index_of(c, r);
+    return at;
+}
+
 bool enqueue(Core& c, Request& r, bool lifted) {
     const uint32_t standing = open_standing(c, r.account, domain_of(c, c.pools[r.pool]));
     if (standing == kNone) {
@@ -236,16 +276,10 @@ bool enqueue(Core& c, Request& r, bool lifted) {
     }
     const uint32_t i = index_of(c, r);
     Flow& f = c.flows[flow];
+    const uint32_t before = place_in(c, flow, r);
     r.standing = standing;
     r.flow = flow;
     r.arrival_no = ++c.levels[f.level].arrived;
-    uint32_t before = f.tail;  // what the request goes behind; a returned one goes to the head or near it
-    if (before != kNone && c.requests[before].seq > r.seq) {
-        before = kNone;
-        for (uint32_t at = f.head; at != kNone && c.requests[at].seq < r.seq; at = c.requests[at].flow_next) {
-            before = at;
-        }
-    }
     r.flow_prev = before;
     r.flow_next = before != kNone ? c.requests[before].flow_next : f.head;
     (before != kNone ? c.requests[before].flow_next : f.head) = i;
@@ -335,14 +369,13 @@ void add_vt(Core& c, uint32_t standing, double vt) {
     // already is somebody else's to link again.
     for (uint32_t f = s.flows_head; f != kNone; f = c.flows[f].next) {
         if (c.flows[f].place == Place::in) {
-            unlink_flow(c, f);
-            c.flows[f].place = Place::moving;
+            unlink_order(c, f);
         }
     }
     s.vt += vt;
     for (uint32_t f = s.flows_head; f != kNone; f = c.flows[f].next) {
         if (c.flows[f].place == Place::moving) {
-            link_flow(c, f);
+            link_order(c, f);
         }
     }
 }

@@ -51,14 +51,7 @@ void beat(Core& c, Process& p) {
             enqueue(c, r, true);
         }
     }
-    for (uint32_t i = p.requests_head; i != kNone;) {
-        // A run may grant requests of this very list, but frees none of them: the links hold.
-        const uint32_t next = c.requests[i].process_next;
-        if (state_of(c.requests[i]) == RequestState::queued) {
-            run_pool(c, c.requests[i].pool);
-        }
-        i = next;
-    }
+    run_all(c);
 }
 
 }  // namespace

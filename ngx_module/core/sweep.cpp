@@ -90,22 +90,19 @@ void requeue_everything(Core& c) {
 
 }  // namespace
 
-bool end_one_waiting(Core& c, uint32_t account, Mail mail) {
+void end_all_waiting(Core& c, uint32_t account, Mail mail) {
     Account& a = c.accounts[account];
     for (uint32_t s = a.standings_head; s != kNone; s = c.standings[s].next) {
-        if (c.standings[s].flows_head != kNone) {
+        while (c.standings[s].flows_head != kNone) {
             end_waiting(c, c.requests[c.flows[c.standings[s].flows_head].head], mail);
-            return true;
         }
     }
-    for (uint32_t i = 0; i < c.header.request_end; ++i) {  // parked ones are in no flow; rare
+    for (uint32_t i = 0; a.waiting != 0 && i < c.header.request_end; ++i) {  // parked ones are in no flow; rare
         Request& r = c.requests[i];
         if (state_of(r) == RequestState::queued && r.account == account) {
             end_waiting(c, r, mail);
-            return true;
         }
     }
-    return false;
 }
 
 SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes) {

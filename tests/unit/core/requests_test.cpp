@@ -241,6 +241,50 @@ TEST_F(Requests, SilentOwnerGetsNoGrants) {
     z.drop(first.ticket);
 }
 
+TEST_F(Requests, ThoseWhoRejoinFindTheirPlacesAmongThoseWhoStayed) {
+    // One client, so one queue, with the requests of two workers in turn; one worker is silent again and again.
+    const uint32_t other = z.attach(2000);
+    const Verdict running = z.send(1);
+    std::vector<uint64_t> expected;
+    std::vector<Ticket> tickets;
+    for (uint64_t i = 1; i <= 60; ++i) {
+        RequestArgs a = z.args();
+        a.process = i % 3 == 0 ? z.process : other;
+        a.cookie = i;
+        tickets.push_back(z.send(2, a).ticket);
+    }
+    for (uint64_t i = 1; i <= 60; ++i) {
+        if (i % 7 == 0) {
+            z.drop(tickets[i - 1]);
+        } else {
+            expected.push_back(i);
+        }
+        if (i % 20 == 0) {
+            z.tick(kHeartbeatLifeUs + 1);  // the other one is silent and its requests are set aside
+            EXPECT_EQ(z.check(), "");
+            ZoneLock lock(z.zone);
+            heartbeat(lock, other, z.now, z.wakes);
+        }
+        EXPECT_EQ(z.check(), "");
+    }
+    std::vector<uint64_t> order;
+    Ticket last = running.ticket;
+    while (order.size() < expected.size()) {
+        z.end(last);
+        for (const uint32_t process : {z.process, other}) {
+            for (const Event& event : z.events(process)) {
+                uint32_t engine;
+                ZoneLock lock(z.zone);
+                ASSERT_TRUE(take_up(lock, event.ticket, z.now, engine, z.wakes));
+                order.push_back(event.cookie);
+                last = event.ticket;
+            }
+        }
+    }
+    EXPECT_EQ(order, expected);
+    z.end(last);
+}
+
 TEST_F(Requests, ReapedProcessGivesEverythingBack) {
     const uint32_t other = z.attach(2000);
     RequestArgs theirs = z.args();
