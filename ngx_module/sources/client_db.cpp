@@ -19,6 +19,8 @@ constexpr ngx_msec_t kHeartbeatMs = 2'000;
 // More changed rows at once than this are cheaper to get by reading the table.
 constexpr size_t kMaxChanged = 2'000;
 constexpr size_t kChangesPerRun = 64;
+// So long may further changes hold up the end of a row that is gone.
+constexpr ngx_msec_t kSettleMs = 500;
 
 // Listening comes before the first load: what changes after it is told, what changed before it is read.
 constexpr std::array<const char*, 5> kSession = {
@@ -46,11 +48,13 @@ ClientDb::ClientDb(const PgEndpoint& endpoint, uint64_t refresh_ms, const Hooks&
           },
           this),
       heartbeat_([](void* self) { static_cast<ClientDb*>(self)->ask(); }, this),
+      settle_([](void* self) { static_cast<ClientDb*>(self)->work_off_changes(); }, this),
       apply_([](void* self) { static_cast<ClientDb*>(self)->work_off_changes(); }, this) {}
 
 void ClientDb::stop() {
     refresh_.stop();
     heartbeat_.stop();
+    settle_.stop();
     apply_.cancel();
     client_.stop();
     table_.stop();
@@ -126,7 +130,7 @@ void ClientDb::proceed() {
         discover();
     }
     // before the first load nothing is known of the table, and all of it is about to be read
-    if (loaded_ && client_.ready() && !changed_.empty() && to_change_.empty() && to_remove_.empty()) {
+    if (loaded_ && client_.ready() && !changed_.empty() && to_change_.empty()) {
         read_changed();
     }
 }
@@ -143,7 +147,7 @@ void ClientDb::ask() {
             if (error.empty() && loaded_) {
                 sink_.source_state(true);
             }
-            proceed();
+            work_off_changes();
         });
 }
 
@@ -200,11 +204,12 @@ void ClientDb::on_loaded(const std::string& error) {
         sink_.commit();
         to_change_.clear();  // older than what has just been read, but for what follows
         to_remove_.clear();
+        remove_since_ = ngx_current_msec;
         for (auto& [id, record] : meanwhile_) {
             if (record) {
                 to_change_.push_back(std::move(*record));
             } else {
-                to_remove_.push_back(id);
+                to_remove_.insert(id);
             }
         }
         sink_.source_state(true);
@@ -290,6 +295,7 @@ void ClientDb::change(ClientRecord record) {
     if (many_changed_ && !sink_.knows(record.id)) {
         return;  // the zone may not hold all that are new: taken as a whole or not at all
     }
+    to_remove_.erase(record.id);
     to_change_.push_back(std::move(record));
 }
 
@@ -297,7 +303,10 @@ void ClientDb::remove(std::string id) {
     if (loading_) {
         meanwhile_[id] = std::nullopt;
     }
-    to_remove_.push_back(std::move(id));
+    if (to_remove_.empty()) {
+        remove_since_ = ngx_current_msec;
+    }
+    to_remove_.insert(std::move(id));
 }
 
 void ClientDb::work_off_changes() {
@@ -305,15 +314,21 @@ void ClientDb::work_off_changes() {
         sink_.change(to_change_.back());
         to_change_.pop_back();
     }
-    for (size_t i = 0; i < kChangesPerRun && !to_remove_.empty(); ++i) {
-        sink_.remove(to_remove_.back());
-        to_remove_.pop_back();
+    const bool more_to_come = !to_change_.empty() || !changed_.empty() || client_.busy() || many_changed_;
+    const ngx_msec_t waited = ngx_current_msec - remove_since_;
+    const bool settled = !more_to_come || waited >= kSettleMs;
+    for (size_t i = 0; settled && i < kChangesPerRun && !to_remove_.empty(); ++i) {
+        sink_.remove(*to_remove_.begin());
+        to_remove_.erase(to_remove_.begin());
     }
-    if (to_change_.empty() && to_remove_.empty()) {
-        proceed();
-    } else {
+    if (!to_change_.empty() || (settled && !to_remove_.empty())) {
         apply_.post();
+        return;
     }
+    if (!to_remove_.empty()) {
+        settle_.start(kSettleMs - waited);
+    }
+    proceed();
 }
 
 // `id` is set whenever the row has one.

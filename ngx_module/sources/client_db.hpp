@@ -94,7 +94,11 @@ class ClientDb : private PgClient::Listener {
 
     // What the last answer said about changed rows, waiting to be applied a little at a time.
     std::vector<ClientRecord> to_change_;
-    std::vector<std::string> to_remove_;
+    // Rows that are gone wait a moment for others that may have got their tokens: of a table that is written anew all ends
+    // are told before the first beginning.
+    std::set<std::string> to_remove_;
+    ngx_msec_t remove_since_ = 0;  // when the first of them was found gone
+    Timer settle_;
     Continuation apply_;
     // What was changed (nothing: removed) while the table was being read: the read may not have seen it.
     std::map<std::string, std::optional<ClientRecord>> meanwhile_;

@@ -76,6 +76,31 @@ def test_a_token_that_moves_to_another_row_stays_valid(database, fake_engine, ga
     until(lambda: gate.client.ask(token="alice").status == 401, "the new row is known by its own id")
 
 
+@pytest.mark.parametrize("rows", [900, 3000])
+def test_a_table_written_anew_loses_nobody(database, fake_engine, gateway, rows):
+    """Each row's end was told before its successor's beginning: what waited was refused, and everybody for a moment."""
+    cluster, name, connection = database
+    anew = "INSERT INTO users (token, name, priority, threshold) SELECT CASE i WHEN 1 THEN 'alice' ELSE 't' || i END, 'n' || i, 1, 5 FROM generate_series(1, %s) i"
+    connection.execute("DELETE FROM users")
+    connection.execute(anew, [rows])
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    engine.hold()
+    pending = [gate.client.send(token="alice")]
+    engine.wait_requests(1)
+    pending.append(gate.client.send(token="alice"))
+    gate.wait_queued(1)
+    with connection.transaction():
+        connection.execute("DELETE FROM users WHERE token <> 't2'")
+        connection.execute(anew + " WHERE i <> 2", [rows])
+        connection.execute("DELETE FROM users WHERE token = 't2'")
+    until(lambda: gate.client.get("/v1/models", token="t2").status == 401, "the changes are seen")
+    assert [gate.client.get("/v1/models", token=token).status for token in ("alice", "t3", f"t{rows}")] == [200] * 3
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200, 200]
+
+
 def test_without_the_trigger_a_change_is_seen_after_refresh(postgres_cluster, fake_engine, gateway):
     name = postgres_cluster.create_database(notify=False)
     with postgres_cluster.connect(name) as connection:
