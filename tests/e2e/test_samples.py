@@ -161,7 +161,7 @@ def test_response_cache(sample, fake_engine, tmp_path):
     # a path of a socket has 107 bytes at most
     socket = f"unix:/tmp/llm-e2e-{os.getpid()}-{free_port()}.sock"
     _, client = sample("response-cache.conf", [engine], [user("alice"), user("bob")],
-                       here={"/var/cache/nginx/llm": tmp_path / "cache", "unix:/run/nginx-llm.sock": socket})
+                       here={"/var/lib/nginx/llm-cache": tmp_path / "cache", "unix:/run/nginx-llm.sock": socket})
     counter = itertools.count()
 
     def ask(token="alice", **more):
