@@ -94,6 +94,16 @@ def test_a_readonly_location_and_other_refusals(fake_engine, gateway):
     assert "http://" in llmctl("engines", "--url", "localhost:8080/llm", status=2).err
 
 
+def test_the_password_of_the_url_is_not_shown(fake_engine, gateway):
+    gate = gateway([fake_engine()], locations="location /plain/ { return 200 x; }")
+    there = f"127.0.0.1:{gate.port}"
+    for words, address, path, status in [(("top", "--once"), there, "/llm/", 0), (("engines",), there, "/plain/", 1), (("engines",), there, "/nothing/", 1),
+                                         (("drain", "x"), there, "/nothing/", 1), (("drain", "x"), f"127.0.0.1:{free_port()}", "/llm/", 4)]:
+        done = llmctl(*words, "--url", f"http://user:pass-word@{address}{path}", status=status)
+        assert f"http://{address}{path}" in done.out + done.err
+        assert "pass-word" not in done.out + done.err
+
+
 def test_over_tls(tmp_path, fake_engine, gateway):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",

@@ -21,6 +21,13 @@ std::string message_of(const std::string& body) {
     return content.is_object() && error != content.end() ? text_of(*error, "message") : "";
 }
 
+// A URL as it may be shown: without user and password.
+std::string without_user(const std::string& url) {
+    const size_t begin = url.find("://") + 3;
+    const size_t at = url.substr(0, url.find_first_of("/?#", begin)).rfind('@');
+    return at == std::string::npos ? url : url.substr(0, begin) + url.substr(at + 1);
+}
+
 }  // namespace
 
 Gateway::Gateway(const Arguments& arguments) : client_(client_options_of(arguments)) {
@@ -37,12 +44,13 @@ Gateway::Gateway(const Arguments& arguments) : client_(client_options_of(argumen
     if (!url_.ends_with('/')) {
         url_ += '/';
     }
+    shown_url_ = without_user(url_);
 }
 
 HttpReply Gateway::ask(const HttpRequest& request) {
     HttpReply reply;
     if (const std::string why = client_.send(request, reply); !why.empty()) {
-        throw Failure(Exit::unreachable, "the gateway at " + request.url + " cannot be reached: " + why);
+        throw Failure(Exit::unreachable, "the gateway at " + without_user(request.url) + " cannot be reached: " + why);
     }
     return reply;
 }
@@ -52,13 +60,13 @@ Json Gateway::status() {
     const Json content = Json::parse(reply.body, nullptr, false);
     if (reply.status != 200) {
         const std::string message = message_of(reply.body);
-        throw Failure(Exit::refused, url_ + "status.json answered " + std::to_string(reply.status) +
+        throw Failure(Exit::refused, shown_url_ + "status.json answered " + std::to_string(reply.status) +
                                          (message.empty() ? "" : ": " + visible(message)) +
                                          "; expected a location with llm_status that lets this host in");
     }
     if (!content.is_object() || !content.contains("engines") || !content.contains("requests")) {
         throw Failure(Exit::refused,
-                      url_ + "status.json answered no status (" +
+                      shown_url_ + "status.json answered no status (" +
                           (reply.content_type.empty() ? "no content type" : visible(reply.content_type)) +
                           "); expected a location with llm_status");
     }
@@ -80,7 +88,7 @@ void Gateway::change(const std::string& method, const std::string& path, const s
     if (reply.status == 404 && !message.empty()) {
         throw Failure(Exit::not_found, "the gateway has no " + what);
     }
-    throw Failure(Exit::refused, url_ + path + " answered " + std::to_string(reply.status) +
+    throw Failure(Exit::refused, shown_url_ + path + " answered " + std::to_string(reply.status) +
                                      (message.empty() ? "; expected a location with llm_status admin"
                                                       : ": " + visible(message)));
 }

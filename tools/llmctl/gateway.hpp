@@ -21,12 +21,14 @@ class Gateway {
     void change(const std::string& method, const std::string& path, const std::string& body,
                 const std::string& what);
 
-    const std::string& url() const { return url_; }
+    // To be shown: without user and password.
+    const std::string& url() const { return shown_url_; }
 
   private:
     HttpReply ask(const HttpRequest& request);
 
     std::string url_;  // ends in '/'
+    std::string shown_url_;
     HttpClient client_;
 };
 
