@@ -54,7 +54,13 @@ char* resolve_engine(ngx_conf_t* cf, StaticEngine& engine) {
         return refuse(cf, words(cf)[1], "expected http(s)://host[:port]");
     }
     const std::string_view authority = std::string_view(engine.url).substr(tls ? 8 : 7);
-    if (authority.empty() || authority.find_first_of("/?#@ ") != std::string_view::npos) {
+    if (authority.find('@') != std::string_view::npos) {  // not repeated, as it may be a password
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\": a URL with a user is not understood, expected http(s)://host[:port] and key=",
+                           &words(cf)[0]);
+        return kError;
+    }
+    if (authority.empty() || authority.find_first_of("/?# ") != std::string_view::npos) {
         return refuse(cf, words(cf)[1], "expected http(s)://host[:port], without a path");
     }
     if (authority.starts_with("unix:")) {  // nginx would take the rest for a socket's path

@@ -71,6 +71,13 @@ def test_wrong_values_are_refused(nginx, block, directive, text):
     assert re.search(r"\[emerg\].*" + directive + rf".* in \S+nginx\.conf:{line}$", output, re.MULTILINE), output
 
 
+def test_a_password_in_an_engines_url_is_not_shown(nginx):
+    gate = nginx(start=False, http="llm_engine http://user:pass-word@127.0.0.1:1 model=m;")
+    status, output = gate.test_conf()
+    assert status != 0 and "expected http(s)://host[:port] and key=" in output
+    assert "pass-word" not in output
+
+
 def test_a_repeated_key_is_refused_without_showing_it(nginx):
     gate = nginx(start=False, http="llm_engine http://127.0.0.1:1 model=m key=sk-first key=sk-second;")
     status, output = gate.test_conf()
