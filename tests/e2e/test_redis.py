@@ -1,12 +1,14 @@
 """Engines that announce themselves in Redis; and Redis absent, stopped, restarted empty."""
 
 import json
+import re
 import time
 
 import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.paths import ROOT
 from support.poll import stays, until
 from support.users import user
 
@@ -223,3 +225,17 @@ def test_password_and_database_in_the_url(redis_server, fake_engine, gateway):
     gate.wait_model("m", "alice")
     assert gate.client.ask(token="alice").status == 200
     assert "s3cret" not in gate.error_log()
+
+
+def test_the_logins_of_the_security_page_are_enough(redis_server, llm_engine, gateway):
+    lines = re.findall(r"^ACL SETUSER (\w+) +(.*)$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in lines] == ["engine", "gateway"]
+    for name, rules in lines:
+        redis_server.client.execute_command("ACL", "SETUSER", name, *rules.split())
+    there = redis_server.url.removeprefix("redis://")
+    engine = llm_engine(sim=True, redis=f"redis://engine:PASSWORD@{there}")
+    gate = gateway(users=None, http=f"llm_redis redis://gateway:PASSWORD@{there};")
+    until(lambda: gate.metrics().total("llm_engine_up") == 1, "the engine is known")
+    engine.finish()
+    until(lambda: gate.metrics().total("llm_engine_up") == 0, "it has said goodbye")
+    assert redis_server.client.keys("*") == [] and redis_server.client.acl_log() == []
