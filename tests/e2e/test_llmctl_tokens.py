@@ -226,6 +226,16 @@ def test_init_leaves_what_is_there(aristote):
     assert connection.execute("SELECT count(*) FROM llm_usage_daily").fetchone() == (0,)
 
 
+def test_init_follows_a_table_without_ids(database):
+    """It made no trigger there, though the trigger needs no id."""
+    url, connection = database
+    connection.execute("CREATE TABLE users (token text, priority integer, threshold integer)")
+    assert "gateways see changes at once" in llmctl("db", "init", "--db", url).out
+    connection.execute("LISTEN llm_users")
+    connection.execute("INSERT INTO users VALUES ('alice', 1, 1)")
+    assert next(connection.notifies()).payload == ""
+
+
 def test_import_copies_and_hashes(aristote, postgres_cluster):
     source, _ = aristote
     name = postgres_cluster.create_database(notify=False)

@@ -90,12 +90,8 @@ int db_init(const Arguments& arguments) {
     database.run(without_transaction(schema_sql()));
     done.push_back(had_users ? "table users: was there, left as it is" : "table users: made");
     done.push_back(had_metrics ? "table metrics: was there, left as it is" : "table metrics: made");
-    if (has(columns_of(database), "id")) {
-        database.run(without_transaction(notify_sql()));
-        done.push_back("triggers on users: gateways see changes at once");
-    } else {
-        done.push_back("no triggers: users has no column id; gateways see changes with their next refresh");
-    }
+    database.run(without_transaction(notify_sql()));
+    done.push_back("triggers on users: gateways see changes at once");
     database.run(without_transaction(usage_sql()));
     done.push_back("views llm_usage_daily, llm_usage_daily_models");
     transaction.commit();
