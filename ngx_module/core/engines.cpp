@@ -174,6 +174,31 @@ Applied say_goodbye(Core& c, uint32_t engine) {
     return Applied::gone;
 }
 
+// Whether a configuration's models fit. Engines that share a model need it once.
+bool models_fit(const Core& c, const EngineSpec* specs, uint32_t count) {
+    constexpr uint32_t kSlots = 4096;  // twice the most models of a zone
+    uint64_t fresh[kSlots] = {};       // hashes of names that are not known yet
+    uint32_t models = c.header.model_count;
+    for (uint32_t i = 0; i < count; ++i) {
+        for (uint32_t m = 0; m < specs[i].model_count; ++m) {
+            if (find_model_locked(c, specs[i].models[m]) != kNone) {
+                continue;
+            }
+            const uint64_t hash = hash_bytes(specs[i].models[m]) | 1;
+            auto slot = static_cast<uint32_t>(hash >> 32) % kSlots;
+            while (fresh[slot] != 0 && fresh[slot] != hash) {
+                slot = (slot + 1) % kSlots;
+            }
+            models += fresh[slot] == 0 ? 1 : 0;
+            fresh[slot] = hash;
+            if (models > c.header.plan.models) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 // Room for the whole configuration, checked before anything changes.
 bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
     uint32_t free_slots = c.header.plan.engines - c.header.engine_end;
@@ -181,7 +206,6 @@ bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
         free_slots += c.engines[i].used == 0 ? 1 : 0;
     }
     uint32_t wanted = 0;
-    uint32_t models = 0;
     for (uint32_t i = 0; i < count; ++i) {
         const auto before = static_cast<uint32_t>(std::count_if(
             specs, specs + i, [&](const EngineSpec& other) { return other.url == specs[i].url; }));
@@ -189,11 +213,8 @@ bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
         if (specs[i].model_count == 0 || specs[i].model_count > kMaxEngineModels) {
             return false;
         }
-        for (uint32_t m = 0; m < specs[i].model_count; ++m) {
-            models += find_model_locked(c, specs[i].models[m]) == kNone ? 1 : 0;
-        }
     }
-    return wanted <= free_slots && c.header.model_count + models <= c.header.plan.models;
+    return wanted <= free_slots && models_fit(c, specs, count);
 }
 
 void apply_spec(Core& c, const EngineSpec& spec, bool& topology) {

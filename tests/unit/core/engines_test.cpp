@@ -427,6 +427,19 @@ TEST_F(Engines, TheSetOfModelsIsBoundedAndAWholeConfigurationFitsOrNot) {
     EXPECT_EQ(small.apply(TestZone::report("one-more")).what, Applied::full);
 }
 
+TEST_F(Engines, EnginesThatShareModelsNeedRoomForThemOnce) {
+    TestZone small(plan_zone(1).min_bytes);
+    std::vector<std::string> models;
+    for (uint32_t i = 0; i < small.zone.plan().models; ++i) {
+        models.push_back("m" + std::to_string(i));
+    }
+    ASSERT_LE(models.size(), kMaxEngineModels);
+    EXPECT_TRUE(small.engines({{.url = "http://a", .models = models}, {.url = "http://b", .models = models}}));
+    EXPECT_EQ(model_count(small.zone), models.size());
+    EXPECT_TRUE(small.engines({{.url = "http://a", .models = models}, {.url = "http://c", .models = models}}));
+    EXPECT_FALSE(small.engines({{.url = "http://a", .models = {"m0", "one-more"}}}));
+}
+
 TEST_F(Engines, ModelViewCounts) {
     ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}, {.url = "http://b", .max_running = 1}}));
     for (int i = 0; i < 5; ++i) {
