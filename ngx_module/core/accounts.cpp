@@ -149,6 +149,13 @@ void unclaim_account(Core& c, uint32_t account) {
     }
 }
 
+void expect_expiry(Core& c, const Account& a) {
+    int64_t& next = c.header.next_expiry_s;
+    if (a.waiting != 0 && a.expires_at != 0 && (next == 0 || a.expires_at < next)) {
+        next = a.expires_at;
+    }
+}
+
 void set_rights(Core& c, Account& a, const ClientView& client) {
     const float weight = client.weight > 0 ? client.weight : 0;
     const bool moved = a.priority != client.priority || a.band != client.band || a.weight != weight;
@@ -158,6 +165,7 @@ void set_rights(Core& c, Account& a, const ClientView& client) {
     a.tokens_per_minute = client.tokens_per_minute;
     a.expires_at = client.expires_at;
     a.revoked = 0;
+    expect_expiry(c, a);
     if (!moved) {
         return;
     }

@@ -122,8 +122,10 @@ void true_up(Core& c, Request& r, const Usage& usage) {
     if (!usage.exact) {
         bump(c.header.counters.tokens_estimated, uint64_t{completion});
     }
-    learn(c.accounts[r.account].predicted, completion / r.seats);
-    learn(c.models[r.model].predicted, completion / r.seats);
+    if (prompt != 0 || completion != 0) {  // not an engine's refusal, which says nothing of answers
+        learn(c.accounts[r.account].predicted, completion / r.seats);
+        learn(c.models[r.model].predicted, completion / r.seats);
+    }
 }
 
 void refund(Core& c, Request& r) {

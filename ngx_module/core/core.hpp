@@ -143,6 +143,8 @@ uint32_t open_account(Core& c, const ClientView& client);
 void claim_account(Core& c, uint32_t account);    // one more live request
 void unclaim_account(Core& c, uint32_t account);  // one fewer
 void set_rights(Core& c, Account& a, const ClientView& client);
+// Makes sure that the sweep looks when the client expires, if some of its requests wait.
+void expect_expiry(Core& c, const Account& a);
 // The (client, domain) entry, made on first use, where the table is full in the place of one that nobody needs
 // now. kNone: no room.
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain);
@@ -189,6 +191,10 @@ inline uint32_t domain_of(const Tables& t, const Pool& p) {
 
 int32_t class_of(const Tables& t, const Account& a, int32_t priority);
 double weight_of(const Tables& t, const Account& a, int32_t priority);
+// What an engine is told of a class: the background comes after every band.
+inline int32_t engine_class_of(int32_t level_class) {
+    return level_class == kBackground ? -kMaxBand - 1 : level_class;
+}
 // Puts a QUEUED request into its flow, sorted by seq. `lift` = apply the lift rule when the client becomes
 // backlogged. False when tables are full.
 bool enqueue(Core& c, Request& r, bool lift);

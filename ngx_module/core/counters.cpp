@@ -89,8 +89,9 @@ ModelCounters& counters_of(const Tables& t, uint32_t model) {
 
 uint32_t client_series(Core& c, const char* name) {
     ZoneHeader& h = c.header;
+    const auto hash = static_cast<uint32_t>(hash_bytes(name));
     for (uint32_t i = 0; i < h.client_series; ++i) {
-        if (std::string_view(h.series[i].name) == name) {
+        if (h.series[i].name_hash == hash && std::string_view(h.series[i].name) == name) {
             return i;
         }
     }
@@ -99,6 +100,7 @@ uint32_t client_series(Core& c, const char* name) {
     }
     const uint32_t i = h.client_series;
     copy_text(h.series[i].name, name);
+    h.series[i].name_hash = hash;
     std::atomic_ref<uint32_t>(h.client_series).store(i + 1, std::memory_order_release);
     return i;
 }

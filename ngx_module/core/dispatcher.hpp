@@ -135,6 +135,14 @@ Verdict submit(const ZoneLock& lock, const RequestArgs& args, int64_t now_us, in
 // request.
 bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engine, WakeSet& wakes);
 
+struct ServedAs {
+    int32_t priority = 0;  // effective
+    int32_t engine_class = 0;
+};
+// What a request that was just taken up is served as: rights, and an administrator, may have changed it since
+// submit() said so. Zeros for a stale ticket.
+ServedAs served_as(const ZoneLock& lock, Ticket ticket);
+
 enum class Why : uint8_t {
     client_gone,     // the client closed: cancelled_queued / cancelled_running
     worker_leaving,  // the owner is being shut down

@@ -404,7 +404,7 @@ struct ClientTable {
 };
 
 struct ClientSeries {
-    uint32_t used;
+    uint32_t name_hash;
     char name[kMaxNameBytes + 1];
     TokenTotals tokens;
 };
@@ -464,7 +464,7 @@ struct alignas(64) ZoneHeader {
     uint32_t held_head, held_tail;    // accounts held back by tokens_per_minute, the next to be looked at first
     uint32_t queued, granted, running, held;
     uint32_t refresh_cursor;  // next account of an unfinished refresh; kNone = finished
-    uint32_t expiry_cursor;
+    int64_t next_expiry_s;    // wall clock; nobody who waits expires before. 0 = nobody who waits expires
     uint32_t run_pending;  // a rebuild happened: run the dispatcher everywhere at the next chance
 
     // counters

@@ -220,6 +220,7 @@ void rebuild(Core& c) {
     bump(h.counters.rebuilds);
     LLM_TRACE_ACCOUNT(c, TraceKind::rebuilt, kNone, 0);
     h.queued = h.granted = h.running = h.held = 0;
+    h.next_expiry_s = 0;
     h.grant_head = h.grant_tail = kNone;
     h.free_requests = kNone;
     for (ClientTable& table : h.tables) {

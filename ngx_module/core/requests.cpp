@@ -20,6 +20,7 @@ void join_waiting(Core& c, Request& r) {
     c.accounts[r.account].waiting++;
     c.pools[r.pool].waiting++;
     c.models[r.model].waiting++;
+    expect_expiry(c, c.accounts[r.account]);
 }
 
 void leave_waiting(Core& c, Request& r) {
@@ -148,6 +149,13 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
     observe(counters_of(c, r->model).wait[priority], kWaitBounds, std::size(kWaitBounds), waited);
     observe(c.header.dispatch, kDispatchBounds, std::size(kDispatchBounds), now_us - r->granted_us);
     return true;
+}
+
+ServedAs served_as(const ZoneLock& lock, Ticket ticket) {
+    const Tables t(lock.zone());
+    const Request* r = find_request(t, ticket);
+    return r == nullptr ? ServedAs{}
+                        : ServedAs{r->priority, engine_class_of(class_of(t, t.accounts[r->account], r->priority))};
 }
 
 bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSet& wakes) {

@@ -6,9 +6,6 @@
 namespace llm::core {
 namespace {
 
-// x-llm-priority of background requests: after every band.
-constexpr int32_t kBackgroundEngineClass = -kMaxBand - 1;
-
 // What one submit() has worked out so far.
 struct Arrival {
     const RequestArgs& args;
@@ -221,14 +218,23 @@ bool identify(Core& c, Arrival& a) {
         return false;
     }
     a.prefer_org = a.args.mode == RoutingMode::private_first ? org : kNone;
-    a.pool = open_pool(c, v.model, a.args.mode == RoutingMode::private_only ? org : kNone);
+    Pool wanted{};
+    wanted.model = v.model;
+    wanted.org = a.args.mode == RoutingMode::private_only ? org : kNone;
+    a.pool = find_pool(c, wanted.model, wanted.org);
+    if (a.pool == kNone && pool_usable(c, wanted) == Usable::none) {
+        // No place is made for what nobody serves: there are fewer of them than models times organisations.
+        reject(c, a, Outcome::rejected_no_engine);
+        return false;
+    }
+    a.pool = open_pool(c, wanted.model, wanted.org);
     a.account = a.pool != kNone ? open_account(c, a.client) : kNone;
     if (a.account == kNone) {
         reject(c, a, Outcome::rejected_queue_full);
         return false;
     }
     a.level_class = class_of(c, c.accounts[a.account], v.priority);
-    v.engine_class = a.level_class == kBackground ? kBackgroundEngineClass : a.level_class;
+    v.engine_class = engine_class_of(a.level_class);
     if (pool_usable(c, c.pools[a.pool]) == Usable::none) {
         reject(c, a, Outcome::rejected_no_engine);
         return false;

@@ -8,7 +8,6 @@ namespace {
 
 constexpr uint32_t kHeldBatch = 1024;     // clients held back by tokens_per_minute, looked at per sweep
 constexpr uint32_t kAccountBatch = 2048;  // accounts refreshed per sweep, after a change of the token table
-constexpr uint32_t kExpiryBatch = 512;    // accounts looked at for expiry per sweep
 
 void expire_grants(Core& c, SweepResult& result) {
     while (c.header.grant_head != kNone) {
@@ -48,17 +47,19 @@ void release_held_accounts(Core& c) {
 }
 
 void end_expired_clients(Core& c, int64_t wall_s) {
-    if (c.header.queued == 0) {
+    if (c.header.next_expiry_s == 0 || wall_s < c.header.next_expiry_s) {
         return;
     }
-    uint32_t& cursor = c.header.expiry_cursor;
-    const uint32_t end = c.header.account_end;
-    for (uint32_t n = 0; n < kExpiryBatch && n < end; ++n) {
-        cursor = cursor + 1 < end ? cursor + 1 : 0;
-        const Account& a = c.accounts[cursor];
-        if (a.used != 0 && a.waiting != 0 && a.expires_at != 0 && a.expires_at <= wall_s) {
-            refresh_account(c, cursor, wall_s);
+    c.header.next_expiry_s = 0;
+    for (uint32_t i = 0; i < c.header.account_end; ++i) {
+        Account& a = c.accounts[i];
+        if (a.used == 0 || a.waiting == 0 || a.expires_at == 0) {
+            continue;
         }
+        if (a.expires_at <= wall_s) {
+            refresh_account(c, i, wall_s);
+        }
+        expect_expiry(c, a);
     }
 }
 

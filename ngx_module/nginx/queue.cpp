@@ -183,6 +183,11 @@ void on_grant(Request& request) {
     {
         core::ZoneLock lock(zone());
         taken = core::take_up(lock, request.ticket, now, engine, wakes);
+        if (taken) {
+            const core::ServedAs as = core::served_as(lock, request.ticket);
+            request.priority = as.priority;
+            request.engine_class = as.engine_class;
+        }
         read_target(lock, engine);
     }
     wake(wakes);

@@ -229,6 +229,32 @@ TEST_F(Revocation, ByExpiryWhileQueued) {
     expect_revoked();
 }
 
+TEST(Clients, WhoeverExpiresWhileWaitingHearsOfItAtOnceHoweverManyThereAre) {
+    TestZone z(16u << 20);
+    std::vector<TestClient> clients;
+    for (uint32_t i = 1; i <= 2000; ++i) {
+        clients.push_back({.id = i, .expires_at = i == 1500 ? z.wall + 10 : i == 1600 ? z.wall + 20 : 0});
+    }
+    z.load(clients);
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}}));
+    const Verdict running = z.send(1);
+    for (uint32_t i = 2; i <= 2000; ++i) {
+        z.send(i);
+    }
+    z.wall += 9;
+    z.tick(1000);
+    EXPECT_EQ(z.totals().queued, 1999u);
+    for (const uint64_t expired : {1500u, 1600u}) {
+        z.wall += expired == 1500 ? 1 : 10;
+        z.tick(1000);
+        const std::vector<Event> events = z.events();
+        ASSERT_EQ(events.size(), 1u);
+        EXPECT_EQ(events[0].kind, EventKind::revoked);
+        EXPECT_EQ(events[0].cookie, expired);
+    }
+    z.end(running.ticket);
+}
+
 TEST_F(Revocation, BetweenLookupAndSubmit) {
     const ClientView view = z.client(2);
     z.load({{.id = 1}, {.id = 3}});

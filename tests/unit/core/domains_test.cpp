@@ -205,20 +205,24 @@ TEST_F(FullStandings, WhatWaitsStaysInTheQueueWhenDomainsSplit) {
 
 TEST(Classes, TheirMemoryOutlivesThatItsStampsWrap) {
     TestZone z;
-    z.load({{.id = 1}, {.id = 2}, {.id = 3}});
+    std::vector<TestClient> clients;
+    for (uint32_t i = 1; i <= 9; ++i) {
+        clients.push_back({.id = i});
+    }
+    z.load(clients);
     ASSERT_TRUE(z.engines({{.url = "http://a"}}));
     z.end(z.send(1).ticket, 100, 1'000'000);
     const double before = counter_of(z, 1, "m");
     z.end(z.send(1).ticket, 1, 1);  // leaves once more, with all of that
     for (uint32_t left = 0; left < 4; ++left) {
         z.zone.header()->class_stamp = 0xffffffffu - left;
-        const Verdict v = z.send(2);
-        EXPECT_GE(counter_of(z, 2, "m"), before) << "starts where service stands";
+        const Verdict v = z.send(2 + 2 * left);
+        EXPECT_GE(counter_of(z, 2 + 2 * left, "m"), before) << "starts where service stands";
         z.end(v.ticket, 1, 1);
         z.zone.header()->class_stamp = 0xffffffffu - left;
-        const Verdict w = z.send(3);
-        EXPECT_GE(counter_of(z, 3, "m"), before);
-        z.drop(w.ticket);
+        const Verdict w = z.send(3 + 2 * left);
+        EXPECT_GE(counter_of(z, 3 + 2 * left, "m"), before);
+        z.end(w.ticket, 1, 1);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <map>
 
+#include "ngx_module/core/core.hpp"
 #include "tests/unit/core/harness.hpp"
 
 namespace llm::core {
@@ -359,6 +360,60 @@ TEST(Order, AnAdministratorMovesARequest) {
         EXPECT_FALSE(set_priority(lock, running.ticket, 10, z.now, z.wakes));
     }
     EXPECT_EQ(drain_order(z, running.ticket), (std::vector<uint64_t>{1, 2}));
+}
+
+TEST(Order, AnEngineIsToldWhatARequestIsServedAs) {
+    for (const Scheduler scheduler : {Scheduler::strict, Scheduler::weighted}) {
+        TestZone z;
+        Settings settings;
+        settings.scheduler = scheduler;
+        z.settings(settings);
+        z.load({{.id = 1}, {.id = 2, .priority = 2, .band = 3}});
+        ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}}));
+        const Verdict running = z.send(1);
+        const Verdict moved = z.send(2);
+        EXPECT_EQ(moved.engine_class, scheduler == Scheduler::strict ? 2 : 3);
+        const auto served = [&] {
+            ZoneLock lock(z.zone);
+            return served_as(lock, moved.ticket);
+        };
+        {
+            ZoneLock lock(z.zone);
+            ASSERT_TRUE(set_priority(lock, moved.ticket, 9, z.now, z.wakes));
+        }
+        EXPECT_EQ(served().priority, 9);
+        EXPECT_EQ(served().engine_class, scheduler == Scheduler::strict ? 9 : 3);
+        {
+            ZoneLock lock(z.zone);
+            ASSERT_TRUE(set_priority(lock, moved.ticket, 0, z.now, z.wakes));
+        }
+        EXPECT_EQ(served().engine_class, scheduler == Scheduler::strict ? 0 : -kMaxBand - 1);
+        z.end(running.ticket);
+        z.take_all();
+        z.end(moved.ticket);
+        EXPECT_EQ(served().priority, 0) << "stale";
+    }
+}
+
+TEST(Order, RefusalsByTheEngineTeachNothingOfTheLengthOfAnswers) {
+    TestZone z;
+    z.load({{.id = 1}});
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
+    RequestArgs whole = z.args();
+    whole.stream = false;
+    const auto charged_ahead = [&] {
+        const Verdict v = z.send(1, whole);
+        const Tables t(z.zone);
+        const double ahead = t.requests[v.ticket.index].precharge_left;
+        z.end(v.ticket, 0, 0);  // what a 400 of the engine's comes to
+        return ahead;
+    };
+    z.end(z.send(1, whole).ticket, 100, 1000);
+    EXPECT_EQ(charged_ahead(), 2000);
+    for (int i = 0; i < 20; ++i) {
+        charged_ahead();
+    }
+    EXPECT_EQ(charged_ahead(), 2000);
 }
 
 TEST(Order, AnEngineThatPreemptsTakesAStricterClassOverItsLimit) {

@@ -214,6 +214,46 @@ TEST_F(Limits, MoreClientsThanAccountsAreServedInTurn) {
     EXPECT_EQ(small.check(), "");
 }
 
+TEST(Pools, AskingForWhatNobodyServesTakesNoRoom) {
+    TestZone z(plan_zone(1).min_bytes);
+    z.load({{.id = 1, .organisation = "org0"}, {.id = 2, .organisation = "org1"}, {.id = 3, .organisation = "org2"},
+            {.id = 4, .organisation = "org3"}, {.id = 5, .organisation = "org4"}});
+    std::vector<TestZone::Static> engines;
+    std::vector<std::string> models;
+    for (uint32_t m = 0; m < z.zone.plan().models; ++m) {
+        models.push_back("m" + std::to_string(m));
+        if (m % kMaxEngineModels == 0) {
+            engines.push_back({.url = "http://all" + std::to_string(m), .models = {}});
+        }
+        engines.back().models.push_back(models.back());
+    }
+    for (uint32_t o = 0; o < 5; ++o) {
+        engines.push_back({.url = "http://e" + std::to_string(o), .models = {"m0"}, .org = "org" + std::to_string(o)});
+    }
+    ASSERT_TRUE(z.engines(engines));
+    RequestArgs a = z.args();
+    a.mode = RoutingMode::private_only;
+    for (const std::string& model : models) {
+        for (uint32_t client = 1; client <= 5; ++client) {
+            a.model = model;
+            const Verdict v = z.send(client, a);
+            if (model == "m0") {
+                EXPECT_EQ(v.decision, Decision::granted);
+                z.end(v.ticket);
+            } else {
+                EXPECT_EQ(v.reason, Outcome::rejected_no_engine) << model;
+            }
+        }
+    }
+    a.mode = RoutingMode::any;
+    for (const std::string& model : models) {
+        a.model = model;
+        const Verdict v = z.send(1, a);
+        EXPECT_EQ(v.decision, Decision::granted) << model << " " << outcome_name(v.reason);
+        z.end(v.ticket);
+    }
+}
+
 TEST_F(Limits, RetryAfterSpreadsThoseWhoAreRefused) {
     start({{.id = 1, .threshold = 1}}, 4);
     std::vector<Ticket> running;
