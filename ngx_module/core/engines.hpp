@@ -69,7 +69,8 @@ bool apply_static_engines(const ZoneLock& lock, const EngineSpec* specs, uint32_
 
 // Applies one report. `place` may be null when the caller has not resolved the URL (yet); the old place
 // stays. A report with the URL of a static engine updates that one. Any number in it is clamped; nothing in
-// it can stop dispatch but its own `state`.
+// it can stop dispatch but its own `state`, and as many requests of others as it says it has, for as long as it
+// keeps reporting them.
 ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const EnginePlace* place,
                          int64_t now_us, WakeSet& wakes);
 

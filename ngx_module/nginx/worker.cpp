@@ -265,7 +265,7 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     if (self.slot == core::kNone) {
         ngx_log_error(
             NGX_LOG_ERR, cycle->log, 0,
-            "llm: all %uD process slots are taken; this worker refuses what it cannot dispatch at once",
+            "llm: all %uD process slots are taken; this worker refuses every request",
             core::kMaxProcesses);
     } else if (!open_bell(self, cycle->log)) {
         return NGX_ERROR;
