@@ -11,11 +11,29 @@ file(GLOB module_sources CONFIGURE_DEPENDS
   ${CMAKE_CURRENT_SOURCE_DIR}/sources/*.cpp
   ${CMAKE_CURRENT_SOURCE_DIR}/web/*.cpp)
 
-add_library(ngx_http_llm_dispatch_module MODULE ${module_sources})
+# The few that are compiled anew for the tests, with their hooks (below); the others know nothing of hooks.
+set(hooked_sources ${module_sources})
+list(FILTER hooked_sources INCLUDE REGEX "/nginx/(directives|queue|test_faults|worker)\\.cpp$")
+list(REMOVE_ITEM module_sources ${hooked_sources})
+foreach(source ${module_sources})
+  file(STRINGS ${source} hooks REGEX "LLM_TEST_HOOKS|LLM_LABEL|LLM_TRACE|test_faults\\.hpp")
+  if(hooks)
+    message(FATAL_ERROR "${source} has hooks of the tests: name it among hooked_sources in ngx_module/module.cmake")
+  endif()
+endforeach()
+
+# What every file of the module is compiled with.
+add_library(llm_module_options INTERFACE)
+target_link_libraries(llm_module_options INTERFACE llm_noexcept nginx_headers)
+target_include_directories(llm_module_options INTERFACE "${HIREDIS_INCLUDE}" ${PostgreSQL_INCLUDE_DIRS})
+
+add_library(llm_module_objects OBJECT ${module_sources})
+target_link_libraries(llm_module_objects PRIVATE llm_module_options llm_hot)
+
+add_library(ngx_http_llm_dispatch_module MODULE ${hooked_sources} $<TARGET_OBJECTS:llm_module_objects>)
 set_target_properties(ngx_http_llm_dispatch_module PROPERTIES PREFIX "")
-target_include_directories(ngx_http_llm_dispatch_module PRIVATE "${HIREDIS_INCLUDE}" ${PostgreSQL_INCLUDE_DIRS})
 target_link_libraries(ngx_http_llm_dispatch_module PRIVATE
-  llm_core llm_text llm_shared llm_noexcept llm_hot nginx_headers "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL
+  llm_core llm_text llm_shared llm_module_options llm_hot "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL
   OpenSSL::Crypto)
 # Only what nginx's loader looks for is exported; a library linked in statically must not meet another copy of itself.
 target_link_options(ngx_http_llm_dispatch_module PRIVATE
@@ -36,28 +54,25 @@ set_property(SOURCE nginx/modules.c PROPERTY COMPILE_OPTIONS -fvisibility=defaul
 
 # The same module with the faults and the grant log of the tests (LLM_TEST_HOOKS), and with a check of every call that
 # leaves it: none may happen inside the zone's lock. Beside the release, so that tests have both; not optimized across
-# files, so that each call is where the check can see it.
+# files, so that each call is where the check can see it. What has no hooks is the release's machine code.
 if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   file(GLOB core_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/core/*.cpp)
   set(lock_check "${CMAKE_CURRENT_SOURCE_DIR}/core/lock_check.cpp")
   list(REMOVE_ITEM core_sources "${lock_check}")
-  file(GLOB text_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/core/text/*.cpp)
-  get_target_property(shared_sources llm_shared SOURCES)
-  list(TRANSFORM shared_sources PREPEND ${CMAKE_SOURCE_DIR}/shared/)
 
-  add_library(llm_checked_objects OBJECT
-    ${module_sources} ${core_sources} ${text_sources} ${shared_sources})
-  target_link_libraries(llm_checked_objects PRIVATE llm_noexcept nginx_headers)
-  target_include_directories(llm_checked_objects PRIVATE "${HIREDIS_INCLUDE}" ${PostgreSQL_INCLUDE_DIRS})
-  target_compile_definitions(llm_checked_objects PRIVATE LLM_TEST_HOOKS=1)
-  target_compile_options(llm_checked_objects PRIVATE -O1 -g1 -fno-lto)
+  add_library(llm_hooked_objects OBJECT ${hooked_sources} ${core_sources})
+  target_link_libraries(llm_hooked_objects PRIVATE llm_module_options)
+  target_compile_definitions(llm_hooked_objects PRIVATE LLM_TEST_HOOKS=1)
+  target_compile_options(llm_hooked_objects PRIVATE -O1 -g1 -fno-lto)
+  set(checked $<TARGET_OBJECTS:llm_hooked_objects> $<TARGET_OBJECTS:llm_module_objects>
+    $<TARGET_FILE:llm_text> $<TARGET_FILE:llm_shared>)
 
   set(wrappers "${CMAKE_CURRENT_BINARY_DIR}/lock_wrappers")
   add_custom_command(OUTPUT ${wrappers}.s ${wrappers}.rsp
-    COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/scripts/lock_check.py --nm ${CMAKE_NM} --objdump ${CMAKE_OBJDUMP}
-            --source ${wrappers}.s --options ${wrappers}.rsp $<TARGET_OBJECTS:llm_checked_objects>
-    DEPENDS ${CMAKE_SOURCE_DIR}/scripts/lock_check.py llm_checked_objects $<TARGET_OBJECTS:llm_checked_objects>
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/scripts/lock_check.py --objdump ${CMAKE_OBJDUMP} --source ${wrappers}.s
+            --options ${wrappers}.rsp ${checked}
+    DEPENDS ${CMAKE_SOURCE_DIR}/scripts/lock_check.py llm_hooked_objects llm_module_objects llm_text llm_shared ${checked}
     COMMAND_EXPAND_LISTS VERBATIM)
   # assembled by the compiler driver: the project itself needs no assembler language
   add_custom_command(OUTPUT ${wrappers}.o
@@ -65,12 +80,12 @@ if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
     DEPENDS ${wrappers}.s VERBATIM)
 
   add_library(ngx_http_llm_dispatch_module_checked MODULE
-    ${lock_check} $<TARGET_OBJECTS:llm_checked_objects> ${wrappers}.o)
+    ${lock_check} $<TARGET_OBJECTS:llm_hooked_objects> $<TARGET_OBJECTS:llm_module_objects> ${wrappers}.o)
   set_target_properties(ngx_http_llm_dispatch_module_checked PROPERTIES PREFIX "")
   target_compile_definitions(ngx_http_llm_dispatch_module_checked PRIVATE LLM_TEST_HOOKS=1)
   target_link_libraries(ngx_http_llm_dispatch_module_checked PRIVATE
-    llm_noexcept "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL OpenSSL::Crypto)
+    llm_text llm_shared llm_noexcept "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL OpenSSL::Crypto)
   target_link_options(ngx_http_llm_dispatch_module_checked PRIVATE
     -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/nginx/exports.ver
-    -Wl,-z,now,-z,relro,-z,undefs -fno-lto @${wrappers}.rsp)
+    -Wl,-z,now,-z,relro,-z,undefs -Wl,--exclude-libs,ALL -fno-lto @${wrappers}.rsp)
 endif()

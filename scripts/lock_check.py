@@ -37,19 +37,21 @@ def run(*argv):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objdump", default="objdump")
-    parser.add_argument("--nm", default="nm")
     parser.add_argument("--source", required=True)
     parser.add_argument("--options", required=True)
     parser.add_argument("objects", nargs="+")
     arguments = parser.parse_args()
 
     defined = set()
-    for line in run(arguments.nm, "--defined-only", "-P", "-A", *arguments.objects).splitlines():
-        defined.add(line.rsplit(": ", 1)[1].split()[0])
+    # not by nm: of objects that also hold the compiler's intermediate language it reads only that
+    for line in run(arguments.objdump, "-t", *arguments.objects).splitlines():
+        if re.match(r"[0-9a-f]{16} ", line) and "*UND*" not in line:
+            defined.add(line.split()[-1])
     called = set()
     for line in run(arguments.objdump, "-r", *arguments.objects).splitlines():
-        # a call through the procedure linkage table: a function, never data
-        found = re.search(r"R_X86_64_PLT32\s+([^\s+-]+)", line)
+        # a call through the procedure linkage table or (-fno-plt) the global offset table: a function, never data, whose
+        # address would be loaded by an instruction with a REX prefix
+        found = re.search(r"R_X86_64_(?:PLT32|GOTPCRELX)\s+([^\s+-]+)", line)
         if found and not found[1].startswith("."):
             called.add(found[1])
     names = sorted(name for name in called - defined if not ALLOWED.fullmatch(name))
