@@ -40,8 +40,9 @@ target_compile_options(llm_noexcept INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions -fno-rtti>
   -fvisibility=hidden
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-fno-gnu-unique>)
-# nlohmann-json without exceptions: a wrong get<>() would abort, so every use asks is_*() first.
-target_compile_definitions(llm_noexcept INTERFACE JSON_NOEXCEPTION=1)
+# nlohmann-json without exceptions: a wrong get<>() would abort, so every use asks is_*() first. In a namespace of its own
+# (without the version), so that a program which links such a library never gets these functions where its own throw.
+target_compile_definitions(llm_noexcept INTERFACE JSON_NOEXCEPTION=1 NLOHMANN_JSON_NAMESPACE_NO_VERSION=1)
 
 # What runs for every request (the module and the libraries in it): optimized across files, and without a frame
 # pointer, which takes three instructions of every call. Objects hold machine code too, so that what is linked

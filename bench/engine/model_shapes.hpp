@@ -4,12 +4,12 @@
 
 #include <cstdio>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 
 namespace llm::bench {

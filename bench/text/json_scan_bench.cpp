@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
@@ -17,6 +16,7 @@
 #include "ngx_module/core/text/multipart.hpp"
 #include "ngx_module/core/text/sse_scan.hpp"
 #include "ngx_module/core/text/string_skip.hpp"
+#include "shared/json.hpp"
 
 namespace llm::core {
 namespace {

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "engine_worker/grammar/char_set.hpp"
 #include "engine_worker/grammar/grammar.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine {
 

@@ -3,10 +3,11 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numbers>
 #include <sstream>
 #include <stdexcept>
+
+#include "shared/json.hpp"
 
 namespace llm::engine {
 namespace {

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include "shared/json.hpp"
 
 namespace llm::reporter {
 namespace {

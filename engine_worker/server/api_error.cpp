@@ -1,7 +1,8 @@
 #include "engine_worker/server/api_error.hpp"
 
-#include <nlohmann/json.hpp>
 #include <utility>
+
+#include "shared/json.hpp"
 
 namespace llm::engine {
 

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #include "engine_worker/scheduler/request.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine {
 

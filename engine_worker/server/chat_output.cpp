@@ -1,8 +1,9 @@
 #include "engine_worker/server/chat_output.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
+
+#include "shared/json.hpp"
 
 namespace llm::engine {
 namespace {

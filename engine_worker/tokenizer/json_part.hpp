@@ -1,10 +1,11 @@
 // Reading tokenizer.json with errors that name the part: "normalizer.normalizers[1].type: ...".
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+
+#include "shared/json.hpp"
 
 namespace llm::engine {
 

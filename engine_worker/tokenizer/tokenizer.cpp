@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <fstream>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
 #include <unordered_map>
@@ -17,6 +16,7 @@
 #include "engine_worker/tokenizer/pre_tokenizer.hpp"
 #include "engine_worker/tokenizer/unicode.hpp"
 #include "engine_worker/tokenizer/vocabulary_file.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine {
 namespace {

@@ -3,11 +3,12 @@
 
 #include <deque>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "shared/json.hpp"
 
 namespace llm::engine {
 

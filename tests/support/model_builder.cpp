@@ -2,7 +2,8 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
+
+#include "shared/json.hpp"
 
 namespace llm::testing {
 

@@ -1,10 +1,11 @@
 // What llmctl prints: tables for people, JSON for programs.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "shared/json.hpp"
 
 namespace llm::ctl {
 

@@ -3,13 +3,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine_worker/grammar/compiled_grammar.hpp"
 #include "engine_worker/grammar/json_schema.hpp"
+#include "shared/json.hpp"
 
 namespace {
 

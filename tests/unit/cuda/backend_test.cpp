@@ -4,10 +4,10 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
+#include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 #include "tests/support/step_runner.hpp"
 #include "tests/unit/cuda/backend_fixture.hpp"

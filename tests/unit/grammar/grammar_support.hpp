@@ -1,7 +1,6 @@
 // What the grammar tests share: does a text belong to a grammar, and a vocabulary with awkward tokens.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <string>
@@ -11,6 +10,7 @@
 #include "engine_worker/grammar/automaton.hpp"
 #include "engine_worker/grammar/json_schema.hpp"
 #include "engine_worker/grammar/token_trie.hpp"
+#include "shared/json.hpp"
 
 namespace llm::testing {
 

@@ -1,13 +1,13 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine_worker/grammar/compiled_grammar.hpp"
 #include "engine_worker/grammar/json_schema.hpp"
+#include "shared/json.hpp"
 #include "tests/unit/grammar/grammar_support.hpp"
 
 namespace llm::engine {

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 
 namespace llm::engine {

@@ -4,9 +4,9 @@
 
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
+#include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 #include "tests/support/step_runner.hpp"
 

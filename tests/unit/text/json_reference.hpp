@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "ngx_module/core/text/json_scan.hpp"
+#include "shared/json.hpp"
 
 namespace llm::core {
 

@@ -3,9 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
+
+#include "shared/json.hpp"
 
 namespace llm::core {
 namespace {

@@ -3,13 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "ngx_module/core/text/sse_scan.hpp"
+#include "shared/json.hpp"
 #include "tests/unit/text/guarded_pages.hpp"
 
 namespace llm::core {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine_worker/tokenizer/tokenizer.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine {
 namespace {

@@ -5,13 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <atomic>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
 #include "engine_worker/tokenizer/split_regex.hpp"
 #include "engine_worker/tokenizer/unicode.hpp"
 #include "engine_worker/tokenizer/vocabulary_file.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine {
 namespace {
