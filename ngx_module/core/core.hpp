@@ -243,7 +243,7 @@ double minimum_of(const Tables& t, const Engine& e);
 bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
 bool engine_usable(const Engine& e);     // ready, breaker closed
 void engine_failed(Core& c, Engine& e, uint32_t random);
-void engine_succeeded(Core& c, Engine& e);
+void engine_succeeded(Core& c, Engine& e);  // the probe, or one sent there before it opened: either shows it works
 bool probe_due(const Core& c, const Engine& e);
 
 // ---- dispatch.cpp -----------------------------------------------------------------------------------------
