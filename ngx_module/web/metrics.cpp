@@ -1,5 +1,8 @@
 // llm_metrics: everything in the zone that is a number, for Prometheus.
+#include <algorithm>
 #include <memory>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "ngx_module/core/dispatcher.hpp"
@@ -123,6 +126,24 @@ void write_tokens(PrometheusText& out) {
     }
 }
 
+// An id is one series, or Prometheus refuses the page. Of engines that share one (an engine that leaves beside its
+// successor, a listed one beside an announced one) that in use stands for all, with the seats of all.
+std::vector<core::EngineSnapshot> one_per_id(std::vector<core::EngineSnapshot> engines) {
+    const auto key = [](const core::EngineSnapshot& engine) {
+        return std::tuple(std::string_view(engine.id), engine.leaving, !engine.usable);
+    };
+    std::sort(engines.begin(), engines.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
+    std::vector<core::EngineSnapshot> out;
+    for (const core::EngineSnapshot& engine : engines) {
+        if (!out.empty() && std::string_view(out.back().id) == engine.id) {
+            out.back().held += engine.held;
+        } else {
+            out.push_back(engine);
+        }
+    }
+    return out;
+}
+
 void write_engines(PrometheusText& out, const std::vector<core::EngineSnapshot>& engines, int64_t now) {
     const auto gauge = [&](std::string_view name, std::string_view help, auto value) {
         out.family(name, "gauge", help);
@@ -207,7 +228,7 @@ ngx_int_t metrics_handler(ngx_http_request_t* r) {
         return NGX_HTTP_NOT_ALLOWED;
     }
     const std::vector<core::ModelView> models = all_models();
-    const std::vector<core::EngineSnapshot> engines = all_engines();
+    const std::vector<core::EngineSnapshot> engines = one_per_id(all_engines());
     const int64_t now = now_us();
     PrometheusText out;
     write_requests(out);

@@ -207,6 +207,27 @@ def test_of_two_engines_with_one_id_the_later_start_wins(redis_server, gate, fak
     report.stop()
 
 
+def test_a_leaving_engine_and_its_successor_are_one_series(redis_server, gate, fake_engine):
+    """Two would make Prometheus refuse the page."""
+    leaving, successor = fake_engine(name="twin"), fake_engine(name="twin")
+    reporter = leaving.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    leaving.hold()
+    running = gate.client.send(token="alice")
+    leaving.wait_requests(1)
+    reporter.leave()
+    until(lambda: gate.status()["engines"][0]["leaving"], "it has left")
+    successor.announce(redis_server.url)
+    until(lambda: len(gate.status()["engines"]) == 2, "both are known")
+    assert gate.client.ask(token="alice").status == 200 and len(successor.requests) == 1
+    metrics = gate.metrics()
+    assert metrics.values("llm_engine_up", engine="twin") == [1]
+    assert metrics.values("llm_engine_held", engine="twin") == [1]
+    leaving.open_gate()
+    assert running.reply().status == 200
+    until(lambda: gate.metrics().values("llm_engine_held") == [0], "its seat is free")
+
+
 def test_stale_sequence_is_ignored(redis_server, gate, fake_engine):
     engine = fake_engine()
     reporter = engine.announce(redis_server.url)

@@ -16,6 +16,11 @@ class Metrics:
             match = _LINE.match(line)
             assert match, f"not a line of the Prometheus text format: {line!r}"
             self.samples.append((match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])))
+        seen = set()
+        for name, labels, _ in self.samples:
+            series = (name, *sorted(labels.items()))
+            assert series not in seen, f"twice, so Prometheus would refuse the whole page: {series}"
+            seen.add(series)
 
     def values(self, name, **labels):
         return [number for sample, has, number in self.samples
