@@ -192,7 +192,9 @@ ngx_int_t parse_head(Request& request) {
 ngx_int_t process_header(ngx_http_request_t* r) {
     Request& request = *get_request(r);
     const ngx_int_t result = parse_head(request);
-    if (result == NGX_HTTP_UPSTREAM_INVALID_HEADER) {
+    // a head that proxy_buffer_size does not hold too: the engine has answered, nginx cannot take it
+    const bool too_big = result == NGX_AGAIN && r->upstream->buffer.last == r->upstream->buffer.end;
+    if (result == NGX_HTTP_UPSTREAM_INVALID_HEADER || too_big) {
         request.garbage = true;
     }
     if (result != NGX_OK || request.stage != Stage::running || is_from_cache(r)) {

@@ -132,6 +132,20 @@ def test_stale_idle_connection_is_repeated_free_of_charge(fake_engine, gateway):
     assert engine.connections == 2
 
 
+def test_a_head_too_large_is_no_stale_connection(fake_engine, gateway):
+    """It was repeated on every idle connection, free of charge, and the engine worked for each."""
+    engine = fake_engine()
+    gate = gateway([engine], workers=1, location="llm_retries 0; proxy_buffer_size 1k;")
+    engine.hold()
+    pending = [gate.client.send(token="alice") for _ in range(4)]
+    engine.wait_requests(4)
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 4
+    engine.script = lambda exchange: exchange.json({}, headers=[("X-Large", "v" * 2000)])
+    assert_error(gate.client.ask(token="alice"), 502, "engine_error")
+    assert len(engine.requests) == 5
+
+
 def test_large_body_is_sent_again_whole(fake_engine, gateway):
     """A body beyond the buffer lies in a file when the second attempt needs it."""
     body = chat_body(content="x" * 500000)
