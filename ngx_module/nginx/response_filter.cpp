@@ -222,15 +222,15 @@ bool answer_is_cut_off(const Request& request) {
     const off_t length = u->buffering && u->pipe != nullptr ? u->pipe->length : u->length;
     const bool close_delimited =
         length == -1 && u->headers_in.content_length_n == -1 && !u->headers_in.chunked;
-    return close_delimited && request.scan != nullptr && request.scan->readable &&
+    return close_delimited && !request.r->header_only && request.scan != nullptr && request.scan->readable &&
            request.scan->event_stream && !request.scan->scan.done();
 }
 
 void send_error_event(Request& request, ErrorCode code) {
     ngx_http_request_t* r = request.r;
     StreamScan* stream = request.scan;
-    if (stream == nullptr || !stream->event_stream || !stream->readable || r->connection->error ||
-        !stream->scan.at_event_boundary()) {
+    if (stream == nullptr || !stream->event_stream || !stream->readable || r->header_only ||
+        r->connection->error || !stream->scan.at_event_boundary()) {
         return;
     }
     const ngx_str_t event = error_event(r->pool, code);

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from support.client import chat_body
+from support.client import chat_body, request_bytes
 from support.fake_engine import answer
 from support.wire import Incomplete
 
@@ -121,6 +121,16 @@ def test_close_delimited_stream(fake_engine, gateway, done):
     reply = ask_stream(gate).reply()
     assert reply.complete == done
     assert reply.body.startswith(b"data: {}\n\n")
+
+
+def test_head_of_a_close_delimited_stream(fake_engine, gateway):
+    """It has no end that could be missing: an error event was sent in the place of the next answer."""
+    gate = gateway([fake_engine(script=lambda exchange: exchange.head(200, [("Content-Type", "text/event-stream")]))])
+    head = request_bytes("HEAD", "/v1/chat/completions", [("Authorization", "Bearer alice")], chat_body(stream=True))
+    pending = gate.client.raw(head + request_bytes("GET", "/health/liveness", [("Connection", "close")]))
+    with pending.socket.makefile("rb") as answers:
+        text = answers.read()
+    assert text.count(b"HTTP/1.1 200 ") == 2 and text.endswith(b"\r\n\r\nOK"), text
 
 
 def http_1_0(body, **more):
