@@ -142,30 +142,6 @@ void record_history(core::Zone& zone, int64_t now) {
     }
 }
 
-void on_heartbeat(ngx_event_t* event) {
-    Worker& self = worker();
-    core::WakeSet wakes;
-    core::SweepResult swept;
-    const int64_t now = now_us();
-    {
-        core::ZoneLock lock(self.zone);
-        if (self.slot != core::kNone) {
-            core::heartbeat(lock, self.slot, now, wakes);
-        }
-        swept = core::sweep(lock, now, wall_s(), random32(), wakes);
-    }
-    wake(wakes);
-    log_sweep(swept);
-    record_history(self.zone, now);
-    reap_dead(false);
-    if (self.slot != core::kNone) {
-        drain();
-    } else {
-        admit_early_requests();  // nobody can ring for it
-    }
-    ngx_add_timer(event, kHeartbeat);
-}
-
 // Read handler of the wake-up descriptor. Edge-triggered: each write is a new edge, so the counter need not
 // be read. nginx also calls it at the start of a graceful shutdown, with close set, because the connection is
 // marked idle.
@@ -202,6 +178,59 @@ bool open_bell(Worker& self, ngx_log_t* log) {
         return false;
     }
     return true;
+}
+
+void leave_zone(Worker& self) {
+    core::WakeSet wakes;
+    if (self.slot != core::kNone) {
+        const int64_t now = now_us();
+        core::ZoneLock lock(self.zone);
+        core::detach_process(lock, self.slot, now, wakes);
+    }
+    self.slot = core::kNone;
+    wake(wakes);
+}
+
+// Takes a slot of the zone's table of processes and the bell that rings for it; false while there is none.
+bool join(Worker& self, ngx_log_t* log) {
+    const uint64_t start = process_start_time(ngx_pid);
+    {
+        const int64_t now = now_us();
+        core::ZoneLock lock(self.zone);
+        self.slot = core::attach_process(lock, ngx_pid, start, now);
+    }
+    if (self.slot == core::kNone || open_bell(self, log)) {
+        return self.slot != core::kNone;
+    }
+    leave_zone(self);
+    return false;
+}
+
+void on_heartbeat(ngx_event_t* event) {
+    Worker& self = worker();
+    if (self.slot == core::kNone && join(self, ngx_cycle->log)) {
+        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: a process slot is free; this worker takes requests now");
+    }
+    core::WakeSet wakes;
+    core::SweepResult swept;
+    const int64_t now = now_us();
+    {
+        core::ZoneLock lock(self.zone);
+        if (self.slot != core::kNone) {
+            core::heartbeat(lock, self.slot, now, wakes);
+        }
+        swept = core::sweep(lock, now, wall_s(), random32(), wakes);
+    }
+    wake(wakes);
+    log_sweep(swept);
+    record_history(self.zone, now);
+    reap_dead(false);
+    if (self.slot != core::kNone) {
+        drain();
+    } else {
+        admit_early_requests();  // nobody can ring for it
+    }
+    ngx_add_timer(event, kHeartbeat);
 }
 
 void start_timers(Worker& self, ngx_log_t* log) {
@@ -250,25 +279,16 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     self.zone = context->zone;
     self.root = context->root;
     self.parked.assign(self.zone.plan().requests, nullptr);
-    core::WakeSet wakes;
-    {
-        const uint64_t start = process_start_time(ngx_pid);
-        const int64_t now = now_us();
-        core::ZoneLock lock(self.zone);
-        self.slot = core::attach_process(lock, ngx_pid, start, now);
-    }
     // the worker that died may be the one we replace
     reap_dead(true);
+    core::WakeSet wakes;
     apply_configuration(*conf, self.zone, cycle->log, wakes);
     wake(wakes);
-
-    if (self.slot == core::kNone) {
-        ngx_log_error(
-            NGX_LOG_ERR, cycle->log, 0,
-            "llm: all %uD process slots are taken; this worker refuses every request",
-            core::kMaxProcesses);
-    } else if (!open_bell(self, cycle->log)) {
-        return NGX_ERROR;
+    if (!join(self, cycle->log)) {
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "llm: all %uD process slots (or worker_connections) are taken; "
+                      "this worker refuses every request until one is free",
+                      core::kMaxProcesses);
     }
     start_timers(self, cycle->log);
     self.started = true;
@@ -290,14 +310,7 @@ void stop_worker(ngx_cycle_t*) {
     if (self.self_wake.posted) {
         ngx_delete_posted_event(&self.self_wake);
     }
-    core::WakeSet wakes;
-    if (self.slot != core::kNone) {
-        const int64_t now = now_us();
-        core::ZoneLock lock(self.zone);
-        core::detach_process(lock, self.slot, now, wakes);
-    }
-    self.slot = core::kNone;
-    wake(wakes);
+    leave_zone(self);
 }
 
 core::Zone& zone() {
