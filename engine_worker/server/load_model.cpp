@@ -90,13 +90,14 @@ LoadedModel load_model(const Options& options) {
         compute.model_dir = options.model;
         model.tokenizer = Tokenizer::load(options.model);
         model.chat_template = ChatTemplate::load(options.model);
+        model.tool_template = ChatTemplate::load_for_tools(options.model);
         model.end_tokens = load_end_tokens(options.model, *model.tokenizer);
         load_pooling(options.model, model.pooling, model.no_embeddings);
     }
     model.special_text = std::make_unique<SpecialText>(*model.tokenizer);
     out.backend = make_backend(options, compute);
     model.hidden_size = out.backend->info().hidden_size;
-    model.tool_format = tool_format_of(*model.chat_template);
+    model.tool_format = tool_format_of(*(model.tool_template ? model.tool_template : model.chat_template));
     model.grammars = std::make_unique<GrammarCache>(*model.tokenizer, out.backend->info().vocab_size);
     return out;
 }

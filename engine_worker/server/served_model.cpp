@@ -193,7 +193,8 @@ std::vector<int32_t> ServedModel::encode_chat(const Json& messages, const Json* 
         context.extra = *template_kwargs;
     }
     try {
-        std::string rendered = chat_template->render(context);
+        const bool for_tools = tools != nullptr && tool_template != nullptr;
+        std::string rendered = (for_tools ? tool_template : chat_template)->render(context);
         if (end.continue_final) {
             cut_behind(context.messages.back()["content"].get_ref<const std::string&>(), rendered);
         }

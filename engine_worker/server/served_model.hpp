@@ -24,6 +24,7 @@ struct ServedModel {
     std::vector<std::string> names;  // the first is the main one; any of them may be asked for
     std::unique_ptr<Tokenizer> tokenizer;
     std::unique_ptr<ChatTemplate> chat_template;
+    std::unique_ptr<ChatTemplate> tool_template;  // for requests with tools; null = the other serves them, too
     std::unique_ptr<SpecialText> special_text;
     std::unique_ptr<GrammarCache> grammars;
     ToolFormat tool_format = ToolFormat::json;

@@ -13,6 +13,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr size_t kMaxSource = 1 << 20;
+constexpr std::string_view kDefault = "default";  // of the named templates
 
 // For directories without a template. https://github.com/openai/openai-python (chatml.md) describes the form.
 constexpr const char* kChatMl =
@@ -88,8 +89,9 @@ std::optional<std::string> read_file(const std::string& path) {
     return std::move(text).str();
 }
 
-// `chat_template` of tokenizer_config.json; nullopt when it has none.
-std::optional<std::string> configured(const std::string& path) {
+// `chat_template` of tokenizer_config.json: a string, which counts as "default", or of a list the one of that name.
+// nullopt when it has none.
+std::optional<std::string> configured(const std::string& path, std::string_view name) {
     const std::optional<std::string> text = read_file(path);
     if (!text)
         return std::nullopt;
@@ -99,13 +101,16 @@ std::optional<std::string> configured(const std::string& path) {
     const auto at = config.find("chat_template");
     if (at == config.end() || at->is_null())
         return std::nullopt;
+    const bool must_be_there = name == kDefault;
     if (at->is_string())
-        return at->get<std::string>();
+        return must_be_there ? std::optional(at->get<std::string>()) : std::nullopt;
     if (at->is_array())
         for (const auto& entry : *at)
-            if (entry.is_object() && entry.value("name", ordered_json()) == "default" &&
-                entry.contains("template") && entry["template"].is_string())
+            if (entry.is_object() && entry.value("name", ordered_json()) == name && entry.contains("template") &&
+                entry["template"].is_string())
                 return entry["template"].get<std::string>();
+    if (!must_be_there)
+        return std::nullopt;
     throw std::runtime_error(path + ": chat_template: must be a string or a list with one named \"default\"");
 }
 
@@ -135,9 +140,20 @@ std::unique_ptr<ChatTemplate> ChatTemplate::load(const std::string& dir) {
     const std::string own = dir + "/chat_template.jinja", config = dir + "/tokenizer_config.json";
     if (const auto text = read_file(own))
         return parse_from(own, *text);
-    if (const auto text = configured(config))
+    if (const auto text = configured(config, kDefault))
         return parse_from(config, *text);
     return parse(kChatMl);
+}
+
+std::unique_ptr<ChatTemplate> ChatTemplate::load_for_tools(const std::string& dir) {
+    const std::string own = dir + "/additional_chat_templates/tool_use.jinja", config = dir + "/tokenizer_config.json";
+    if (const auto text = read_file(own))
+        return parse_from(own, *text);
+    // As in transformers: a file of its own replaces what the configuration lists.
+    if (read_file(dir + "/chat_template.jinja"))
+        return nullptr;
+    const auto text = configured(config, "tool_use");
+    return text ? parse_from(config, *text) : nullptr;
 }
 
 }  // namespace llm::engine

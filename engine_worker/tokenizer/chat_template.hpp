@@ -21,6 +21,10 @@ class ChatTemplate {
     // (a string, or a list of which "default" is taken); else, where the directory has none, ChatML.
     static std::unique_ptr<ChatTemplate> load(const std::string& dir);
 
+    // The template that a model directory has for requests with tools, besides the one of load(): the "tool_use" of
+    // additional_chat_templates or of that list. Null: it has none.
+    static std::unique_ptr<ChatTemplate> load_for_tools(const std::string& dir);
+
     virtual ~ChatTemplate() = default;
 
     // The template as it was parsed.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <map>
 
 #include "engine_worker/scheduler/engine_core.hpp"
@@ -78,6 +79,27 @@ TEST(LoadModel, ALookupModelSaysItsSentence) {
     EXPECT_EQ(answers.finish[1], FinishReason::stop);
     EXPECT_EQ(answers.text[2], "ABCDE");
     EXPECT_EQ(answers.finish[2], FinishReason::length);
+}
+
+// Hermes has one template for chats and one, named "tool_use", for requests with tools.
+TEST(LoadModel, RequestsWithToolsGetTheTemplateForTools) {
+    const llm::testing::TempDir dir;
+    llm::testing::write_copy_model(dir.path(), llm::testing::kByteVocab, 20);
+    llm::testing::write_byte_tokenizer(dir.path());
+    Json settings = Json::parse(std::ifstream(dir.path() + "/tokenizer_config.json"));
+    settings["chat_template"] = Json::parse(R"([{"name": "default", "template": "{{ messages[0].content }}"},
+        {"name": "tool_use", "template": "<tool_call>{{ tools[0].function.name }}"}])");
+    std::ofstream(dir.path() + "/tokenizer_config.json") << settings.dump();
+
+    const LoadedModel loaded = load_model(cpu_options(dir.path()));
+    EXPECT_EQ(loaded.model->tool_format, ToolFormat::tags);
+    const Json messages = Json::parse(R"([{"role":"user","content":"hello"}])");
+    const Json tools = Json::parse(R"([{"type":"function","function":{"name":"look"}}])");
+    const auto prompt = [&](const Json* with) {
+        return loaded.model->tokenizer->decode(loaded.model->encode_chat(messages, with, nullptr, {}), false);
+    };
+    EXPECT_EQ(prompt(nullptr), "hello");
+    EXPECT_EQ(prompt(&tools), "<tool_call>look");
 }
 
 // The model repeats what stood 20 positions before: a wrong slot, a stale block or a bad resume changes the

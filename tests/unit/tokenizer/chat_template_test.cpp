@@ -115,6 +115,18 @@ TEST(ChatTemplate, LoadsFromADirectory) {
     write("tokenizer_config.json",
           R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})");
     EXPECT_EQ(rendered(), "d");
+    EXPECT_EQ(ChatTemplate::load_for_tools(dir), nullptr);
+    write("tokenizer_config.json",
+          R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
+    EXPECT_EQ(rendered(), "d");
+    EXPECT_EQ(ChatTemplate::load_for_tools(dir)->render(question()), "t");
+    std::filesystem::create_directories(dir / "additional_chat_templates");
+    write("additional_chat_templates/tool_use.jinja", "own t");
+    EXPECT_EQ(ChatTemplate::load_for_tools(dir)->render(question()), "own t");
+    std::filesystem::remove_all(dir / "additional_chat_templates");
+    write("chat_template.jinja", "one for all");
+    EXPECT_EQ(ChatTemplate::load_for_tools(dir), nullptr);
+    std::filesystem::remove(dir / "chat_template.jinja");
     write("tokenizer_config.json", R"({"chat_template": 3})");
     EXPECT_THROW(rendered(), std::runtime_error);
     write("chat_template.jinja", "own\n");
