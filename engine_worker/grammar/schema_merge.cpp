@@ -90,6 +90,38 @@ void merge_properties(OrderedJson& out, const OrderedJson& a, const OrderedJson&
     out["properties"] = std::move(properties);
 }
 
+// What an array holds: one schema per place at its start, and one for all behind them (null: anything).
+struct Items {
+    const OrderedJson* places;  // null: none
+    const OrderedJson* rest;
+
+    explicit Items(const OrderedJson& schema)
+        : places(member(schema, "prefixItems")), rest(member(schema, "items")) {
+        if (rest != nullptr && rest->is_array()) {  // drafts before 2020-12
+            places = rest;
+            rest = member(schema, "additionalItems");
+        }
+    }
+    bool any() const { return places != nullptr || rest != nullptr; }
+    size_t n_places() const { return places == nullptr || !places->is_array() ? 0 : places->size(); }
+    OrderedJson at(size_t i) const {
+        return i < n_places() ? (*places)[i] : rest == nullptr ? OrderedJson(true) : *rest;
+    }
+};
+
+void merge_items(OrderedJson& out, const Items& a, const Items& b) {
+    for (const char* key : {"prefixItems", "items", "additionalItems"}) {
+        out.erase(key);
+    }
+    for (size_t i = 0; i < std::max(a.n_places(), b.n_places()); ++i) {
+        out["prefixItems"].push_back(both(a.at(i), b.at(i)));
+    }
+    if (a.rest != nullptr || b.rest != nullptr) {
+        const size_t behind = std::max(a.n_places(), b.n_places());
+        out["items"] = both(a.at(behind), b.at(behind));
+    }
+}
+
 // Both `a` and `b`; nothing when they exclude each other.
 std::optional<OrderedJson> merge(const OrderedJson& a, const OrderedJson& b) {
     OrderedJson out = a;
@@ -100,8 +132,9 @@ std::optional<OrderedJson> merge(const OrderedJson& a, const OrderedJson& b) {
         }
         const OrderedJson& known = a[key];
         const bool numbers = known.is_number() && value.is_number();
-        if (known == value || key == "properties") {
-            continue;
+        if (known == value || key == "properties" || key == "prefixItems" || key == "items" ||
+            key == "additionalItems") {
+            continue;  // or below
         }
         if (key == "type") {
             out[key] = common_types(known, value);
@@ -120,7 +153,7 @@ std::optional<OrderedJson> merge(const OrderedJson& a, const OrderedJson& b) {
             out[key] = known.get<double>() < value.get<double>() ? value : known;
         } else if (numbers && (key.starts_with("max") || key == "exclusiveMaximum")) {
             out[key] = known.get<double>() > value.get<double>() ? value : known;
-        } else if (key == "items" || key == "additionalProperties") {
+        } else if (key == "additionalProperties") {
             out[key] = both(known, value);
         } else {
             throw GrammarError("two different '" + key + "' cannot be combined");
@@ -128,6 +161,9 @@ std::optional<OrderedJson> merge(const OrderedJson& a, const OrderedJson& b) {
     }
     if (a.contains("properties") || b.contains("properties")) {
         merge_properties(out, a, b);
+    }
+    if (const Items of_a(a), of_b(b); of_a.any() && of_b.any()) {
+        merge_items(out, of_a, of_b);
     }
     return out;
 }
@@ -201,7 +237,7 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
             combined.emplace_back(key, &value);
         } else if (key == "const") {
             base["enum"] = OrderedJson::array({value});
-        } else if (!is_annotation(key)) {
+        } else if (!is_annotation(key) && !(key == "enum" && schema.contains("const"))) {  // it holds the constant
             base[key] = value;
         }
     }

@@ -145,6 +145,16 @@ TEST(JsonSchema, Combinations) {
     check({R"({"allOf":[{"type":"integer","minimum":3},{"type":"number","maximum":5}]})",
            {"3", "5"},
            {"2", "6", "3.5"}});
+    // What one side says of items behind its places holds for the other's places.
+    check({R"({"allOf":[{"type":"array","items":{"type":"integer"}},{"prefixItems":[true,{"maximum":5}],"items":{"minimum":3}}]})",
+           {"[]", "[1]", "[1,2]", "[1,2,3]"},
+           {R"(["a"])", R"([1,"a"])", "[1,6]", "[1,2,2]"}});
+    check({R"({"allOf":[{"items":[{"type":"integer"}],"additionalItems":{"type":"null"}},
+            {"type":"array","prefixItems":[true,true]}]})",
+           {"[]", "[1]", "[1,null]", "[1,null,null]"},
+           {R"(["a"])", "[1,1]"}});
+    check({R"({"const":1,"enum":[1,2]})", {"1"}, {"2"}});
+    check({R"({"enum":[1,2],"const":1})", {"1"}, {"2"}});
     check({R"({"allOf":[{"properties":{"a":{"type":"integer"}},"required":["a"]},
                {"properties":{"a":{"minimum":5},"b":{"type":"null"}},"required":["b"]}]})",
            {R"({"a":7,"b":null})"},
