@@ -192,13 +192,18 @@ Arguments rest(const Arguments& args, size_t count) {
     return out;
 }
 
+// map, select and their like take none, 0 and false for an empty list; others refuse them.
+std::vector<Value> items_if_any(Interpreter& in, const Value& value) {
+    return value.truthy() ? in.iterate(value) : std::vector<Value>();
+}
+
 Value do_map(Interpreter& in, const Value& value, Arguments& args) {
     std::vector<Value> out;
     if (args.positional.empty() && !args.named.empty()) {
         const Parameters p("map", args, {"attribute", "default"});
         const auto path = attribute_path(in, p.need(0));
         const Value* absent = p.has(1) && !p.get(1)->is_none() ? p.get(1) : nullptr;
-        for (const Value& item : in.iterate(value))
+        for (const Value& item : items_if_any(in, value))
             out.push_back(follow(in, item, path, absent));
         return in.make_list(std::move(out), List::Kind::kGenerator);
     }
@@ -207,7 +212,7 @@ Value do_map(Interpreter& in, const Value& value, Arguments& args) {
     const Filter filter = find_filter(*args.positional[0].string());
     if (!filter)
         in.fail("map: filter '" + *args.positional[0].string() + "' is not supported");
-    for (const Value& item : in.iterate(value)) {
+    for (const Value& item : items_if_any(in, value)) {
         Arguments own = rest(args, 1);
         in.charge(0);
         out.push_back(filter(in, item, own));
@@ -230,7 +235,7 @@ Value do_select(Interpreter& in, const Value& value, Arguments& args) {
             in.fail("select: test '" + in.text_of(args.positional[first]) + "' is not supported");
     }
     std::vector<Value> out;
-    for (Value& item : in.iterate(value)) {
+    for (Value& item : items_if_any(in, value)) {
         in.charge(0);
         const Value subject = by_attribute ? follow(in, item, path) : item;
         Arguments own = rest(args, first + 1);
