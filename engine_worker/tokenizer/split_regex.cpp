@@ -21,8 +21,10 @@ std::string pcre2_message(int code) {
     return reinterpret_cast<const char*>(text);
 }
 
-// Members of \w and of Oniguruma's \h (a hexadecimal digit) as they stand inside a class.
-constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
+// Members of \w and of Oniguruma's \h (a hexadecimal digit) as they stand inside a class. Outside of one Oniguruma
+// looks code points below 256 up in Latin-1's table, where superscripts and fractions are of words, too.
+constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kLatinWordMembers = R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kHexMembers = "0-9A-Fa-f";
 
 }  // namespace
@@ -55,7 +57,10 @@ std::string to_pcre2_syntax(std::string_view pattern) {
                     out += "\\P{White_Space}";
                     break;
                 case 'w':
-                    out.append(in_class ? "" : "[").append(kWordMembers).append(in_class ? "" : "]");
+                    if (in_class)
+                        out.append(kWordMembers);
+                    else
+                        out.append("[").append(kWordMembers).append(kLatinWordMembers).append("]");
                     break;
                 case 'h':
                     out.append(in_class ? "" : "[").append(kHexMembers).append(in_class ? "" : "]");
@@ -65,7 +70,8 @@ std::string to_pcre2_syntax(std::string_view pattern) {
                     if (in_class)
                         refuse(pattern,
                                std::string("\\") + escaped + " inside a character class is not supported");
-                    out.append("[^").append(escaped == 'W' ? kWordMembers : kHexMembers).append("]");
+                    out.append("[^").append(escaped == 'W' ? kWordMembers : kHexMembers);
+                    out.append(escaped == 'W' ? kLatinWordMembers : "").append("]");
                     break;
                 case 'u': {
                     const std::string_view digits = pattern.substr(i + 1, 4);

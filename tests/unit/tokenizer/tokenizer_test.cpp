@@ -240,6 +240,18 @@ TEST(SplitRegex, TranslatesWhatPcre2ReadsOtherwise) {
               R"(\p{White_Space}+(?!\P{White_Space})|[^\p{White_Space}\p{L}])");
     EXPECT_EQ(to_pcre2_syntax(R"(\u4e00\h\\s)"), R"(\x{4e00}[0-9A-Fa-f]\\s)");
     EXPECT_EQ(to_pcre2_syntax(R"([]a]\x{1F})"), R"([\]a]\x{1F})");
+    const auto of_words = [](std::string_view pattern, std::string_view text) {
+        RegexScratch scratch;
+        SplitRegex::Match match;
+        const SplitRegex regex(pattern);
+        return SplitRegex::Walk(regex, text, scratch).next(match);
+    };
+    for (const char* text : {"\u00B2", "\u00B9", "\u00BD"}) {  // as the reference has it
+        EXPECT_TRUE(of_words(R"(\w)", text)) << text;
+        EXPECT_FALSE(of_words(R"([\w'])", text)) << text;
+        EXPECT_TRUE(of_words(R"([^\w'])", text)) << text;
+        EXPECT_FALSE(of_words(R"(\W)", text)) << text;
+    }
     EXPECT_THROW(to_pcre2_syntax(R"([a&&b])"), std::runtime_error);
     EXPECT_THROW(to_pcre2_syntax(R"(\p{N}{1,3}+)"), std::runtime_error);
     EXPECT_THROW(to_pcre2_syntax(R"([\W])"), std::runtime_error);
