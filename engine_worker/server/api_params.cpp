@@ -259,15 +259,16 @@ Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint
     constexpr int64_t kIntMax = std::numeric_limits<int32_t>::max();
     constexpr int64_t kSeedMin = std::numeric_limits<int64_t>::min();
     constexpr int64_t kSeedMax = std::numeric_limits<int64_t>::max();
+    const GenerationDefaults& defaults = limits.defaults;
     Sampling out;
-    out.temperature = static_cast<float>(params.number("temperature", 0, 2).value_or(1));
-    out.top_p = static_cast<float>(params.number("top_p", 0, 1).value_or(1));
+    out.temperature = static_cast<float>(params.number("temperature", 0, 2).value_or(defaults.temperature));
+    out.top_p = static_cast<float>(params.number("top_p", 0, 1).value_or(defaults.top_p));
     if (out.top_p <= 0) {
         throw bad_value("top_p", "'top_p' must be greater than 0 and at most 1.");
     }
-    out.top_k = static_cast<int32_t>(std::max<int64_t>(params.integer("top_k", -1, kIntMax).value_or(0), 0));
-    out.min_p = static_cast<float>(params.number("min_p", 0, 1).value_or(0));
-    out.repetition_penalty = static_cast<float>(params.number("repetition_penalty", 0, 10).value_or(1));
+    out.top_k = static_cast<int32_t>(std::max<int64_t>(params.integer("top_k", -1, kIntMax).value_or(defaults.top_k), 0));
+    out.min_p = static_cast<float>(params.number("min_p", 0, 1).value_or(defaults.min_p));
+    out.repetition_penalty = static_cast<float>(params.number("repetition_penalty", 0, 10).value_or(defaults.repetition_penalty));
     if (out.repetition_penalty <= 0) {
         throw bad_value("repetition_penalty", "'repetition_penalty' must be greater than 0.");
     }
@@ -283,9 +284,13 @@ Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint
 
     const auto max_tokens = params.integer("max_tokens", limits.least_tokens, kIntMax);
     const auto max_completion = params.integer("max_completion_tokens", 1, kIntMax);
-    const int64_t limit = max_completion.value_or(max_tokens.value_or(limits.max_context));
+    const int64_t usual = defaults.max_tokens > 0 ? defaults.max_tokens : limits.max_context;
+    const int64_t limit = max_completion.value_or(max_tokens.value_or(usual));
     out.max_tokens = static_cast<int32_t>(std::min<int64_t>(limit, limits.max_context));
-    out.min_tokens = static_cast<int32_t>(params.integer("min_tokens", 0, out.max_tokens).value_or(0));
+    const bool said = max_tokens.has_value() || max_completion.has_value();
+    const int32_t most = said ? out.max_tokens : limits.max_context;
+    out.min_tokens = static_cast<int32_t>(params.integer("min_tokens", 0, most).value_or(0));
+    out.max_tokens = std::max(out.max_tokens, out.min_tokens);
     return out;
 }
 

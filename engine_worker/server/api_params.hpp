@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine_worker/scheduler/request.hpp"
+#include "engine_worker/server/generation_defaults.hpp"
 #include "shared/json.hpp"
 
 namespace llm::engine {
@@ -36,6 +37,7 @@ struct SamplingLimits {
     int32_t vocab_size = 0;
     int32_t max_context = 0;
     int32_t least_tokens = 1;  // of max_tokens
+    GenerationDefaults defaults;
 };
 
 // Reads temperature, top_p, top_k, min_p, seed, penalties, logit_bias, stop, max_tokens and the extensions

@@ -92,6 +92,9 @@ LoadedModel load_model(const Options& options) {
         model.chat_template = ChatTemplate::load(options.model);
         model.tool_template = ChatTemplate::load_for_tools(options.model);
         model.end_tokens = load_end_tokens(options.model, *model.tokenizer);
+        if (options.generation_config == "auto") {
+            model.defaults = load_generation_defaults(options.model);
+        }
         load_pooling(options.model, model.pooling, model.no_embeddings);
     }
     model.special_text = std::make_unique<SpecialText>(*model.tokenizer);

@@ -180,6 +180,10 @@ int serve(const Options& options) {
         std::random_device random;
         engine_options.hash_key = static_cast<uint64_t>(random()) << 32 | random();
         const std::string backend = loaded.backend->info().name;
+        if (const std::string defaults = loaded.model->defaults.text(); !defaults.empty()) {
+            std::fprintf(stderr, "llm-engine: unless a request says otherwise: %s (generation_config.json)\n",
+                         defaults.c_str());
+        }
         core = std::make_unique<EngineCore>(std::move(loaded.backend), *loaded.model->tokenizer,
                                             engine_options, steady_seconds);
         loaded.model->max_context = core->max_context();

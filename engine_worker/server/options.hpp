@@ -15,6 +15,7 @@ namespace llm::engine {
 struct Options {
     std::string model;  // directory; with the sim backend a name
     std::vector<std::string> served_names;
+    std::string generation_config = "auto";  // or none: GenerationDefaults as they are
     std::string listen = "127.0.0.1:8000";
     std::string advertise;  // URL in reports; empty = from `listen`
     std::string redis;      // URL; empty = no reports

@@ -130,23 +130,11 @@ void cut_behind(std::string_view text, std::string& rendered) {
     rendered.resize(at + (rendered.compare(at, text.size(), text) == 0 ? text.size() : trimmed.size()));
 }
 
-// The JSON of a file; null when there is none, discarded when it is malformed.
-Json read_json(const std::string& path) {
-    std::ifstream file(path);
-    if (!file) {
-        return nullptr;
-    }
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    return Json::parse(text, nullptr, false);
-}
-
 void add_end_tokens(const std::string& path, std::vector<int32_t>& out) {
-    std::ifstream file(path);
-    if (!file) {
+    const Json config = read_json(path);
+    if (config.is_null()) {
         return;
     }
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    const Json config = Json::parse(text, nullptr, false);
     if (!config.is_object()) {
         throw std::runtime_error(path + " is not a JSON object");
     }
@@ -164,6 +152,15 @@ void add_end_tokens(const std::string& path, std::vector<int32_t>& out) {
 }
 
 }  // namespace
+
+Json read_json(const std::string& path) {
+    std::ifstream file(path);
+    if (!file) {
+        return nullptr;
+    }
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    return Json::parse(text, nullptr, false);
+}
 
 bool ServedModel::serves(const std::string& name) const {
     return std::find(names.begin(), names.end(), name) != names.end();

@@ -29,6 +29,7 @@ struct ServedModel {
     std::unique_ptr<GrammarCache> grammars;
     ToolFormat tool_format = ToolFormat::json;
     std::vector<int32_t> end_tokens;
+    GenerationDefaults defaults;  // of requests that say nothing else
     Task pooling = Task::embed_last;  // how /v1/embeddings makes one vector of many
     std::string no_embeddings;        // why it does not; empty = it does
     int32_t hidden_size = 0;          // numbers of an embedding
@@ -37,7 +38,7 @@ struct ServedModel {
     int64_t created = 0;              // seconds since 1970
 
     bool serves(const std::string& name) const;
-    SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context}; }
+    SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context, 1, defaults}; }
 
     // Prompts are counted up to this many tokens: enough to say how far one is too long, and no reason to
     // read all of a text that never ends. For `most` as in Tokenizer::EncodeOptions.
@@ -48,6 +49,9 @@ struct ServedModel {
     std::vector<int32_t> encode_chat(const Json& messages, const Json* tools, const Json* template_kwargs,
                                      const PromptEnd& end, size_t most = SIZE_MAX) const;
 };
+
+// The JSON of a file; null when there is none, discarded when it is malformed.
+Json read_json(const std::string& path);
 
 // How the model's directory says that embeddings are pooled (1_Pooling/config.json and modules.json of
 // sentence-transformers; last token where there is none). False: in a way that is not supported; `why` says

@@ -379,3 +379,28 @@ def test_tool_calls_and_reasoning(start_engine, tmp_path):
     # Nobody asked for tools: it is text.
     assert "<tool_call>" in engine.chat()[2]["choices"][0]["message"]["content"]
     assert engine.chat(tools=[{}])[2]["error"]["param"] == "tools"
+
+
+def test_requests_that_say_nothing_take_the_models_own_defaults(start_engine, tmp_path):
+    model = tmp_path / "demo"
+    model.mkdir()
+    for file in DEMO.iterdir():
+        (model / file.name).symlink_to(file)
+    config = json.loads((DEMO / "generation_config.json").read_text())
+    (model / "generation_config.json").unlink()
+    (model / "generation_config.json").write_text(json.dumps({**config, "temperature": 0, "max_new_tokens": 9}))
+    body = {"model": "demo", "messages": [{"role": "user", "content": "What is a bird?"}], "ignore_eos": True}
+
+    def ask(engine, **fields):
+        answer = engine.request("POST", "/v1/chat/completions", {**body, **fields})[2]
+        return answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]
+
+    engine = start_engine(model=str(model))
+    assert "unless a request says otherwise: temperature 0, max_tokens 9 (generation_config.json)" in engine.output()
+    text, tokens = ask(engine)
+    assert tokens == 9
+    assert ask(engine) == (text, tokens) == ask(engine, temperature=0)
+    assert ask(engine, max_tokens=12)[1] == 12
+    plain = start_engine("--generation-config", "none", model=str(model))
+    assert "unless a request" not in plain.output()
+    assert ask(plain, max_tokens=20)[1] == 20
