@@ -13,40 +13,33 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 SpecialText::SpecialText(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
     for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-        const std::string_view text = tokenizer.id_to_token(id);
-        if (!text.empty() && tokenizer.is_special(id)) {
-            by_first_byte_[static_cast<unsigned char>(text.front())].emplace_back(text);
+        if (tokenizer.is_special(id)) {
+            AddedToken& token = special_.emplace_back();
+            token.id = id;
+            token.spelling = tokenizer.id_to_token(id);
         }
     }
-    for (auto& list : by_first_byte_) {
-        std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
+    for (const AddedToken& token : special_) {
+        matcher_.add(token);
     }
-}
-
-size_t SpecialText::special_length_at(std::string_view text) const {
-    for (const std::string& special : by_first_byte_[static_cast<unsigned char>(text.front())]) {
-        if (text.substr(0, special.size()) == special) {
-            return special.size();
-        }
-    }
-    return 0;
 }
 
 std::string SpecialText::mark(std::string_view text) const {
+    std::vector<AddedTokenMatcher::Segment> segments;
+    matcher_.split(text, false, segments);
     std::string out;
     out.reserve(text.size());
-    while (!text.empty()) {
-        if (text.substr(0, kOpen.size()) == kOpen || text.substr(0, kClose.size()) == kClose) {
-            out += kReplacement;
-            text.remove_prefix(kOpen.size());
-        } else if (const size_t length = special_length_at(text); length > 0) {
-            out += kOpen;
-            out += text.substr(0, length);
-            out += kClose;
-            text.remove_prefix(length);
-        } else {
-            out += text.front();
-            text.remove_prefix(1);
+    for (const auto& segment : segments) {
+        if (segment.token != nullptr) {
+            out.append(kOpen).append(segment.text).append(kClose);
+            continue;
+        }
+        const size_t from = out.size();
+        out += segment.text;
+        for (const std::string_view mark : {kOpen, kClose}) {
+            for (size_t at = out.find(mark, from); at != std::string::npos; at = out.find(mark, at)) {
+                out.replace(at, mark.size(), kReplacement);  // of the same length
+            }
         }
     }
     return out;

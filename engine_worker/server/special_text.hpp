@@ -7,12 +7,12 @@
 // stand in real text.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine_worker/tokenizer/added_tokens.hpp"
 #include "engine_worker/tokenizer/tokenizer.hpp"
 
 namespace llm::engine {
@@ -21,8 +21,11 @@ class SpecialText {
   public:
     // Collects the tokenizer's special tokens; `tokenizer` must outlive this object. O(vocabulary).
     explicit SpecialText(const Tokenizer& tokenizer);
+    SpecialText(const SpecialText&) = delete;
+    SpecialText& operator=(const SpecialText&) = delete;
 
-    // `text` with every special token in it marked; marks that stand in it already become U+FFFD. O(text).
+    // `text` with every special token in it marked; marks that stand in it already become U+FFFD. O(text), however many special
+    // tokens there are.
     std::string mark(std::string_view text) const;
 
     // Ids of a rendered template: special tokens are parsed, but not between marks. `most` as in
@@ -30,10 +33,9 @@ class SpecialText {
     std::vector<int32_t> encode(std::string_view rendered, size_t most = SIZE_MAX) const;
 
   private:
-    size_t special_length_at(std::string_view text) const;
-
     const Tokenizer& tokenizer_;
-    std::array<std::vector<std::string>, 256> by_first_byte_;  // longest first
+    std::vector<AddedToken> special_;  // the matcher points into it
+    AddedTokenMatcher matcher_;
 };
 
 }  // namespace llm::engine

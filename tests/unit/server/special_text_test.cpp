@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <ctime>
+
 #include "engine_worker/backend/sim/byte_tokenizer.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine {
 namespace {
@@ -24,6 +28,32 @@ TEST(SpecialText, OrdinaryTextPassesUnchanged) {
     const SpecialText special(*tokenizer);
     const std::string text = "a < b <| c |> \xF0\x9F\x98\x80 <|unknown|>";
     EXPECT_EQ(special.mark(text), text);
+}
+
+// Tekken has a thousand special tokens that begin alike.
+TEST(SpecialText, ManySpecialTokensCostNoMoreThanOne) {
+    nlohmann::json file = nlohmann::json::parse(R"({"added_tokens": [], "model": {"type": "BPE", "vocab": {"<": 0}, "merges": []}})");
+    for (int id = 1; id <= 1000; ++id) {
+        file["added_tokens"].push_back(
+            {{"id", id}, {"content", "<SPECIAL_" + std::to_string(id) + ">"}, {"special", true}});
+    }
+    const auto many = Tokenizer::parse(file.dump());
+    file["added_tokens"].erase(file["added_tokens"].begin() + 1, file["added_tokens"].end());
+    const auto one = Tokenizer::parse(file.dump());
+    std::string text = "<SPECIAL_12>";
+    EXPECT_EQ(SpecialText(*many).mark(text), "\xEF\xB7\x90<SPECIAL_12>\xEF\xB7\x91");
+    text.assign(1 << 19, '<');
+    const auto seconds = [&](const Tokenizer& tokenizer) {
+        const SpecialText special(tokenizer);
+        double best = 1e9;
+        for (int i = 0; i < 3; ++i) {
+            const std::clock_t begin = std::clock();
+            EXPECT_EQ(special.mark(text), text);
+            best = std::min(best, static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
+        }
+        return best;
+    };
+    EXPECT_LT(seconds(*many), 20 * seconds(*one) + 0.05);
 }
 
 TEST(SpecialText, MarksInTheTextAreNoMarks) {
