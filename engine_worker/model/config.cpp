@@ -38,6 +38,10 @@ class Fields {
         return it == json_.end() || it->is_null() ? nullptr : &*it;
     }
     bool has(const std::string& key) const { return find(key) != nullptr; }
+    bool is_null(const std::string& key) const {  // written, as null: not what is meant where it is absent
+        const auto it = json_.find(key);
+        return it != json_.end() && it->is_null();
+    }
 
     int32_t integer(const std::string& key, int32_t low, int32_t high) const {
         const Json* value = find(key);
@@ -192,15 +196,15 @@ void read_windows(const Fields& fields, ModelConfig& config) {
     if (config.model_type == "llama" || (optional && !fields.boolean_or("use_sliding_window", false))) {
         return;
     }
-    const int32_t window = fields.integer_or("sliding_window", 0, 1, kMaxContext);
-    if (window == 0) {
+    if (fields.is_null("sliding_window")) {
         return;
     }
+    // Absent fields have the defaults of transformers' MistralConfig, Qwen2Config and Qwen3Config.
+    const int32_t window = fields.integer_or("sliding_window", 4096, 1, kMaxContext);
     // Mistral: every layer. Qwen: the layers from max_window_layers on, unless layer_types says it one by
     // one.
-    const int32_t first = optional ? fields.integer_or("max_window_layers", config.n_layers, 0,
-                                                       std::numeric_limits<int32_t>::max())
-                                   : 0;
+    const int32_t first =
+        optional ? fields.integer_or("max_window_layers", 28, 0, std::numeric_limits<int32_t>::max()) : 0;
     for (int32_t layer = first; layer < config.n_layers; layer++) {
         config.window[static_cast<size_t>(layer)] = window;
     }

@@ -17,7 +17,13 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 // Hands out tensors and remembers which it has handed out.
 class Finder {
   public:
-    explicit Finder(const TensorStore& store) : store_(store) {}
+    explicit Finder(const TensorStore& store)
+        : store_(store),
+          base_(!store.find("model.embed_tokens.weight") && store.find("embed_tokens.weight") ? "" : "model.") {}
+
+    // What the names of the decoder's tensors begin with. Embedding models (Qwen3-Embedding) are saved without the
+    // class around the decoder, and without its prefix.
+    const std::string& base() const { return base_; }
 
     // A matrix that may be e4m3, with `scale` then.
     Tensor take_projection(const std::string& name, const std::vector<int64_t>& shape, bool fp8, Tensor& scale) {
@@ -78,6 +84,7 @@ class Finder {
 
   private:
     const TensorStore& store_;
+    std::string base_;
     std::set<std::string> taken_;
 };
 
@@ -86,7 +93,7 @@ LayerTensors take_layer(Finder& finder, const ModelConfig& config, int32_t index
     const int64_t q_dim = int64_t{config.n_heads} * config.head_dim;
     const int64_t kv_dim = int64_t{config.n_kv_heads} * config.head_dim;
     const int64_t ffn = config.ffn_dim;
-    const std::string prefix = "model.layers." + std::to_string(index) + ".";
+    const std::string prefix = finder.base() + "layers." + std::to_string(index) + ".";
     const std::string attention = prefix + "self_attn.";
     const bool fp8 = config.fp8_weights;
     LayerTensors layer;
@@ -120,8 +127,8 @@ ModelTensors load_model_tensors(const ModelConfig& config) {
     ModelTensors tensors;
     tensors.store = std::make_shared<TensorStore>(config.dir);
     Finder finder(*tensors.store);
-    tensors.embedding = finder.take("model.embed_tokens.weight", {config.vocab_size, config.dim});
-    tensors.norm = finder.take("model.norm.weight", {config.dim});
+    tensors.embedding = finder.take(finder.base() + "embed_tokens.weight", {config.vocab_size, config.dim});
+    tensors.norm = finder.take(finder.base() + "norm.weight", {config.dim});
     tensors.lm_head = config.tied_embeddings ? tensors.embedding
                                              : finder.take("lm_head.weight", {config.vocab_size, config.dim});
     for (int32_t i = 0; i < config.n_layers; i++) {

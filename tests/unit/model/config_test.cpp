@@ -85,6 +85,12 @@ TEST(Config, FamiliesDifferWhereTheyDo) {
     config["max_window_layers"] = 14;
     EXPECT_EQ(parse(config).window[13], 0);
     EXPECT_EQ(parse(config).window[14], 4096);
+    config.erase("max_window_layers");
+    config.erase("sliding_window");
+    config["num_hidden_layers"] = 30;
+    EXPECT_EQ(parse(config).window[27], 0);
+    EXPECT_EQ(parse(config).window[28], 4096);
+    config["num_hidden_layers"] = 16;
 
     config["model_type"] = "qwen3";
     config["architectures"] = {"Qwen3ForCausalLM"};
@@ -95,7 +101,9 @@ TEST(Config, FamiliesDifferWhereTheyDo) {
 
     config["model_type"] = "mistral";
     config["architectures"] = {"MistralForCausalLM"};
-    EXPECT_EQ(parse(config).window, std::vector<int32_t>(16, 4096));
+    EXPECT_EQ(parse(config).window, std::vector<int32_t>(16, 4096));  // absent is not null
+    config["sliding_window"] = 1024;
+    EXPECT_EQ(parse(config).window, std::vector<int32_t>(16, 1024));
     config["sliding_window"] = nullptr;
     EXPECT_EQ(parse(config).window, std::vector<int32_t>(16, 0));
 }

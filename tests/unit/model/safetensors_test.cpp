@@ -129,6 +129,22 @@ TEST_F(Weights, ShardsAreFoundByTheirIndex) {
     EXPECT_EQ(first, tensor("model.layers.0.mlp.down_proj.weight").values[0]);
 }
 
+// Embedding models are saved without the class that gives names their "model.".
+TEST_F(Weights, TheDecoderMayStandAlone) {
+    for (auto& one : tensors_) {
+        if (one.name.starts_with("model.")) {
+            one.name.erase(0, 6);
+        }
+    }
+    EXPECT_EQ(error(), "no error");
+    const ModelTensors tensors = load_model_tensors(config_);
+    float first;
+    std::memcpy(&first, tensors.layers[0].down.data, 4);
+    EXPECT_EQ(first, tensor("layers.0.mlp.down_proj.weight").values[0]);
+    tensor("layers.0.mlp.down_proj.weight").name = "model.layers.0.mlp.down_proj.weight";
+    EXPECT_THAT(error(), HasSubstr("tensor layers.0.mlp.down_proj.weight is missing"));
+}
+
 TEST_F(Weights, FaultsNameFileAndTensor) {
     EXPECT_EQ(error(), "no error");
     tensor("model.norm.weight").shape = {4, 4};
