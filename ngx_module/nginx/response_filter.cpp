@@ -241,10 +241,7 @@ void send_error_event(Request& request, ErrorCode code) {
     buffer->flush = 1;
     ngx_chain_t out{buffer, nullptr};
     request.scan = nullptr;  // our own event is not the engine's
-    const bool cut_off = request.cut_off;
-    request.cut_off = false;  // this much still passes
     ngx_http_output_filter(r, &out);
-    request.cut_off = cut_off;
     request.scan = stream;
 }
 

@@ -276,6 +276,7 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
         request.ended_by_engine = true;
         request.outcome = outcome_of(request, status);
     } else if (request.stage == Stage::running) {
+        bool cut_off = false;
         if (framing_is_broken(request, status)) {
             status = NGX_HTTP_BAD_GATEWAY;
         }
@@ -285,7 +286,7 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
                 request.end_in_doubt = true;
             } else {
                 status = NGX_HTTP_BAD_GATEWAY;
-                request.cut_off = true;
+                cut_off = true;
             }
         }
         request.ended_by_engine = true;
@@ -301,6 +302,10 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
         collect_usage(request);
         if (status != 0 && status != NGX_DECLINED && request.head_seen && r->header_sent) {
             request.broken_off = true;
+            if (status > 0 && (cut_off || only_close_ends(r))) {
+                (void)ngx_http_send_special(r, NGX_HTTP_FLUSH);  // what nginx has held back until now
+            }
+            request.cut_off = cut_off;
             if (only_close_ends(r)) {
                 r->connection->error = 1;  // no lingering, which begins with an orderly end
             }

@@ -123,6 +123,20 @@ def test_close_delimited_stream(fake_engine, gateway, done):
     assert reply.body.startswith(b"data: {}\n\n")
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_what_came_of_a_cut_stream_arrives(fake_engine, gateway, version):
+    """With buffering nginx holds the first bytes back, and they were lost with the end."""
+    def script(exchange):
+        exchange.head(200, [("Content-Type", "text/event-stream"), ("Connection", "close")])
+        exchange.send(b'data: {}\n\ndata: {"half":')
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=script)], location="proxy_buffering on;")
+    data = request_bytes("POST", "/v1/chat/completions", [("Authorization", "Bearer alice")], chat_body(stream=True))
+    reply = gate.client.raw(data.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)).reply()
+    assert (reply.status, reply.body, reply.complete) == (200, b'data: {}\n\ndata: {"half":', False)
+
+
 def test_head_of_a_close_delimited_stream(fake_engine, gateway):
     """It has no end that could be missing: an error event was sent in the place of the next answer."""
     gate = gateway([fake_engine(script=lambda exchange: exchange.head(200, [("Content-Type", "text/event-stream")]))])
