@@ -46,7 +46,8 @@ void unlink_bucket(Core& c, uint32_t account) {
 }
 
 uint32_t& bucket_of(Account& a, int64_t number) {
-    return a.window[static_cast<uint64_t>((number % kWindowBuckets + kWindowBuckets) % kWindowBuckets)];
+    constexpr int64_t kAboveZero = kWindowBuckets << 40;  // in the first minute of a clock, buckets are below it
+    return a.window[static_cast<uint64_t>(number + kAboveZero) % kWindowBuckets];
 }
 
 // Moves the window on to the present bucket.

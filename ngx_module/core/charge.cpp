@@ -59,12 +59,12 @@ void set_window(Core& c, Request& r, uint64_t prompt, uint64_t completion) {
     const int64_t dispatched = r.dispatched_us != 0 ? r.dispatched_us : c.now;
     if (const int64_t more = capped(prompt) - old_prompt; more < 0) {
         take_from_window(c, r.account, dispatched, dispatched, -more);
-    } else {
+    } else if (more > 0) {
         count_window(c, r.account, more);
     }
     if (const int64_t more = capped(completion) - old_completion; more < 0) {
         take_from_window(c, r.account, dispatched, c.now, -more);
-    } else {
+    } else if (more > 0) {
         count_window(c, r.account, more);
     }
     r.window_prompt = static_cast<uint32_t>(capped(prompt));

@@ -218,16 +218,19 @@ bool identify(Core& c, Arrival& a) {
         return false;
     }
     a.prefer_org = a.args.mode == RoutingMode::private_first ? org : kNone;
-    Pool wanted{};
-    wanted.model = v.model;
-    wanted.org = a.args.mode == RoutingMode::private_only ? org : kNone;
-    a.pool = find_pool(c, wanted.model, wanted.org);
-    if (a.pool == kNone && pool_usable(c, wanted) == Usable::none) {
+    const uint32_t pool_org = a.args.mode == RoutingMode::private_only ? org : kNone;
+    a.pool = find_pool(c, v.model, pool_org);
+    if (a.pool == kNone) {
         // No place is made for what nobody serves: there are fewer of them than models times organisations.
-        reject(c, a, Outcome::rejected_no_engine);
-        return false;
+        Pool wanted{};
+        wanted.model = v.model;
+        wanted.org = pool_org;
+        if (pool_usable(c, wanted) == Usable::none) {
+            reject(c, a, Outcome::rejected_no_engine);
+            return false;
+        }
+        a.pool = open_pool(c, v.model, pool_org);
     }
-    a.pool = open_pool(c, wanted.model, wanted.org);
     a.account = a.pool != kNone ? open_account(c, a.client) : kNone;
     if (a.account == kNone) {
         reject(c, a, Outcome::rejected_queue_full);
