@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxAlternatives = 256;
+constexpr size_t kMaxComparisons = 4'000'000;
 
 // Keywords that say nothing about which values are valid.
 constexpr std::array<std::string_view, 21> kAnnotations = {
@@ -22,6 +23,17 @@ constexpr std::array<std::string_view, 21> kAnnotations = {
 bool is_annotation(std::string_view key) {
     return key.starts_with("x-") ||
            std::find(kAnnotations.begin(), kAnnotations.end(), key) != kAnnotations.end();
+}
+
+// The compiler has checked how deep the document is.
+size_t n_values(const OrderedJson& json) {
+    size_t count = 1;
+    if (json.is_structured()) {
+        for (const OrderedJson& member : json) {
+            count += n_values(member);
+        }
+    }
+    return count;
 }
 
 OrderedJson both(const OrderedJson& a, const OrderedJson& b) {
@@ -42,12 +54,21 @@ bool contains(const OrderedJson& list, const OrderedJson& value) {
     return std::find(list.begin(), list.end(), value) != list.end();
 }
 
+// Every value of one list is looked for in the other.
+void refuse_long(const char* key, const OrderedJson& a, const OrderedJson& b) {
+    if (a.size() * b.size() > kMaxComparisons) {
+        throw GrammarError("two '" + std::string(key) + "' of so many values cannot be combined");
+    }
+}
+
 OrderedJson common_types(const OrderedJson& a, const OrderedJson& b) {
     OrderedJson out = OrderedJson::array();
-    for (const OrderedJson& type : as_list(a)) {
-        if (contains(as_list(b), type) || (type == "integer" && contains(as_list(b), "number"))) {
+    const OrderedJson of_a = as_list(a), of_b = as_list(b);
+    refuse_long("type", of_a, of_b);
+    for (const OrderedJson& type : of_a) {
+        if (contains(of_b, type) || (type == "integer" && contains(of_b, "number"))) {
             out.push_back(type);
-        } else if (type == "number" && contains(as_list(b), "integer")) {
+        } else if (type == "number" && contains(of_b, "integer")) {
             out.push_back("integer");
         }
     }
@@ -142,11 +163,13 @@ std::optional<OrderedJson> merge(const OrderedJson& a, const OrderedJson& b) {
                 return std::nullopt;
             }
         } else if (key == "enum" && known.is_array() && value.is_array()) {
+            refuse_long("enum", known, value);
             OrderedJson values = OrderedJson::array();
             std::copy_if(known.begin(), known.end(), std::back_inserter(values),
                          [&v = value](const OrderedJson& one) { return contains(v, one); });
             out[key] = std::move(values);
         } else if (key == "required" && known.is_array() && value.is_array()) {
+            refuse_long("required", known, value);
             std::copy_if(value.begin(), value.end(), std::back_inserter(out[key]),
                          [&known](const OrderedJson& one) { return !contains(known, one); });
         } else if (numbers && (key.starts_with("min") || key == "exclusiveMinimum")) {
@@ -218,8 +241,16 @@ const OrderedJson& SchemaResolver::resolve(const std::string& reference) const {
     return *at;
 }
 
-std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool keep_references,
-                                                int depth) const {
+void SchemaResolver::charge(const OrderedJson& copied) {
+    constexpr size_t kEach = 8;  // of the bookkeeping around it
+    work_ += kEach + n_values(copied);
+    if (work_ > kMaxWork) {
+        throw GrammarError("its combinations are too many");
+    }
+}
+
+std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool keep_references, int depth) {
+    charge(nullptr);
     if (schema.is_boolean()) {
         return schema.get<bool>() ? std::vector<OrderedJson>{OrderedJson::object()}
                                   : std::vector<OrderedJson>();
@@ -238,6 +269,7 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
         } else if (key == "const") {
             base["enum"] = OrderedJson::array({value});
         } else if (!is_annotation(key) && !(key == "enum" && schema.contains("const"))) {  // it holds the constant
+            charge(value);
             base[key] = value;
         }
     }
@@ -253,7 +285,7 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
         return {{{"$ref", *combined[0].second}}};
     }
     std::vector<OrderedJson> out = {std::move(base)};
-    const auto restrict_to = [&out](const std::vector<OrderedJson>& options) {
+    const auto restrict_to = [&](const std::vector<OrderedJson>& options) {
         if (out.size() == 1 && out[0].empty()) {
             out = options;
             return;
@@ -261,6 +293,8 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
         std::vector<OrderedJson> product;
         for (const OrderedJson& one : out) {
             for (const OrderedJson& option : options) {
+                charge(one);
+                charge(option);
                 if (auto merged = merge(one, option)) {
                     product.push_back(std::move(*merged));
                 }

@@ -1,6 +1,7 @@
 // JSON Schemas that are combined ($ref, allOf, anyOf, oneOf) as a list of plain alternatives.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,16 +17,21 @@ class SchemaResolver {
 
     // Schemas without combining keywords and without annotations; whoever satisfies one of them satisfies
     // `schema`. An alternative that is nothing but {"$ref":…} stays one, so that recursion ends there. Empty:
-    // nothing satisfies it. GrammarError for what cannot be combined.
-    std::vector<OrderedJson> alternatives(const OrderedJson& schema) const { return expand(schema, true, 0); }
+    // nothing satisfies it. GrammarError for what cannot be combined, and when all calls together copy more than
+    // kMaxWork values: in a short document references can double at every step.
+    std::vector<OrderedJson> alternatives(const OrderedJson& schema) { return expand(schema, true, 0); }
 
     // The schema that a reference within the document names.
     const OrderedJson& resolve(const std::string& reference) const;
 
   private:
-    std::vector<OrderedJson> expand(const OrderedJson& schema, bool keep_references, int depth) const;
+    static constexpr size_t kMaxWork = 2'000'000;
+
+    std::vector<OrderedJson> expand(const OrderedJson& schema, bool keep_references, int depth);
+    void charge(const OrderedJson& copied);
 
     const OrderedJson& root_;
+    size_t work_ = 0;
 };
 
 // True for {"$ref":…} without anything else.

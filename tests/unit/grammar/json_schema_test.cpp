@@ -200,6 +200,25 @@ TEST(JsonSchema, Refusals) {
     expect(R"({"$ref":"#"})", "nothing can satisfy");
     expect(R"({"anyOf":[{"$ref":"#"},{"type":"null"}]})", "without end");
     expect(R"({"allOf":[{"$ref":"#"},{"type":"null"}]})", "without end");
+    OrderedJson doubling = {{"$ref", "#/$defs/a0"}};  // 2^30 schemas in two kilobytes
+    for (int i = 0; i < 30; ++i) {
+        const OrderedJson next = {{"$ref", "#/$defs/a" + std::to_string(i + 1)}};
+        doubling["$defs"]["a" + std::to_string(i)] = {{"allOf", OrderedJson::array({next, next})}};
+    }
+    doubling["$defs"]["a30"] = {{"type", "null"}};
+    expect(doubling.dump().c_str(), "too many");
+    for (int i = 0; i < 5000; ++i) {  // of which every copy is dear
+        doubling["$defs"]["a30"]["enum"].push_back(i);
+    }
+    expect(doubling.dump().c_str(), "too many");
+    OrderedJson lists = OrderedJson::parse(R"({"allOf":[{"enum":[-1]},{"enum":[-2]}]})");
+    for (int i = 0; i < 5000; ++i) {
+        lists["allOf"][0]["enum"].push_back(i);
+        lists["allOf"][1]["enum"].push_back(i);
+    }
+    expect(lists.dump().c_str(), "of so many values");
+    expect(R"({"allOf":[{"items":{"$ref":"#/$defs/a"}},{"items":{"$ref":"#/$defs/b"}}],"$defs":{
+        "a":{"items":{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}},"b":{"items":{"$ref":"#/$defs/a"}}}})", "too many");
     expect(R"({"$ref":"#/$defs/x"})", "names nothing");
     expect(R"({"$ref":"http://x/y"})", "leaves the schema");
     expect(R"({"allOf":[{"type":"string"},{"type":"null"}]})", "nothing can satisfy");
