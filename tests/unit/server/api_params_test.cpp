@@ -11,7 +11,7 @@ Sampling parse(const char* text) {
     const Json body = Json::parse(text);
     const Params params(body);
     refuse_unsupported(params);
-    return parse_sampling(params, {1000, 512}, 77);
+    return parse_sampling(params, {1000, 512, 1, {}}, 77);
 }
 
 // The field that a bad request is told about.
