@@ -35,6 +35,9 @@ constexpr std::array<std::string_view, 24> kKeywords = {"type",
                                                         "multipleOf",
                                                         "unevaluatedProperties"};
 
+constexpr std::array<std::string_view, 7> kTypes = {"object",  "array",   "string", "number",
+                                                    "integer", "boolean", "null"};
+
 }  // namespace
 
 const OrderedJson* member(const OrderedJson& object, const char* key) {
@@ -93,7 +96,13 @@ std::vector<std::string> types_of(const OrderedJson& schema) {
             if (!one.is_string()) {
                 throw GrammarError("'type' must be a string or an array of strings");
             }
-            out.push_back(one.get<std::string>());
+            const auto& name = one.get_ref<const std::string&>();
+            if (std::find(kTypes.begin(), kTypes.end(), name) == kTypes.end()) {
+                throw GrammarError("the type '" + name + "' does not exist");
+            }
+            if (std::find(out.begin(), out.end(), name) == out.end()) {  // each once, however long the list is
+                out.push_back(name);
+            }
         }
     } else {
         if (has_any(schema,
@@ -113,7 +122,8 @@ std::vector<std::string> types_of(const OrderedJson& schema) {
             out = {"object", "array", "string", "number", "boolean", "null"};
         }
     }
-    if (member(schema, "nullable") != nullptr && schema["nullable"] == OrderedJson(true)) {
+    if (member(schema, "nullable") != nullptr && schema["nullable"] == OrderedJson(true) &&
+        std::find(out.begin(), out.end(), "null") == out.end()) {
         out.emplace_back("null");
     }
     return out;

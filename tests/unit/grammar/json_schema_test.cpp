@@ -217,6 +217,13 @@ TEST(JsonSchema, Refusals) {
         lists["allOf"][1]["enum"].push_back(i);
     }
     expect(lists.dump().c_str(), "of so many values");
+    OrderedJson types = {{"type", OrderedJson::array()}};
+    for (int i = 0; i < 200000; ++i) {  // quadratic, it would take minutes
+        types["type"].push_back("string");
+    }
+    EXPECT_EQ(read_with(schema_grammar(types.dump()), "\"a\""), Reading::whole);
+    types["type"].push_back("strin");
+    expect(types.dump().c_str(), "'strin'");
     expect(R"({"allOf":[{"items":{"$ref":"#/$defs/a"}},{"items":{"$ref":"#/$defs/b"}}],"$defs":{
         "a":{"items":{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}},"b":{"items":{"$ref":"#/$defs/a"}}}})", "too many");
     expect(R"({"$ref":"#/$defs/x"})", "names nothing");
