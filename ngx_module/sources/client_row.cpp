@@ -25,29 +25,6 @@ bool has_control(std::string_view text) {
                        [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
 }
 
-// A database without an encoding of its own (SQL_ASCII) keeps whatever bytes it was given.
-bool is_utf8(std::string_view text) {
-    for (size_t i = 0; i < text.size(); ++i) {
-        const auto lead = static_cast<uint8_t>(text[i]);
-        if (lead < 0x80) {
-            continue;
-        }
-        core::Utf8Lead next = core::utf8_lead(lead);
-        if (next.need == 0 || text.size() - i <= next.need) {
-            return false;
-        }
-        for (; next.need > 0; --next.need) {
-            const auto byte = static_cast<uint8_t>(text[++i]);
-            if (byte < next.low || byte > next.high) {
-                return false;
-            }
-            next.low = 0x80;
-            next.high = 0xbf;
-        }
-    }
-    return true;
-}
-
 std::string_view trim(std::string_view text) {
     const char* blanks = " \t\r\n";
     const size_t begin = text.find_first_not_of(blanks);
@@ -119,7 +96,8 @@ std::string parse_texts(const RawRow& row, uint64_t position, ClientRecord& out)
         if (has_control(text(column))) {
             return std::string(to_string(column)) + ": holds a control character";
         }
-        if (!is_utf8(text(column))) {
+        // a database without an encoding of its own (SQL_ASCII) keeps whatever bytes it was given
+        if (!core::is_valid_utf8(text(column))) {
             return std::string(to_string(column)) + ": not UTF-8";
         }
     }
@@ -211,7 +189,7 @@ std::string parse_models(const RawRow& row, ClientRecord& out) {
     }
     out.models.clear();
     for (const std::string& model : models) {
-        if (model.empty() || model.size() > core::kMaxModelBytes || has_control(model) || !is_utf8(model) ||
+        if (model.empty() || model.size() > core::kMaxModelBytes || has_control(model) || !core::is_valid_utf8(model) ||
             model.find(',') != std::string::npos) {
             return "models: a name is empty, longer than " + std::to_string(core::kMaxModelBytes) +
                    " bytes, not UTF-8, or holds a comma or a control character";

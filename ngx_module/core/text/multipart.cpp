@@ -366,18 +366,9 @@ void MultipartScan::end_part() {
 void MultipartScan::set_field(std::string_view value) {
     bool valid = true;
     if (field_ == Field::model || field_ == Field::routing_mode) {
-        const char* p = value.data();
-        const char* const end = p + value.size();
-        while (p < end) {  // quotes and control characters are ordinary here
-            const SkippedText run = skip_text(p, end);
-            if (run.stop == end) {
-                break;
-            }
-            if (!run.valid || !ends_text(*run.stop)) {
-                fail(ErrorKind::invalid_utf8, "invalid UTF-8", field_);
-                return;
-            }
-            p = run.stop + 1;
+        if (!is_valid_utf8(value)) {
+            fail(ErrorKind::invalid_utf8, "invalid UTF-8", field_);
+            return;
         }
     } else if (value.empty()) {
         return;  // an empty form field is an absent one

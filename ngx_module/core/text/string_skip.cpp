@@ -337,4 +337,20 @@ bool skip_text_with(SkipKernel kernel, const char* p, const char* end, SkippedTe
     return false;
 }
 
+bool is_valid_utf8(std::string_view text) {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p < end) {
+        const SkippedText run = skip_text(p, end);
+        if (run.stop == end) {
+            break;
+        }
+        if (!run.valid || !ends_text(*run.stop)) {
+            return false;
+        }
+        p = run.stop + 1;
+    }
+    return true;
+}
+
 }  // namespace llm::core

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
@@ -21,7 +22,10 @@ struct SkippedText {
 // end. Reads nothing outside [p, end). The best code for the running CPU is chosen at the first call.
 SkippedText skip_text(const char* p, const char* end);
 
-// The same by one named implementation, for tests and benchmarks. False if the CPU lacks it.
+// Whether all of `text` is valid UTF-8; quotes and control bytes are ordinary here.
+bool is_valid_utf8(std::string_view text);
+
+// The same as skip_text() by one named implementation, for tests and benchmarks. False if the CPU lacks it.
 enum class SkipKernel : uint8_t { scalar, baseline, avx2 };
 bool skip_text_with(SkipKernel kernel, const char* p, const char* end, SkippedText& result);
 
