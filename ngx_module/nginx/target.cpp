@@ -1,7 +1,11 @@
 // The engine a request goes to, copied out of the zone: nothing in shared memory may be pointed to while
 // nginx works.
+#include <netinet/in.h>
+
 #include <cstring>
+#include <functional>
 #include <iterator>
+#include <string_view>
 
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/request_memory.hpp"
@@ -30,6 +34,20 @@ struct Known {
 Known known[32];  // engines share places; each entry is large
 const Known* found = nullptr;
 
+// nginx's keepalive finds an idle connection by nothing but the bytes of its address. A TLS connection belongs
+// to a name too: the certificate was checked for it, and what stands at the address may have chosen the engine by
+// it. So the name is told in bytes that the kernel does not look at (the flow label only with
+// IPV6_FLOWINFO_SEND).
+void mark_with_name(u_char* address, std::string_view name) {
+    const uint64_t mark = std::hash<std::string_view>{}(name);
+    if (reinterpret_cast<const sockaddr*>(address)->sa_family == AF_INET) {
+        static_assert(sizeof(sockaddr_in::sin_zero) == sizeof(mark));
+        std::memcpy(address + offsetof(sockaddr_in, sin_zero), &mark, sizeof(mark));
+    } else if (reinterpret_cast<const sockaddr*>(address)->sa_family == AF_INET6) {
+        std::memcpy(address + offsetof(sockaddr_in6, sin6_flowinfo), &mark, sizeof(sockaddr_in6::sin6_flowinfo));
+    }
+}
+
 void pack(Known& k) {
     const core::EngineTarget& e = k.engine;
     Layout& at = k.layout;
@@ -45,6 +63,9 @@ void pack(Known& k) {
         return put(text, size_t{size} + 1);
     };
     at.address = put(e.address.sockaddr, (e.address.length + 7) & ~size_t{7});  // first: it must be aligned
+    if (e.tls) {
+        mark_with_name(k.packed + at.address, e.host);
+    }
     at.id = put_text(e.id, at.id_size);
     at.url = put_text(e.url, at.url_size);
     at.host = put_text(e.host, at.host_size);

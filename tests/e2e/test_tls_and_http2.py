@@ -13,10 +13,10 @@ from support.ports import free_port
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A self-signed certificate for 127.0.0.1: (certificate, key)."""
+    """A self-signed certificate for 127.0.0.1 and localhost: (certificate, key)."""
     directory = tmp_path_factory.mktemp("tls")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
+                    "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
                    check=True, capture_output=True)
     return directory / "cert.pem", directory / "key.pem"
 
@@ -43,6 +43,23 @@ def test_https_and_http_engines_side_by_side(fake_engine, gateway, certificate):
     for _ in range(8):
         assert gate.client.ask(chat_body(), token="alice").status == 200
     assert secure.requests and plain.requests
+
+
+def test_names_of_one_address_share_no_connection(fake_engine, gateway, certificate):
+    """
+    What stands at an address may choose the engine by the name in the handshake, and a certificate was checked for that name:
+    a connection that was opened for another one took the request, and its engine's key, elsewhere.
+    """
+    engine = fake_engine()
+    engine.serve_tls(*certificate)
+    names = [f"localhost:{engine.port}", f"127.0.0.1:{engine.port}"]
+    gate = gateway(http="\n".join(f"llm_engine https://{name} model=m{number} key=k{number};" for number, name in enumerate(names)),
+                   proxy="https", workers=1, location=f"proxy_ssl_server_name on; proxy_ssl_verify on; proxy_ssl_name localhost;"
+                                                      f"proxy_ssl_trusted_certificate {certificate[0]};")
+    for number in range(6):
+        assert gate.client.ask(chat_body(f"m{number % 2}"), token="alice").status == 200
+    pairs = {(request.connection, request.header("host"), request.header("authorization")) for request in engine.requests}
+    assert sorted(pairs) == [(1, names[0], "Bearer k0"), (2, names[1], "Bearer k1")]
 
 
 def test_https_engine_under_plain_proxy_pass_is_a_clear_error(fake_engine, gateway, certificate):
