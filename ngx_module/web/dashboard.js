@@ -2,7 +2,7 @@
 // The dashboard reads status.json every two seconds and shows it. Model, client and engine names are chosen by
 // others: everything is set as text or as an attribute's value, never as markup.
 
-const REFRESH_MS = 2000, ROWS = 8, MORE_ROWS = 200;
+const REFRESH_MS = 2000, ROWS = 8;
 const $ = id => document.getElementById(id);
 
 // ---- making and updating elements
@@ -36,15 +36,21 @@ function button(label, action, kind) {
 }
 
 // Shows `items` as the children of `parent`, one element per key, in order. Elements stay while their key does, so that
-// focus and what a finger rests on survive an update.
+// focus and what a finger rests on survive an update: what is gone goes first, or all behind it would be moved, and an
+// element that is moved loses the focus.
 function keyed(parent, items, keyOf, create, update) {
   const known = parent.known || (parent.known = new Map());
-  const seen = new Set();
-  let at = parent.firstElementChild;
+  const seen = new Map();
   for (const item of items) {
     const key = keyOf(item);
-    if (seen.has(key)) { continue; }
-    seen.add(key);
+    if (!seen.has(key)) { seen.set(key, item); }
+  }
+  for (const [key, element] of known) {
+    if (!seen.has(key)) { element.remove(); known.delete(key); }
+  }
+  const active = document.activeElement;
+  let at = parent.firstElementChild;
+  for (const [key, item] of seen) {
     let element = known.get(key);
     if (!element) {
       element = create(item);
@@ -53,9 +59,7 @@ function keyed(parent, items, keyOf, create, update) {
     update(element, item);
     if (element === at) { at = at.nextElementSibling; } else { parent.insertBefore(element, at); }
   }
-  for (const [key, element] of known) {
-    if (!seen.has(key)) { element.remove(); known.delete(key); }
-  }
+  if (active !== document.activeElement && parent.contains(active)) { active.focus({ preventScroll: true }); }
 }
 
 // ---- words
@@ -195,7 +199,7 @@ function cut(list, button, word) {
   button.hidden = few;
   setText(button, open ? "Show fewer" : `Show all ${list.length} ${word}`);
   button.onclick = () => { button.dataset.open = open ? "" : "yes"; show(last); };
-  return few ? list : list.slice(0, open ? MORE_ROWS : ROWS);
+  return few || open ? list : list.slice(0, ROWS);
 }
 
 function makeWaiting() {

@@ -154,6 +154,40 @@ def test_cancel_and_priority_of_a_waiting_request(fake_engine, gateway, browser)
     assert engine.contents() == ["first", "w3", "w1"]
 
 
+def test_focus_stays_while_the_queue_moves(fake_engine, gateway, browser):
+    """Who works with the keyboard keeps his place when others leave the queue, and when the row itself goes elsewhere."""
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], http="llm_scheduler strict;")
+    pending = busy(gate, engine, ["alice"] * 4)
+    open_dashboard(browser, gate)
+    order = "[...document.querySelectorAll('#models tr[data-request]')].map(row => row.dataset.request)"
+    first, second, third, fourth = browser.wait(f"(rows => rows.length === 4 && rows)({order})")
+    browser.run(f"document.querySelector({json.dumps(selector('request', third, ' [data-action=cancel]'))}).focus()")
+    focused = "document.activeElement.closest('tr')?.dataset.request"
+    pending[1].close()
+    browser.wait(f"{order}.length === 3")
+    assert browser.run(focused) == third
+    gate.client.ask(json.dumps({"priority": 900}).encode(), method="PATCH", target=f"/llm/requests/{third}", headers=[("x-llm-admin", "1")])
+    browser.wait(f"{order}.join() === {json.dumps(','.join([third, second, fourth]))}")
+    assert browser.run(focused) == third
+    engine.open_gate()
+    assert [pending[number].reply().status for number in (0, 2, 3, 4)] == [200] * 4
+
+
+def test_all_means_all(fake_engine, gateway, browser):
+    engine = fake_engine()
+    users = [user(f"c{number}") for number in range(230)]
+    gate = gateway([engine], users)
+    for one in users:
+        assert gate.client.ask(token=one["token"]).status == 200
+    open_dashboard(browser, gate)
+    assert browser.text("#more-clients") == "Show all 230 clients"
+    browser.click("#more-clients")
+    browser.wait("document.querySelectorAll('tr[data-client]').length === 230 && document.querySelector('#more-clients').textContent === 'Show fewer'")
+    browser.click("#more-clients")
+    browser.wait("document.querySelectorAll('tr[data-client]').length === 8")
+
+
 def test_a_change_that_fails_is_told(fake_engine, gateway, browser):
     engine = fake_engine(max_running=1)
     gate = gateway([engine])
