@@ -11,6 +11,7 @@
 #include "ngx_module/nginx/worker.hpp"
 #include "ngx_module/web/handlers.hpp"
 #include "ngx_module/web/send.hpp"
+#include "ngx_module/web/sent_name.hpp"
 
 namespace llm::nginx::web {
 namespace {
@@ -106,7 +107,11 @@ ngx_int_t models_handler(ngx_http_request_t* r) {
     if (!id.empty()) {
         id.remove_prefix(1);
     }
-    return id.empty() ? send_list(r, *client) : send_one(r, *client, id);
+    if (id.empty()) {
+        return send_list(r, *client);
+    }
+    const std::string sent = sent_name(r, "/v1/models/");
+    return send_one(r, *client, core::find_model(zone(), sent) != core::kNone ? std::string_view(sent) : id);
 }
 
 }  // namespace llm::nginx::web

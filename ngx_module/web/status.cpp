@@ -9,6 +9,7 @@
 #include "ngx_module/web/dashboard.hpp"
 #include "ngx_module/web/handlers.hpp"
 #include "ngx_module/web/send.hpp"
+#include "ngx_module/web/sent_name.hpp"
 #include "ngx_module/web/status_json.hpp"
 
 namespace llm::nginx::web {
@@ -219,7 +220,10 @@ ngx_int_t handle_request(ngx_http_request_t* r, std::string_view path) {
 ngx_int_t status_handler(ngx_http_request_t* r) {
     const std::string_view path = path_of(r);
     if (path.starts_with("engines/")) {
-        return handle_engine(r, path.substr(8));
+        std::string start(view(loc_conf(r).path));
+        start += start.ends_with('/') ? "engines/" : "/engines/";
+        const std::string sent = sent_name(r, start);
+        return handle_engine(r, sent.empty() ? path.substr(8) : std::string_view(sent));
     }
     if (path.starts_with("requests/")) {
         return handle_request(r, path.substr(9));

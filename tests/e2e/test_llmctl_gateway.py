@@ -10,6 +10,8 @@ import struct
 import subprocess
 import termios
 
+import pytest
+
 from support.llmctl import LLMCTL, environment, llmctl
 from support.poll import until
 from support.ports import free_port
@@ -74,6 +76,20 @@ def test_drain_and_undrain(fake_engine, gateway):
     assert gate.client.ask(token="alice").status == 200
     assert "no engine" in llmctl("drain", "nobody", *at(gate), status=3).err
     assert "no engine" in llmctl("undrain", "nobody", *at(gate), status=3).err
+
+
+@pytest.mark.parametrize("name", ["http://10.0.0.5:8000", "a/../b", "b/", "50%"])
+def test_an_engine_whose_name_is_no_path_of_a_url(fake_engine, gateway, name):
+    engines = [fake_engine(), fake_engine()]
+    gate = gateway(http="".join(f"llm_engine {engine.url} model=m 'id={id}'; " for engine, id in zip(engines, ("b", name))),
+                   locations="location /bare { llm_status admin; }")
+    for base in (at(gate), ("--url", f"http://127.0.0.1:{gate.port}/bare/")):
+        llmctl("drain", name, *base)
+        assert [engine["drained"] for engine in gate.status()["engines"]] == [False, True]
+        llmctl("undrain", name, *base)
+        assert not any(engine["drained"] for engine in gate.status()["engines"])
+    # doubled slashes in front of it are what they always were
+    assert gate.client.ask(method="POST", target="//llm//engines/b/drain", headers=[("x-llm-admin", "1")]).status == 200
 
 
 def test_a_readonly_location_and_other_refusals(fake_engine, gateway):

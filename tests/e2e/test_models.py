@@ -1,6 +1,7 @@
 """/v1/models, answered by the gateway from what its engines serve."""
 
 import time
+import urllib.parse
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_retrieve_with_slashes(gate, target):
     assert reply.status == 200
     document = reply.json()
     assert (document["id"], document["object"], document["owned_by"]) == (SLASHED, "model", SLASHED)
+
+
+@pytest.mark.parametrize("name", ["/models/llama", "s3://bucket/llama", "a/./b/../c", "x/", "50%"])
+def test_retrieve_a_name_that_is_no_path_of_a_url(fake_engine, gateway, name):
+    """A directory is what vLLM calls a model that was loaded from one. Encoded, and bare as some clients send it."""
+    gate = gateway([fake_engine()], http=f"llm_engine {fake_engine().url} 'model={name}';")
+    targets = [urllib.parse.quote(name, safe="")] + ([name] if "%" not in name else [])
+    for target in targets:
+        assert gate.client.get(f"/v1/models/{target}?x=1", token="alice").json()["id"] == name
+    # what an administrator's rewrite says counts more than what was sent
+    gate.blocks["server"] = "rewrite ^/v1/models/old /v1/models/m;"
+    gate.reload()
+    assert gate.client.get("/v1/models/old", token="alice").json()["id"] == "m"
 
 
 def test_unknown_model(gate):
