@@ -62,6 +62,18 @@ function keyed(parent, items, keyOf, create, update) {
   if (active !== document.activeElement && parent.contains(active)) { active.focus({ preventScroll: true }); }
 }
 
+// Gives each item of `list` a key of its own, for names need not be unique: an engine that leaves is still there beside
+// its successor, and two tokens may bear one name.
+function withKeys(list, nameOf) {
+  const seen = new Map();
+  for (const item of list) {
+    const name = nameOf(item), count = (seen.get(name) || 0) + 1;
+    seen.set(name, count);
+    item.key = `${count} ${name}`;
+  }
+  return list;
+}
+
 // ---- words
 
 const short = value => value.toFixed(1).replace(/\.0$/, "");
@@ -94,6 +106,7 @@ function ask({ title, text, yes, value, run }) {
   $("confirm-field").hidden = value === undefined;
   $("confirm-value").required = value !== undefined;
   $("confirm-value").value = value === undefined ? "" : value;
+  $("confirm-yes").disabled = false;
   confirmed = run;
   dialog.showModal();
   (value === undefined ? $("confirm-no") : $("confirm-value")).focus();
@@ -101,14 +114,19 @@ function ask({ title, text, yes, value, run }) {
 $("confirm-no").addEventListener("click", () => dialog.close());
 dialog.addEventListener("submit", async event => {
   event.preventDefault();
+  const run = confirmed;  // by the time it is done another question may stand here
   $("confirm-yes").disabled = true;
+  let said = "";
   try {
-    await confirmed();
-    dialog.close();
+    await run();
   } catch (problem) {
-    setText($("confirm-problem"), problem.message);
+    said = problem.message;
   }
-  $("confirm-yes").disabled = false;
+  if (run === confirmed) {
+    $("confirm-yes").disabled = false;
+    setText($("confirm-problem"), said);
+    if (!said) { dialog.close(); }
+  }
   refresh();
 });
 
@@ -167,26 +185,26 @@ function showTiles(s) {
 // What somebody should look at, worst first.
 function problemsOf(s) {
   const found = [];
-  const bad = text => found.push({ text, kind: "bad" }), warn = text => found.push({ text, kind: "warn" });
+  const bad = (key, text) => found.push({ key, text, kind: "bad" }), warn = (key, text) => found.push({ key, text, kind: "warn" });
   for (const model of s.models) {
     if (!model.engines_usable && (model.queued || model.engines)) {
-      bad(`No engine can serve ${model.name}` + (model.queued ? `: ${plural(model.queued, "request")} ${model.queued === 1 ? "waits" : "wait"}.` : "."));
+      bad(`model ${model.name}`, `No engine can serve ${model.name}` + (model.queued ? `: ${plural(model.queued, "request")} ${model.queued === 1 ? "waits" : "wait"}.` : "."));
     }
   }
-  if (!s.sources.clients.loaded && s.sources.clients.source !== "open") { bad("No clients were loaded yet: every token is refused with 503."); }
-  for (const engine of s.engines) {
+  if (!s.sources.clients.loaded && s.sources.clients.source !== "open") { bad("clients", "No clients were loaded yet: every token is refused with 503."); }
+  for (const engine of withKeys(s.engines, engine => engine.id)) {
     const [text, kind] = stateOf(engine);
-    if (kind === "bad") { bad(`Engine ${engine.id}: ${text}.`); }
-    else if (engine.report_stale) { warn(`Engine ${engine.id} has not reported for ${duration(engine.report_age_ms)}. It keeps its work while requests to it succeed.`); }
-    if (engine.below_minimum) { warn(`Engine ${engine.id} is slower than ${number(engine.minimum)} tokens/s per user with a single one.`); }
+    if (kind === "bad") { bad(`engine ${engine.key}`, `Engine ${engine.id}: ${text}.`); }
+    else if (engine.report_stale) { warn(`engine ${engine.key}`, `Engine ${engine.id} has not reported for ${duration(engine.report_age_ms)}. It keeps its work while requests to it succeed.`); }
+    if (engine.below_minimum) { warn(`slow ${engine.key}`, `Engine ${engine.id} is slower than ${number(engine.minimum)} tokens/s per user with a single one.`); }
   }
-  if (s.sources.redis.configured && !s.sources.redis.up) { warn("Redis cannot be reached: engines stay as they were last reported."); }
-  if (s.sources.clients.loaded && !s.sources.clients.up) { warn("The source of clients cannot be reached: known tokens keep working for a while."); }
-  if (s.sources.clients.bad_rows) { warn(`${plural(s.sources.clients.bad_rows, "client")} could not be read and ${s.sources.clients.bad_rows === 1 ? "was" : "were"} skipped; the error log names them.`); }
-  return found;
+  if (s.sources.redis.configured && !s.sources.redis.up) { warn("redis", "Redis cannot be reached: engines stay as they were last reported."); }
+  if (s.sources.clients.loaded && !s.sources.clients.up) { warn("source", "The source of clients cannot be reached: known tokens keep working for a while."); }
+  if (s.sources.clients.bad_rows) { warn("rows", `${plural(s.sources.clients.bad_rows, "client")} could not be read and ${s.sources.clients.bad_rows === 1 ? "was" : "were"} skipped; the error log names them.`); }
+  return [...found.filter(problem => problem.kind === "bad"), ...found.filter(problem => problem.kind === "warn")];
 }
 function showProblems(s) {
-  keyed($("problems"), problemsOf(s), problem => problem.text.replace(/[\d.]+ (ms|s|min|h)\b/g, ""), () => make("li"), (element, problem) => {
+  keyed($("problems"), cut(problemsOf(s), $("more-problems"), "problems"), problem => problem.key, () => make("li"), (element, problem) => {
     setText(element, problem.text);
     setClass(element, problem.kind);
   });
@@ -296,7 +314,7 @@ function makeEngine() {
   return card;
 }
 function showEngines(s) {
-  keyed($("engines"), s.engines, engine => engine.id, makeEngine, (card, engine) => {
+  keyed($("engines"), withKeys(s.engines, engine => engine.id), engine => engine.key, makeEngine, (card, engine) => {
     card.item = engine;
     card.dataset.engine = engine.id;
     const [state, kind] = stateOf(engine);
@@ -342,13 +360,7 @@ function showClients(s) {
   const weights = s.clients.reduce((sum, client) => sum + (takes(client) ? client.weight : 0), 0);
   const order = [...s.clients].sort((a, b) => b.tokens_last_minute - a.tokens_last_minute || b.waiting - a.waiting ||
     b.completion_tokens + b.prompt_tokens - a.completion_tokens - a.prompt_tokens || (a.name < b.name ? -1 : 1));
-  const seen = new Map();
-  for (const client of order) {  // two tokens may bear one name
-    const count = (seen.get(client.name) || 0) + 1;
-    seen.set(client.name, count);
-    client.key = `${count} ${client.name}`;
-  }
-  keyed($("clients").tBodies[0], cut(order, $("more-clients"), "clients"), client => client.key, makeClient, (row, client) => {
+  keyed($("clients").tBodies[0], cut(withKeys(order, client => client.name), $("more-clients"), "clients"), client => client.key, makeClient, (row, client) => {
     row.dataset.client = client.name;
     const share = used ? client.tokens_last_minute / used : 0, due = takes(client) && weights ? client.weight / weights : 0;
     set(row, "client", (client.name || "anonymous") + (client.organisation ? ` · ${client.organisation}` : ""));
@@ -411,17 +423,27 @@ function showLive(text, kind) {
   setClass($("live"), `pill ${kind}`);
   document.body.dataset.state = kind;
 }
+// What the gateway sent. It may be of another version than the page, and what stands before the gateway may have sent a page of its own.
+function showStatus(text) {
+  const before = last;
+  try {
+    last = JSON.parse(text);
+    show(last);
+  } catch (problem) {
+    last = before;
+    throw new Error(problem instanceof SyntaxError ? "answered with something else" : "unknown answer (reload the page)", { cause: problem });
+  }
+}
 async function refresh() {
   clearTimeout(timer);
   const mine = ++round;
   try {
     const answer = await fetch("status.json", { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (!answer.ok) { throw new Error(answer.status === 403 || answer.status === 401 ? "access refused" : `answered ${answer.status}`); }
-    const status = await answer.json();
+    const text = await answer.text();
     if (mine !== round) { return; }  // a later one is under way
-    last = status;
+    showStatus(text);
     lastAt = Date.now();
-    show(status);
     $("page").className = "";
     showLive("live", "good");
   } catch (problem) {

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import redis
 
 from support.client import chat_body
+from support.poll import until
 from support.users import user
 
 HTML = "<img src=x onerror=alert(1)><b>bold</b>"
@@ -188,6 +190,27 @@ def test_all_means_all(fake_engine, gateway, browser):
     browser.wait("document.querySelectorAll('tr[data-client]').length === 8")
 
 
+def test_a_slow_change_leaves_the_next_question_alone(fake_engine, gateway, browser):
+    """Who leaves a question whose answer takes long, and asks another: the first answer is none to the second."""
+    gate = gateway([fake_engine(), fake_engine()])
+    open_dashboard(browser, gate)
+    first, second = (engine["id"] for engine in gate.status()["engines"])
+    browser.run("window.own = window.fetch")
+    for outcome in ("ok: true", "ok: false, status: 500, json: async () => null"):
+        browser.run("window.fetch = (path, ...more) => path === 'status.json' ? own(path, ...more) : new Promise(done => { window.answer = done; })")
+        browser.click(selector("engine", first, " button[data-action=drain]"))
+        browser.click("#confirm-yes")
+        browser.wait("!!window.answer")
+        browser.run("document.querySelector('#confirm-no').click()")
+        browser.click(selector("engine", second, " button[data-action=drain]"))
+        assert browser.wait("document.querySelector('dialog').open && document.querySelector('#confirm-title').textContent") == f"Drain {second}?"
+        assert not browser.run("document.querySelector('#confirm-yes').disabled")
+        browser.run(f"new Promise(done => {{ answer({{ {outcome} }}); window.answer = null; setTimeout(done); }})")
+        assert browser.run("document.querySelector('dialog').open && document.querySelector('#confirm-problem').textContent") == ""
+        browser.run("document.querySelector('#confirm-no').click(), window.fetch = own, 0")
+    assert not any(engine["drained"] for engine in gate.status()["engines"])
+
+
 def test_a_change_that_fails_is_told(fake_engine, gateway, browser):
     engine = fake_engine(max_running=1)
     gate = gateway([engine])
@@ -240,6 +263,62 @@ def test_problems_and_a_lost_gateway(redis_server, fake_engine, gateway, browser
     gate.blocks["server"] = ""
     gate.reload()
     browser.wait("document.body.dataset.state === 'good' && document.querySelector('#page').className === ''")
+
+
+@pytest.mark.parametrize("answer,said", [("<html>sign in</html>", "answered with something else for"),
+                                         ('{"version":"9"}', "unknown answer (reload the page) for"),
+                                         ('{"version":"9"', "answered with something else for")])
+def test_an_answer_of_somebody_else(fake_engine, gateway, browser, answer, said):
+    """A page to sign in, the status of another version: it is not said that the gateway is silent, and the last true status stays."""
+    gate = gateway([fake_engine()])
+    open_dashboard(browser, gate)
+    gate.blocks["server"] = f"location = /llm/status.json {{ return 200 '{answer}'; }}"
+    gate.reload()
+    browser.wait("document.body.dataset.state === 'bad' && document.querySelector('#page').className === 'lost'")
+    assert browser.text("#live").startswith(said)
+    browser.hover("[data-chart=requests] svg")
+    assert browser.run("document.querySelectorAll('[data-engine]').length") == 1
+    gate.blocks["server"] = ""
+    gate.reload()
+    browser.wait("document.body.dataset.state === 'good' && document.querySelector('#page').className === ''")
+
+
+def test_two_engines_of_one_name(redis_server, fake_engine, gateway, browser):
+    """One that leaves and its successor: both are there, and each stays in its place."""
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    leaving, successor = fake_engine(name="twin"), fake_engine(name="twin")
+    reporter = leaving.announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    leaving.hold()
+    running = gate.client.send(token="alice")
+    leaving.wait_requests(1)
+    reporter.leave()
+    until(lambda: gate.status()["engines"][0]["leaving"], "it has left")
+    successor.announce(redis_server.url)
+    until(lambda: len(gate.status()["engines"]) == 2, "both are known")
+    open_dashboard(browser, gate)
+    states = "[...document.querySelectorAll('[data-engine=twin] .state')].map(state => state.textContent)"
+    assert sorted(browser.run(states)) == ["leaving", "ready"]
+    leaving.open_gate()
+    assert running.reply().status == 200
+    browser.wait(f"({states}).join() === 'ready'")
+
+
+def test_many_problems_leave_room(redis_server, gateway, browser):
+    """Half of a large fleet is down: the first few lines say so, the rest is a click away, and the page's figures are in sight."""
+    store = redis.Redis.from_url(redis_server.url)
+    for number in range(60):
+        name = f"e {number} s"
+        store.set(f"llm:engine:{name}", json.dumps({"v": 1, "id": name, "url": f"http://127.0.0.1:{2000 + number}", "models": ["m"], "boot": 1, "seq": 1,
+                                                    "state": "failed" if number % 2 else "ready", "ttl_ms": 600000, "running": number}))
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    until(lambda: len(gate.status()["engines"]) == 60, "all engines are known")
+    open_dashboard(browser, gate)
+    browser.wait("document.querySelector('#more-problems').textContent === 'Show all 30 problems'")
+    assert browser.run("document.querySelector('#tiles').getBoundingClientRect().top < innerHeight")
+    browser.click("#more-problems")
+    browser.wait("document.querySelectorAll('#problems li').length === 30")
+    assert browser.run("document.querySelectorAll('[data-engine]').length") == 60
 
 
 def test_policy_and_history(fake_engine, gateway, browser):
