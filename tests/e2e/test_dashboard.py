@@ -377,6 +377,42 @@ def test_no_secret_is_shown(fake_engine, gateway, browser):
     assert [one.reply().status for one in pending] == [200] * 2
 
 
+# Texts whose contrast with what is behind them is below WCAG's 4.5 to 1.
+FAINT = """(() => {
+  const rgba = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = text => { const [r, g, b] = rgba(text).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+                              return .2126 * r + .7152 * g + .0722 * b; };
+  const behind = e => { while (e && rgba(getComputedStyle(e).backgroundColor)[3] === 0) { e = e.parentElement; } return getComputedStyle(e || document.documentElement).backgroundColor; };
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !e.checkVisibility() || e.matches("script, style, noscript")) { continue; }
+    const style = getComputedStyle(e), [a, b] = [luminance(e.closest("svg") ? style.fill : style.color), luminance(behind(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) { found.push(`${e.tagName} ${e.className} "${walker.currentNode.textContent.trim()}" ${((a + .05) / (b + .05)).toFixed(2)}`); }
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_can_be_read(redis_server, fake_engine, gateway, browser, dark):
+    gate = gateway(http=f"llm_redis {redis_server.url};")
+    engines = [fake_engine(max_running=1), fake_engine(), fake_engine(["other"])]
+    for engine, state in zip(engines, ("ready", "loading", "failed")):
+        engine.announce(redis_server.url, state=state)
+    until(lambda: len(gate.status()["engines"]) == 3, "all engines are known")
+    pending = busy(gate, engines[0], ["alice", "alice"])
+    open_dashboard(browser, gate)
+    browser.look(width=1280, dark=dark)
+    browser.wait("document.querySelectorAll('.state.good, .state.warn, .state.bad').length >= 5 && !!document.querySelector('#problems li') && !!document.querySelector('.chart text')")
+    assert not browser.run(FAINT)
+    browser.click("#models [data-action=priority]")
+    browser.wait("document.querySelector('dialog').open")
+    assert not browser.run(FAINT)
+    engines[0].open_gate()
+    assert [one.reply().status for one in pending] == [200] * 3
+
+
 @pytest.mark.parametrize("width", [375, 768, 1280])
 def test_nothing_sticks_out(fake_engine, gateway, browser, width):
     """Long names, a queue, a phone: the page never scrolls sideways."""
