@@ -110,8 +110,14 @@ void save_session(ngx_peer_connection_t*, void*) {}
 #endif
 
 ngx_int_t init_peer(ngx_http_request_t* r, ngx_http_upstream_srv_conf_t*) {
+    if (r != r->main) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "a subrequest (of ssi, addition, auth_request, mirror, proxy_cache_background_update …) "
+                      "cannot be dispatched to an upstream with \"llm_balance\"");
+        return NGX_ERROR;
+    }
     Request* request = get_request(r);
-    if (request == nullptr || r != r->main ||
+    if (request == nullptr ||
         (request->stage != Stage::running && request->stage != Stage::bypass) ||
         request->target.address == nullptr) {
         ngx_log_error(

@@ -428,11 +428,14 @@ bool final_outcome(const Request& request, core::Outcome& outcome) {
         outcome = request.outcome;  // it has no lease whose end would count it
     } else if (request.refusal.code != ErrorCode::none) {
         outcome = error_info(request.refusal.code).outcome;
+    } else if (request.stage == Stage::running && request.ended_by_engine) {
+        outcome = request.outcome;  // asked for between the engine's end and the request's
     } else if (request.stage == Stage::fresh && loc_conf(request.r).dispatch == 0) {
         return false;  // only a variable was asked for, where nothing is dispatched
-    } else if (request.stage == Stage::reading || request.stage == Stage::early ||
-               request.r->connection->error) {
+    } else if (request.stage == Stage::early || request.r->connection->error) {
         outcome = core::Outcome::cancelled_queued;
+    } else if (request.stage == Stage::reading) {
+        outcome = error_info(body_error(request)).outcome;  // the answer came from where error_page led
     } else if (status >= NGX_HTTP_BAD_REQUEST) {
         outcome = error_info(code_of_status(status)).outcome;
     } else {

@@ -123,6 +123,44 @@ def test_error_page_of_the_users_own(fake_engine, gateway, tmp_path):
     assert reply.status == 401 and reply.body == b"<h1>busy</h1>"
 
 
+@pytest.mark.parametrize(("head", "body", "status", "outcome"), [
+    ("Transfer-Encoding: chunked", b"fff\r\n" + b"x" * 4095 + b"\r\n", 413, "body_too_large"),
+    ("Transfer-Encoding: chunked", b"none\r\n", 400, "bad_request"),
+    ("Content-Length: 100", b"{", 408, "request_timeout")])
+def test_error_page_of_the_users_own_for_a_body(fake_engine, gateway, tmp_path, head, body, status, outcome):
+    """They counted as if the client had left."""
+    (tmp_path / "page.html").write_text("page")
+    gate = gateway([fake_engine()], location="client_max_body_size 1k; client_body_timeout 300ms; error_page 400 408 413 /page.html;",
+                   locations=f"location = /page.html {{ root {tmp_path}; }}")
+    reply = gate.client.raw(f"POST /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\n{head}\r\n\r\n".encode() + body).reply()
+    assert (reply.status, reply.body) == (status, b"page")
+    gate.wait_outcomes({f"rejected_{outcome}": 1})
+    gone = gate.client.raw(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\nContent-Length: 100\r\n\r\n{")
+    gone.close()
+    gate.wait_outcomes({f"rejected_{outcome}": 1, "cancelled_queued": 1})
+
+
+def test_outcome_in_a_trailer_and_after_the_answer(fake_engine, gateway):
+    engine, ledger = fake_engine(), fake_engine(script=lambda exchange: exchange.json({}))
+    gate = gateway([engine], location="add_trailer X-Outcome $llm_outcome; post_action /ledger;",
+                   locations=f"location = /ledger {{ internal; proxy_set_header X-Outcome $llm_outcome; proxy_pass {ledger.url}; }}")
+    pending = gate.client.send(chat_body(stream=True), token="alice")
+    received = b""
+    while not received.endswith(b"0\r\nX-Outcome: completed\r\n\r\n"):
+        data = pending.socket.recv(65536)
+        assert data, received
+        received += data
+    assert ledger.wait_requests(1)[0].header("x-outcome") == "completed"
+    gate.wait_outcomes({"completed": 1})
+
+
+def test_subrequests_are_told_apart(fake_engine, gateway, tmp_path):
+    (tmp_path / "page.html").write_text('<!--#include virtual="/v1/x" -->')
+    gate = gateway([fake_engine()], locations=f"location = /page.html {{ ssi on; root {tmp_path}; }}")
+    assert b"500 Internal Server Error" in gate.client.get("/page.html", token="alice").body
+    gate.wait_logged(r"subrequest.*cannot be dispatched")
+
+
 def test_observe_refuses_and_queues_nothing(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     engine.hold()
