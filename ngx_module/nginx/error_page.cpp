@@ -68,8 +68,9 @@ bool is_own_error_page(const Request& request) {
     if (r->err_status == 0 || status != r->err_status || status < NGX_HTTP_BAD_REQUEST) {
         return false;
     }
+    // an upstream that is not over passes its own answer; what comes after it is nginx's
     const ngx_http_upstream_t* u = r->upstream;
-    if (u != nullptr && u != request.finished_upstream && u->headers_in.status_n != 0) {
+    if (u != nullptr && u->headers_in.status_n != 0 && (u->cleanup != nullptr || is_from_cache(r))) {
         return false;
     }
     const std::string_view type = view(r->headers_out.content_type);

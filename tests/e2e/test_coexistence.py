@@ -140,6 +140,20 @@ def test_error_page_of_the_users_own_for_a_body(fake_engine, gateway, tmp_path, 
     gate.wait_outcomes({f"rejected_{outcome}": 1, "cancelled_queued": 1})
 
 
+def test_refusals_after_the_answer_of_another_upstream(fake_engine, gateway):
+    """What led to the location had its own upstream, or an engine of another model had answered first: nginx's page was sent."""
+    other = fake_engine(script=lambda exchange: exchange.json({}, headers=[("X-Accel-Redirect", "/v1/chat/completions")]))
+    gate = gateway([fake_engine(script=error(500))], location="proxy_intercept_errors on; error_page 500 = @unknown;",
+                   locations=f"location /app {{ proxy_pass {other.url}; }}"
+                   f"location /old {{ proxy_pass {other.url}; proxy_intercept_errors on; error_page 404 = @engines; }}"
+                   "location @engines { llm_dispatch on; proxy_pass http://llm_engines; }"
+                   "location @unknown { llm_dispatch on; llm_model unknown; proxy_pass http://llm_engines; }")
+    assert_error(gate.client.ask(token="wrong", target="/app"), 401, "invalid_api_key")
+    other.script = error(404)
+    assert_error(gate.client.ask(chat_body("none"), token="alice", target="/old"), 404, "model_not_found")
+    assert_error(gate.client.ask(token="alice"), 404, "model_not_found")
+
+
 def test_outcome_in_a_trailer_and_after_the_answer(fake_engine, gateway):
     engine, ledger = fake_engine(), fake_engine(script=lambda exchange: exchange.json({}))
     gate = gateway([engine], location="add_trailer X-Outcome $llm_outcome; post_action /ledger;",
