@@ -230,7 +230,7 @@ int run(int argc, char** argv) {
         return 0;
     }
     const DeviceInfo device = open_device();
-    prepare_kernels();
+    prepare_kernels(device.major >= 9);
     const Ceilings ceilings = measure_ceilings(device);
     std::printf("%s, compute capability %d.%d, %d multiprocessors, %s\n", device.name.c_str(), device.major, device.minor,
                 device.multiprocessors, memory_text(device.total_memory).c_str());

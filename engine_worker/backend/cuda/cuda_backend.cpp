@@ -36,7 +36,7 @@ ModelConfig checked_config(const BackendOptions& options) {
 CudaBackend::CudaBackend(const BackendOptions& options, const CudaOptions& cuda)
     : device_(open_device()), options_(cuda) {
     const ModelConfig config = checked_config(options);
-    prepare_kernels();
+    prepare_kernels(options_.overlap && device_.major >= 9);
     const ModelTensors tensors = load_model_tensors(config);
     const int32_t max_context = options.max_context > 0 ? options.max_context : config.max_context;
 
@@ -159,6 +159,7 @@ StepView CudaBackend::view(const Step& step, int rows, int n_tiles) const {
     view.rows = rows;
     view.n_decode = step.n_decode;
     view.n_tiles = n_tiles;
+    view.in_order = is_decode(step);
     int longest = 1;
     for (int32_t s = 0; s < step.n_decode; s++) {
         longest = std::max(longest, step.ctx_len[s]);

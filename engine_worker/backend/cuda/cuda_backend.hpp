@@ -18,6 +18,7 @@ namespace llm::engine::cuda {
 struct CudaOptions {
     bool graphs = true;          // replay recorded launches for steps that only decode
     bool tune = true;            // choose matrix-product algorithms by timing
+    bool overlap = true;         // launches begin while the one before ends, where the GPU can do that
     std::string algorithm_file;  // where those are kept; empty = default_algorithm_file()
 };
 

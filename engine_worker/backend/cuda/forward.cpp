@@ -58,6 +58,7 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
     const GpuLayer& layer = model.layers.front();
     put(&Forward::hidden_, tokens * size(model.hidden_stride));
     put(&Forward::normed_, tokens * size(model.hidden_stride));
+    put(&Forward::squares_, size(kGemvMaxRows) * size(model.hidden_stride) / 16);
     put(&Forward::qkv_, tokens * size(layer.qkv.n));
     put(&Forward::rotation_, tokens * size(config.head_dim));
     put(&Forward::query_, tokens * size(config.n_heads) * size(padded));
@@ -70,6 +71,7 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
     put(&Forward::tickets_, tickets);
     put(&Forward::split_partial_, parts * size(config.n_heads) * size(padded));
     put(&Forward::split_ml_, parts * size(config.n_heads) * 2);
+    put(&Forward::split_tickets_, sequences * size(config.n_kv_heads * head_parts(config.n_heads / config.n_kv_heads)));
     put(&Forward::sample_out_, tokens);
     put(&Forward::sampled_, tokens);
     put(&Forward::gemm_workspace_, Gemm::kWorkspace);
@@ -96,18 +98,28 @@ Forward::Forward(const GpuModel& model, const ForwardLimits& limits, int64_t kv_
     gemm_ = std::make_unique<Gemm>(stream_, gemm_workspace_, device_name, algorithm_file);
 }
 
-void Forward::matmul(const uint16_t* x, const GpuMatrix& m, void* y, int y_stride, GemvEpilogue epilogue, int rows,
-                     bool tune_only) {
+NextNorm Forward::next_norm(const float* weight) const {
+    return {weight, normed_, squares_, model_.hidden_stride / 16};
+}
+
+AppliedNorm Forward::applied_norm(int first_row) const {
+    const int parts = model_.hidden_stride / 16;
+    return {squares_ + first_row * parts, parts, 1.0f / static_cast<float>(model_.config.dim),
+            static_cast<float>(model_.config.norm_eps)};
+}
+
+void Forward::matmul(const Product& p, int rows, bool tune_only) {
+    const GpuMatrix& m = *p.matrix;
     const bool gemv = rows <= (m.scale != nullptr ? kGemvMaxRows8 : kGemvMaxRows);
     if (gemv) {
         if (!tune_only) {
-            const GemvArgs args{m.w,           m.scale,  m.bias, x,    y,        gemv_partial_,
-                                tickets_,      m.n,      m.k,    rows, y_stride, epilogue};
+            const GemvArgs args{m.w,      m.scale, m.bias, p.x,  p.y,        gemv_partial_, tickets_,
+                                m.n,      m.k,     rows,   p.y_stride, p.epilogue, p.norm,        p.next};
             launch_gemv(args, plan_gemv(m.n, m.k, m.bytes_per_weight(), limits_.multiprocessors), stream_.get());
         }
         return;
     }
-    const bool swiglu = epilogue == GemvEpilogue::kSwiglu;
+    const bool swiglu = p.epilogue == GemvEpilogue::kSwiglu;
     GemmCall call;
     call.w = static_cast<const uint16_t*>(m.w);
     if (m.scale != nullptr) {
@@ -116,22 +128,22 @@ void Forward::matmul(const uint16_t* x, const GpuMatrix& m, void* y, int y_strid
             launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
         }
     }
-    call.x = x;
+    call.x = p.x;
     call.bias = m.bias;
-    call.y = swiglu ? gate_up_ : y;
+    call.y = swiglu ? gate_up_ : p.y;
     call.n = m.n;
     call.k = m.k;
     call.rows = rows;
-    call.y_stride = swiglu ? m.n : y_stride;
+    call.y_stride = swiglu ? m.n : p.y_stride;
     call.bf16_out = swiglu;
-    call.add = epilogue == GemvEpilogue::kAdd;
+    call.add = p.epilogue == GemvEpilogue::kAdd;
     if (tune_only) {
         gemm_->tune(call);
         return;
     }
     gemm_->run(call);
     if (swiglu) {
-        launch_silu_multiply(gate_up_, m.n, static_cast<uint16_t*>(y), y_stride, rows, stream_.get());
+        launch_silu_multiply(gate_up_, m.n, static_cast<uint16_t*>(p.y), p.y_stride, rows, stream_.get());
     }
 }
 
@@ -143,23 +155,21 @@ void Forward::attention(const StepView& step, int layer) {
     uint16_t* values = keys + part;
     const GpuLayer& weights = model_.layers[static_cast<size_t>(layer)];
 
-    RotateArgs rotate{};
-    rotate.qkv = qkv_;
-    rotate.rotation = rotation_;
-    rotate.q_norm = weights.q_norm;
-    rotate.k_norm = weights.k_norm;
-    rotate.slots = step.slots;
-    rotate.query = query_;
-    rotate.keys = keys;
-    rotate.values = values;
-    rotate.qkv_stride = weights.qkv.n;
-    rotate.n_heads = config.n_heads;
-    rotate.n_kv_heads = config.n_kv_heads;
-    rotate.head_dim = config.head_dim;
-    rotate.head_dim_padded = head_dim_padded_;
-    rotate.kv_slots = static_cast<int>(kv_slots_);
-    rotate.eps = static_cast<float>(config.norm_eps);
-    launch_rotate_and_store(rotate, step.rows, stream_.get());
+    QkvArgs token{};
+    token.qkv = qkv_;
+    token.rotation = rotation_;
+    token.q_norm = weights.q_norm;
+    token.k_norm = weights.k_norm;
+    token.slots = step.slots;
+    token.keys = keys;
+    token.values = values;
+    token.qkv_stride = weights.qkv.n;
+    token.n_heads = config.n_heads;
+    token.n_kv_heads = config.n_kv_heads;
+    token.head_dim = config.head_dim;
+    token.head_dim_padded = head_dim_padded_;
+    token.kv_slots = static_cast<int>(kv_slots_);
+    token.eps = static_cast<float>(config.norm_eps);
 
     AttentionArgs args{};
     args.query = query_;
@@ -177,10 +187,13 @@ void Forward::attention(const StepView& step, int layer) {
     args.kv_slots = static_cast<int>(kv_slots_);
     args.window = config.window[static_cast<size_t>(layer)];
     args.scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
+    // The tokens of a step do not read each other's keys but within a prompt: sequences share what steps before wrote.
     if (step.n_decode > 0) {
-        launch_decode_attention({args, split_partial_, split_ml_, step.splits}, step.n_decode, stream_.get());
+        launch_decode_attention({args, token, split_partial_, split_ml_, split_tickets_, step.splits}, step.n_decode,
+                                stream_.get());
     }
     if (step.n_tiles > 0) {
+        launch_rotate_and_store(token, query_, step.n_decode, step.rows - step.n_decode, stream_.get());
         launch_prefill_attention(args, step.tiles, step.n_tiles, stream_.get());
     }
 }
@@ -188,29 +201,43 @@ void Forward::attention(const StepView& step, int layer) {
 void Forward::layers(const StepView& step) {
     const ModelConfig& config = model_.config;
     const auto eps = static_cast<float>(config.norm_eps);
-    launch_embed({model_.embedding, step.tokens, sampled_, step.positions, model_.frequencies, hidden_, rotation_,
-                  model_.hidden_stride, config.head_dim},
+    const int hidden = model_.hidden_stride;
+    const bool fused = norms_are_fused(step.rows);
+    const auto next = [&](const float* weight) { return fused ? next_norm(weight) : NextNorm{}; };
+    const AppliedNorm applied = fused ? applied_norm(0) : AppliedNorm{};
+    const auto norm = [&](const float* weight) {
+        if (!fused) {
+            launch_rms_norm({hidden_, nullptr, weight, normed_, hidden, config.dim, eps}, step.rows, stream_.get());
+        }
+    };
+    launch_embed({model_.embedding, step.tokens, sampled_, step.positions, model_.frequencies, hidden_, rotation_, hidden,
+                  config.head_dim, next(model_.layers.front().attn_norm)},
                  step.rows, stream_.get());
-    for (int i = 0; i < config.n_layers; i++) {
-        const GpuLayer& layer = model_.layers[static_cast<size_t>(i)];
-        launch_rms_norm({hidden_, nullptr, layer.attn_norm, normed_, model_.hidden_stride, config.dim, eps}, step.rows,
-                        stream_.get());
-        matmul(normed_, layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, step.rows);
-        attention(step, i);
-        matmul(attended_, layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, step.rows);
-        launch_rms_norm({hidden_, nullptr, layer.mlp_norm, normed_, model_.hidden_stride, config.dim, eps}, step.rows,
-                        stream_.get());
-        matmul(normed_, layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, step.rows);
-        matmul(ffn_, layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, step.rows);
+    for (size_t i = 0; i < model_.layers.size(); i++) {
+        const GpuLayer& layer = model_.layers[i];
+        const float* norm_after = i + 1 < model_.layers.size() ? model_.layers[i + 1].attn_norm : model_.norm;
+        norm(layer.attn_norm);
+        matmul({normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, applied, {}}, step.rows);
+        attention(step, static_cast<int>(i));
+        matmul({attended_, &layer.o, hidden_, hidden, GemvEpilogue::kAdd, {}, next(layer.mlp_norm)}, step.rows);
+        norm(layer.mlp_norm);
+        matmul({normed_, &layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, applied, {}}, step.rows);
+        matmul({ffn_, &layer.down, hidden_, hidden, GemvEpilogue::kAdd, {}, next(norm_after)}, step.rows);
     }
 }
 
 void Forward::head(const StepView& step, int first, int count) {
     const ModelConfig& config = model_.config;
-    launch_rms_norm({hidden_, step.logit_rows + first, model_.norm, normed_, model_.hidden_stride, config.dim,
-                     static_cast<float>(config.norm_eps)},
-                    count, stream_.get());
-    matmul(normed_, model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore, count);
+    Product product{normed_, &model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore, {}, {}};
+    if (step.in_order && norms_are_fused(step.rows)) {
+        product.x = normed_ + static_cast<size_t>(first) * static_cast<size_t>(model_.hidden_stride);
+        product.norm = applied_norm(first);
+    } else {
+        launch_rms_norm({hidden_, step.logit_rows + first, model_.norm, normed_, model_.hidden_stride, config.dim,
+                         static_cast<float>(config.norm_eps)},
+                        count, stream_.get());
+    }
+    matmul(product, count);
 }
 
 void Forward::sample(const StepView& step, int first, int count) {
@@ -225,12 +252,15 @@ void Forward::tune(const std::vector<int>& rows) {
         if (n > std::min(kFirstTunedRows, limits_.max_tokens)) {
             continue;
         }
-        matmul(normed_, layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, n, true);
-        matmul(attended_, layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, n, true);
-        matmul(normed_, layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, n, true);
-        matmul(ffn_, layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, n, true);
+        const auto tune_one = [&](const uint16_t* x, const GpuMatrix& m, void* y, int stride, GemvEpilogue epilogue) {
+            matmul({x, &m, y, stride, epilogue, {}, {}}, n, true);
+        };
+        tune_one(normed_, layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore);
+        tune_one(attended_, layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd);
+        tune_one(normed_, layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu);
+        tune_one(ffn_, layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd);
         if (n <= limits_.max_sequences) {
-            matmul(normed_, model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore, n, true);
+            tune_one(normed_, model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore);
         }
     }
     stream_.synchronize();

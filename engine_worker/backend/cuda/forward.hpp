@@ -32,6 +32,7 @@ struct StepView {
     int n_decode = 0;   // of them, the first so many belong to one sequence each
     int n_tiles = 0;
     int splits = 1;
+    bool in_order = false;  // logit_rows names every row, in order
 };
 
 class Forward {
@@ -58,9 +59,21 @@ class Forward {
 
   private:
     static size_t lay_out(const GpuModel& model, const ForwardLimits& limits, std::byte* base, Forward* out);
-    void matmul(const uint16_t* x, const GpuMatrix& matrix, void* y, int y_stride, GemvEpilogue epilogue, int rows,
-                bool tune_only = false);
+    struct Product {
+        const uint16_t* x = nullptr;
+        const GpuMatrix* matrix = nullptr;
+        void* y = nullptr;
+        int y_stride = 0;
+        GemvEpilogue epilogue = GemvEpilogue::kStore;
+        AppliedNorm norm = {};  // both only for rows <= kGemvMaxRows
+        NextNorm next = {};
+    };
+    void matmul(const Product& product, int rows, bool tune_only = false);
     void attention(const StepView& step, int layer);
+    // Products of so few rows that norms need no kernels of their own.
+    static bool norms_are_fused(int rows) { return rows <= kGemvMaxRows; }
+    NextNorm next_norm(const float* weight) const;
+    AppliedNorm applied_norm(int first_row) const;
 
     const GpuModel& model_;
     ForwardLimits limits_;
@@ -71,7 +84,8 @@ class Forward {
     DeviceMemory kv_;  // [layer][keys, values][kv head][slot][head_dim_padded]
     std::unique_ptr<Gemm> gemm_;
     float* hidden_ = nullptr;          // [max_tokens][hidden_stride]
-    uint16_t* normed_ = nullptr;       // same, bf16
+    uint16_t* normed_ = nullptr;       // same, bf16; with fused norms not divided by the root mean square yet
+    float* squares_ = nullptr;         // [kGemvMaxRows][hidden_stride / 16], for fused norms
     float* qkv_ = nullptr;             // [max_tokens][qkv.n]
     float* rotation_ = nullptr;        // [max_tokens][head_dim]
     uint16_t* query_ = nullptr;        // [max_tokens][n_heads][head_dim_padded]
@@ -84,6 +98,7 @@ class Forward {
     unsigned* tickets_ = nullptr;
     float* split_partial_ = nullptr;   // of decode attention
     float* split_ml_ = nullptr;
+    unsigned* split_tickets_ = nullptr;
     SampleOut* sample_out_ = nullptr;
     int* sampled_ = nullptr;           // [max_tokens]
     std::byte* gemm_workspace_ = nullptr;

@@ -113,19 +113,14 @@ GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors) {
     const int tiles = n / 16;
     const int groups = std::max<int>(1, k * bytes_per_weight / kGemvGroup);
     const int wanted = multiprocessors * kWarpsPerMultiprocessor;
+    const int per_tile = (wanted + tiles - 1) / tiles;
     GemvShape shape;
-    // A warp with less than two groups of k to read does nothing but start and stop.
-    const int most = std::max(1, groups / 2);
-    const int per_tile = std::max(1, (wanted + tiles - 1) / tiles);
-    shape.warps = std::min({16, std::max(4, static_cast<int>(std::bit_ceil(static_cast<unsigned>(per_tile)))),
-                            std::max(2, static_cast<int>(std::bit_floor(static_cast<unsigned>(most))))});
+    // powers of two, so that all warps of usual shapes read equally often
+    shape.warps = static_cast<int>(std::min({static_cast<unsigned>(kGemvMaxWarps),
+                                             std::max(4u, std::bit_ceil(static_cast<unsigned>(per_tile))),
+                                             std::bit_ceil(static_cast<unsigned>(groups))}));
     if (tiles < multiprocessors) {
-        shape.splits = std::clamp(std::min((2 * multiprocessors + tiles - 1) / tiles, groups / (2 * shape.warps)), 1, 8);
-        if (shape.splits == 1 && shape.warps >= 8 && tiles * 2 <= multiprocessors) {
-            // half the warps, twice the blocks: the same work on twice the multiprocessors
-            shape.splits = 2;
-            shape.warps /= 2;
-        }
+        shape.splits = std::clamp(std::min((multiprocessors + tiles - 1) / tiles, groups / shape.warps), 1, 8);
     }
     return shape;
 }

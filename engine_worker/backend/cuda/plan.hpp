@@ -50,7 +50,6 @@ int bucket_for(const std::vector<int>& buckets, int n);
 
 // Into how many parts the context of each sequence is split, a power of two up to kMaxSplits: enough blocks to fill
 // the GPU, but no part below 64 positions of the longest context.
-inline constexpr int kMaxSplits = 32;
 int plan_splits(int sequences, int n_heads, int n_kv_heads, int longest_context, int multiprocessors);
 
 // n is a multiple of 16; `bytes_per_weight` 2 or 1.

@@ -85,7 +85,7 @@ void publish(void*) {}
 void observe(void*) {}
 #endif
 
-enum class State : uint8_t { kReady, kBlockBarrier, kWarpBarrier, kDone };
+enum class State : uint8_t { kReady, kBlockBarrier, kWarpBarrier, kLaunchBefore, kDone };
 
 struct Copy {
     void* target;
@@ -105,6 +105,7 @@ struct Fiber {
     uint32_t mask = 0;
     uint32_t barriers = 0;  // of the block, so far
     int group = 0;
+    bool waited = false;  // for the launch before
     std::vector<Copy> copies;
 };
 
@@ -115,22 +116,28 @@ struct Warp {
     uint32_t barriers = 0;
 };
 
-// One per OS thread that runs kernels.
+struct Shape {
+    Index3 grid, block;
+    size_t shared_bytes = 0;
+    const std::function<void()>* body = nullptr;
+    bool early = false;  // every thread must wait for the launch before
+};
+
+// Runs one block at a time.
 struct Machine {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     std::vector<uint32_t> order;
-    std::vector<uint64_t> blocks;
     std::vector<std::byte> shared;
-    const std::function<void()>* body = nullptr;
+    Shape shape;
+    uint64_t block = 0;
+    bool held = false;     // the launch before has not ended
     Context scheduler{};
     void* scheduler_thread = nullptr;
-    char begin = 0;        // what a block's begin, barriers and end are known by
+    char begin = 0;        // what a block's begin and barriers are known by
     char barrier[2] = {};
-    char end = 0;
     uint32_t current = 0;
     uint32_t count = 0;
-    uint64_t schedule = 0x9e3779b97f4a7c15u;
 
     ~Machine() {
         for (Fiber& fiber : fibers) {
@@ -141,16 +148,19 @@ struct Machine {
         }
     }
 };
-thread_local Machine machine;
+thread_local std::vector<std::unique_ptr<Machine>> idle;  // machines keep their stacks
+thread_local Machine* active = nullptr;                   // whose fiber runs now
+thread_local char end_of_blocks = 0;
+thread_local uint64_t schedule = 0x9e3779b97f4a7c15u;
 
 [[noreturn]] void die(const char* why) {
     std::fprintf(stderr, "emulated kernel: %s (block %u,%u,%u, thread %u)\n", why, block_index.x,
-                 block_index.y, block_index.z, machine.current);
+                 block_index.y, block_index.z, active == nullptr ? 0 : active->current);
     std::abort();
 }
 
 void to_scheduler() {
-    Machine& m = machine;
+    Machine& m = *active;
     become_thread(m.scheduler_thread);
 #if defined(__x86_64__)
     llm_emulation_switch(&m.fibers[m.current].context, m.scheduler);
@@ -160,10 +170,14 @@ void to_scheduler() {
 }
 
 void fiber_main() {
-    observe(&machine.begin);
-    (*machine.body)();
-    publish(&machine.end);
-    machine.fibers[machine.current].state = State::kDone;
+    observe(&active->begin);
+    (*active->shape.body)();
+    Fiber& fiber = active->fibers[active->current];
+    if (active->shape.early && !fiber.waited) {
+        die("a thread that may begin early has ended without waiting for the launch before");
+    }
+    publish(&end_of_blocks);
+    fiber.state = State::kDone;
     to_scheduler();
     std::abort();  // a finished fiber is not resumed
 }
@@ -181,6 +195,7 @@ void prepare(Fiber& fiber) {
     fiber.state = State::kReady;
     fiber.group = 0;
     fiber.barriers = 0;
+    fiber.waited = false;
     fiber.copies.clear();
 #if defined(__x86_64__)
     auto* top = reinterpret_cast<uint64_t*>(fiber.stack + kStack);
@@ -208,7 +223,7 @@ uint64_t next_random(uint64_t& state) {
 
 // Lets the lanes of a warp go on whose whole mask has arrived.
 bool release_warp(uint32_t warp) {
-    Machine& m = machine;
+    Machine& m = *active;
     const uint32_t first = warp * kWarp;
     const uint32_t last = std::min(first + kWarp, m.count);
     uint32_t alive = 0;
@@ -247,7 +262,7 @@ bool release_warp(uint32_t warp) {
 }
 
 bool release_block() {
-    Machine& m = machine;
+    Machine& m = *active;
     for (uint32_t i = 0; i < m.count; i++) {
         if (m.fibers[i].state != State::kBlockBarrier && m.fibers[i].state != State::kDone) {
             return false;
@@ -265,7 +280,7 @@ bool release_block() {
 
 // Runs the warp until none of its threads can go on without another warp.
 bool run_warp(uint32_t warp, uint32_t rotation) {
-    Machine& m = machine;
+    Machine& m = *active;
     const uint32_t first = warp * kWarp;
     const uint32_t size = std::min(kWarp, m.count - first);
     bool progress = false;
@@ -291,82 +306,171 @@ bool run_warp(uint32_t warp, uint32_t rotation) {
     return progress;
 }
 
-void run_block(uint64_t& random) {
-    Machine& m = machine;
-    // Blocks are ordered: only what happens within one is looked at.
-    observe(&m.end);
-    publish(&m.begin);
-    for (uint32_t i = 0; i < m.count; i++) {
-        prepare(m.fibers[i]);
-    }
+// Runs the block from where it is: to its end (true), or until it waits for the launch before (false).
+bool run_block(uint64_t& random) {
+    Machine& m = *active;
     const uint32_t n_warps = (m.count + kWarp - 1) / kWarp;
-    std::memset(m.shared.data(), 0xff, m.shared.size());
     for (;;) {
-        for (uint32_t w = n_warps; m.schedule != 0 && w > 1; w--) {
+        for (uint32_t w = n_warps; schedule != 0 && w > 1; w--) {
             std::swap(m.order[w - 1], m.order[next_random(random) % w]);
         }
         bool progress = false;
         for (uint32_t w = 0; w < n_warps; w++) {
-            const uint32_t rotation = m.schedule != 0 ? static_cast<uint32_t>(next_random(random) % kWarp) : 0;
+            const uint32_t rotation = schedule != 0 ? static_cast<uint32_t>(next_random(random) % kWarp) : 0;
             progress = run_warp(m.order[w], rotation) || progress;
         }
         if (release_block()) {
             continue;
         }
-        if (std::all_of(m.fibers.begin(), m.fibers.begin() + m.count,
-                        [](const Fiber& fiber) { return fiber.state == State::kDone; })) {
-            return;
+        const auto end = m.fibers.begin() + m.count;
+        if (std::all_of(m.fibers.begin(), end, [](const Fiber& fiber) { return fiber.state == State::kDone; })) {
+            return true;
         }
         if (!progress) {
+            if (std::any_of(m.fibers.begin(), end,
+                            [](const Fiber& fiber) { return fiber.state == State::kLaunchBefore; })) {
+                return false;
+            }
             die("deadlock: some threads are at a barrier that others do not reach");
         }
     }
 }
 
-}  // namespace
+// Makes the machine's block the one that runs.
+void select(Machine& m) {
+    const Index3 grid = m.shape.grid;
+    active = &m;
+    grid_size = grid;
+    block_size = m.shape.block;
+    block_index = {static_cast<uint32_t>(m.block % grid.x), static_cast<uint32_t>(m.block / grid.x % grid.y),
+                   static_cast<uint32_t>(m.block / grid.x / grid.y)};
+    m.scheduler_thread = this_thread();
+}
 
-void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::function<void()>& body) {
-    Machine& m = machine;
-    m.count = block.x * block.y * block.z;
-    if (m.count == 0 || m.count > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
+std::unique_ptr<Machine> take_machine(const Shape& shape) {
+    std::unique_ptr<Machine> m;
+    if (idle.empty()) {
+        m = std::make_unique<Machine>();
+    } else {
+        m = std::move(idle.back());
+        idle.pop_back();
+    }
+    const Index3 grid = shape.grid;
+    const Index3 block = shape.block;
+    m->shape = shape;
+    m->count = block.x * block.y * block.z;
+    if (m->count == 0 || m->count > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
         grid.z > 65535) {
         die("a launch with an impossible grid or block");
     }
-    if (m.fibers.size() < m.count) {
-        m.fibers.resize(m.count);
+    if (m->fibers.size() < m->count) {
+        m->fibers.resize(m->count);
     }
-    m.warps.resize((m.count + kWarp - 1) / kWarp);
-    m.order.resize(m.warps.size());
-    for (uint32_t w = 0; w < m.order.size(); w++) {
-        m.order[w] = w;
+    m->warps.resize((m->count + kWarp - 1) / kWarp);
+    m->order.resize(m->warps.size());
+    std::iota(m->order.begin(), m->order.end(), 0u);
+    for (uint32_t i = 0; i < m->count; i++) {
+        m->fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
     }
+    m->shared.resize(shape.shared_bytes + 16);
+    return m;
+}
+
+// Begins a block on the machine; true when it has ended.
+bool begin_block(Machine& m, uint64_t block, bool held, uint64_t& random) {
+    m.block = block;
+    m.held = held;
+    select(m);
+    // Blocks are ordered: only what happens within one is looked at.
+    observe(&end_of_blocks);
+    publish(&m.begin);
     for (uint32_t i = 0; i < m.count; i++) {
-        m.fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+        prepare(m.fibers[i]);
     }
-    m.shared.resize(shared_bytes + 16);
-    m.body = &body;
-    grid_size = grid;
-    block_size = block;
-    m.scheduler_thread = this_thread();
+    std::memset(m.shared.data(), 0xff, m.shared.size());
+    return run_block(random);
+}
+
+// Ends the block of `early`, if there is one, and runs all others.
+void run_blocks(const Shape& shape, std::unique_ptr<Machine> early) {
     ignore_accesses(true);
-    uint64_t random = m.schedule;
-    const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
-    m.blocks.resize(blocks);
-    std::iota(m.blocks.begin(), m.blocks.end(), uint64_t{0});
-    for (uint64_t b = blocks; m.schedule != 0 && b > 1; b--) {
-        std::swap(m.blocks[b - 1], m.blocks[next_random(random) % b]);
+    uint64_t random = schedule;
+    std::unique_ptr<Machine> m = take_machine(shape);
+    std::vector<uint64_t> blocks(uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z);
+    std::iota(blocks.begin(), blocks.end(), uint64_t{0});
+    for (uint64_t b = blocks.size(); schedule != 0 && b > 1; b--) {
+        std::swap(blocks[b - 1], blocks[next_random(random) % b]);
     }
-    for (const uint64_t b : m.blocks) {
-        block_index = {static_cast<uint32_t>(b % grid.x), static_cast<uint32_t>(b / grid.x % grid.y),
-                       static_cast<uint32_t>(b / grid.x / grid.y)};
-        run_block(random);
+    for (const uint64_t b : blocks) {
+        if (early != nullptr && early->block == b) {
+            select(*early);
+            early->held = false;
+            for (uint32_t i = 0; i < early->count; i++) {
+                Fiber& fiber = early->fibers[i];
+                fiber.state = fiber.state == State::kLaunchBefore ? State::kReady : fiber.state;
+            }
+            run_block(random);
+            idle.push_back(std::move(early));
+        } else {
+            begin_block(*m, b, false, random);
+        }
     }
+    idle.push_back(std::move(m));
+    active = nullptr;
     ignore_accesses(false);
-    observe(&m.end);
+    observe(&end_of_blocks);
+}
+
+}  // namespace
+
+void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::function<void()>& body) {
+    run_blocks({grid, block, shared_bytes, &body, false}, nullptr);
+}
+
+struct EarlyLaunch::Parts {
+    std::function<void()> body;
+    Shape shape;
+    std::unique_ptr<Machine> early;
+    uint64_t random = schedule;  // which block is early, from launch to launch
+};
+
+EarlyLaunch::EarlyLaunch(Index3 grid, Index3 block, size_t shared_bytes, std::function<void()> body)
+    : parts_(std::make_unique<Parts>()) {
+    parts_->body = std::move(body);
+    parts_->shape = {grid, block, shared_bytes, &parts_->body, true};
+}
+EarlyLaunch::~EarlyLaunch() = default;
+
+void EarlyLaunch::start() {
+    ignore_accesses(true);
+    const Index3 grid = parts_->shape.grid;
+    const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+    uint64_t& random = parts_->random;
+    const uint64_t block = random == 0 ? 0 : next_random(random) % blocks;
+    parts_->early = take_machine(parts_->shape);
+    if (begin_block(*parts_->early, block, true, random)) {
+        die("a block that may begin early has ended without waiting for the launch before");
+    }
+    active = nullptr;
+    ignore_accesses(false);
+}
+
+void EarlyLaunch::run() {
+    run_blocks(parts_->shape, std::move(parts_->early));
+}
+
+void wait_for_launch_before() {
+    Fiber& fiber = active->fibers[active->current];
+    fiber.waited = true;
+    if (active->held) {
+        fiber.state = State::kLaunchBefore;
+        to_scheduler();
+        observe(&end_of_blocks);
+    }
 }
 
 void set_schedule(uint64_t seed) {
-    machine.schedule = seed;
+    schedule = seed;
 }
 
 void require_aligned(const void* address, size_t bytes) {
@@ -376,25 +480,25 @@ void require_aligned(const void* address, size_t bytes) {
 }
 
 void* dynamic_shared() {
-    const auto address = reinterpret_cast<uintptr_t>(machine.shared.data());
+    const auto address = reinterpret_cast<uintptr_t>(active->shared.data());
     return reinterpret_cast<void*>((address + 15) / 16 * 16);
 }
 
 void sync_block() {
-    Fiber& fiber = machine.fibers[machine.current];
+    Fiber& fiber = active->fibers[active->current];
     fiber.state = State::kBlockBarrier;
-    char* barrier = &machine.barrier[fiber.barriers++ % 2];
+    char* barrier = &active->barrier[fiber.barriers++ % 2];
     publish(barrier);
     to_scheduler();
     observe(barrier);
 }
 
 int lane() {
-    return static_cast<int>(machine.current % kWarp);
+    return static_cast<int>(active->current % kWarp);
 }
 
 const Payload* exchange(int kind, uint32_t mask, const void* data, size_t size) {
-    Machine& m = machine;
+    Machine& m = *active;
     Fiber& fiber = m.fibers[m.current];
     Warp& warp = m.warps[m.current / kWarp];
     std::memcpy(warp.deposited[m.current % kWarp].bytes, data, std::min(size, kPayload));
@@ -413,7 +517,7 @@ const Payload* exchange(int kind, uint32_t mask, const void* data, size_t size) 
 }
 
 void async_copy(void* target, const void* source, size_t bytes, bool zero) {
-    Fiber& fiber = machine.fibers[machine.current];
+    Fiber& fiber = active->fibers[active->current];
     require_aligned(target, bytes);
     require_aligned(source, bytes);
     fiber.copies.push_back({target, source, bytes, zero, fiber.group});
@@ -421,11 +525,11 @@ void async_copy(void* target, const void* source, size_t bytes, bool zero) {
 }
 
 void async_commit() {
-    machine.fibers[machine.current].group++;
+    active->fibers[active->current].group++;
 }
 
 void async_wait(int groups_left) {
-    Fiber& fiber = machine.fibers[machine.current];
+    Fiber& fiber = active->fibers[active->current];
     std::erase_if(fiber.copies, [&](const Copy& copy) {
         if (copy.group >= fiber.group - groups_left) {
             return false;

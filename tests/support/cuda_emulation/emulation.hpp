@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 namespace llm::emulation {
 
@@ -25,6 +26,22 @@ extern thread_local Index3 thread_index, block_index, block_size, grid_size;
 // Runs `body` once per thread of the grid, block after block in any order. `shared_bytes` of dynamic shared memory are
 // filled with NaN before each block.
 void run_grid(Index3 grid, Index3 block, size_t shared_bytes, const std::function<void()>& body);
+
+// A launch that may begin before the one before it has ended. One of its blocks, any, does: start() lets it come as far as
+// wait_for_launch_before(), run() does the rest. A thread that ends without having waited ends the program. May be
+// started and run again; start() may be left out.
+class EarlyLaunch {
+  public:
+    EarlyLaunch(Index3 grid, Index3 block, size_t shared_bytes, std::function<void()> body);
+    ~EarlyLaunch();
+    void start();
+    void run();
+
+  private:
+    struct Parts;
+    std::unique_ptr<Parts> parts_;
+};
+void wait_for_launch_before();
 
 // Seeds the order in which blocks and fibers run; 0 = by their index.
 void set_schedule(uint64_t seed);

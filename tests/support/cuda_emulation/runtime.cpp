@@ -13,12 +13,17 @@
 #include <utility>
 #include <vector>
 
+struct EmulatedWork {
+    std::function<void()> run;
+    bool kernel = false;
+    std::function<void()> start = {};  // of a launch that may begin while the one before it runs
+};
 struct EmulatedGraph {
-    std::vector<std::function<void()>> work;
+    std::vector<EmulatedWork> work;
 };
 struct EmulatedStream {
     EmulatedGraph* capturing = nullptr;
-    std::deque<std::function<void()>> waiting;
+    std::deque<EmulatedWork> waiting;
     size_t entered = 0;  // of all that was ever put in
 };
 struct EmulatedEvent {
@@ -50,9 +55,12 @@ bool is_pinned(const void* address) {
 // Lets the first `place` things that were put into the stream happen.
 void run_until(EmulatedStream& stream, size_t place) {
     while (!stream.waiting.empty() && stream.entered - stream.waiting.size() < place) {
-        const auto work = std::move(stream.waiting.front());
+        const EmulatedWork work = std::move(stream.waiting.front());
         stream.waiting.pop_front();
-        work();
+        if (work.kernel && !stream.waiting.empty() && stream.waiting.front().start) {
+            stream.waiting.front().start();
+        }
+        work.run();
     }
 }
 void run_all() {
@@ -96,7 +104,7 @@ Device& device() {
     return one;
 }
 
-void enqueue(cudaStream_t stream, std::function<void()> work) {
+void enqueue(cudaStream_t stream, EmulatedWork work) {
     if (lost()) {
         last_error = kLost;
         return;
@@ -108,8 +116,12 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
         stream->entered++;
     } else {
         run_all();  // the default stream
-        work();
+        work.run();
     }
+}
+
+void enqueue(cudaStream_t stream, std::function<void()> work) {
+    enqueue(stream, EmulatedWork{std::move(work)});
 }
 
 cudaError_t allow_shared(const void* kernel, size_t bytes) {
@@ -120,13 +132,20 @@ cudaError_t allow_shared(const void* kernel, size_t bytes) {
     return cudaSuccess;
 }
 
-void enqueue_kernel(cudaStream_t stream, const void* kernel, size_t shared_bytes, std::function<void()> work) {
+void enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
+                    std::function<void()> body) {
     const auto allowed = allowed_shared().find(kernel);
     if (shared_bytes > std::max(size_t{48} << 10, allowed == allowed_shared().end() ? 0 : allowed->second)) {
         last_error = cudaErrorInvalidValue;
         return;
     }
-    enqueue(stream, std::move(work));
+    device().kernels++;
+    if (!early) {
+        enqueue(stream, EmulatedWork{[=] { run_grid(grid, block, shared_bytes, body); }, true});
+        return;
+    }
+    const auto launch = std::make_shared<EarlyLaunch>(grid, block, shared_bytes, std::move(body));
+    enqueue(stream, EmulatedWork{[launch] { launch->run(); }, true, [launch] { launch->start(); }});
 }
 }  // namespace llm::emulation
 
@@ -251,8 +270,13 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     device().graph_launches++;
-    for (const auto& work : exec->work) {
-        enqueue(stream, work);
+    for (size_t i = 0; i < exec->work.size(); i++) {
+        EmulatedWork work = exec->work[i];
+        if (i == 0) {
+            work.start = {};  // a graph begins when all before it has ended
+        }
+        work.kernel = work.kernel && i + 1 < exec->work.size();  // and ends as a whole
+        enqueue(stream, std::move(work));
     }
     return std::exchange(last_error, cudaSuccess);
 }

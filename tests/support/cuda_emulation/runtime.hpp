@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <functional>
 
+#include "tests/support/cuda_emulation/emulation.hpp"
+
 namespace llm::emulation {
 
 struct Device {
@@ -20,13 +22,16 @@ struct Device {
     long graphs_until_failure = -1;       // there is no memory for a graph after so many more
     size_t used = 0;                      // bytes of device memory that are allocated now
     size_t graph_launches = 0;
+    size_t kernels = 0;                   // that were launched, or recorded
 };
 Device& device();
 
 // As cudaFuncSetAttribute() for dynamic shared memory; an error if no GPU that the kernels are built for has so much.
 cudaError_t allow_shared(const void* kernel, size_t bytes);
-// As enqueue(); refused if the kernel wants more than 48 KiB of dynamic shared memory and more than it was allowed.
-void enqueue_kernel(cudaStream_t stream, const void* kernel, size_t shared_bytes, std::function<void()> work);
+// A launch of `body`, once per thread; refused if the kernel wants more than 48 KiB of dynamic shared memory and more than it was
+// allowed. `early`: it may begin before the launch right before it in the stream, or in the graph, has ended.
+void enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
+                    std::function<void()> body);
 
 // Puts `work` into the stream, or into what is recorded of it; the default stream waits for all others and does it.
 void enqueue(cudaStream_t stream, std::function<void()> work);

@@ -58,13 +58,66 @@ class Attention {
         }
     }
 
+    // The new tokens come as they leave the product: not rotated (by angle zero here), keys and values not in the cache.
     void check_decode(int splits) {
+        const auto sequences = static_cast<int>(contexts_.size());
+        const int group = s_.n_heads / s_.n_kv;
+        const int qkv_stride = (s_.n_heads + 2 * s_.n_kv) * s_.head_dim;
+        std::vector<float> qkv;
+        std::vector<uint16_t> keys = as_bf16(keys_), values = as_bf16(values_);
+        const std::vector<uint16_t> all_keys = keys, all_values = values;
+        std::vector<int> slots;
+        for (int i = 0; i < sequences; i++) {
+            slots.push_back(table_[static_cast<size_t>(i * longest_ + contexts_[static_cast<size_t>(i)] - 1)]);
+            for (int head = 0; head < s_.n_heads; head++) {
+                const float* from = query_.data() + (i * s_.n_heads + head) * s_.padded;
+                qkv.insert(qkv.end(), from, from + s_.head_dim);
+            }
+            for (auto* cache : {&keys_, &values_}) {
+                for (int h = 0; h < s_.n_kv; h++) {
+                    const auto at = static_cast<size_t>((h * slots_ + slots.back()) * s_.padded);
+                    qkv.insert(qkv.end(), cache->begin() + static_cast<std::ptrdiff_t>(at),
+                               cache->begin() + static_cast<std::ptrdiff_t>(at) + s_.head_dim);
+                    auto& gpu = cache == &keys_ ? keys : values;
+                    std::fill_n(gpu.begin() + static_cast<std::ptrdiff_t>(at), s_.padded, uint16_t{0x7fc0});
+                }
+            }
+        }
+        std::vector<float> rotation;
+        for (int i = 0; i < sequences * s_.head_dim; i++) {
+            rotation.push_back(i % s_.head_dim < s_.head_dim / 2 ? 1.0f : 0.0f);
+        }
+        const GpuArray<uint16_t> gpu_keys(keys), gpu_values(values);
+        const GpuArray<float> gpu_qkv(qkv), gpu_rotation(rotation);
+        const GpuArray<int> gpu_slots(slots);
         const GpuArray<float> partial(contexts_.size() * static_cast<size_t>(s_.n_heads * splits * s_.padded));
         const GpuArray<float> ml(contexts_.size() * static_cast<size_t>(s_.n_heads * splits * 2));
-        check([&](const AttentionArgs& args) {
-            launch_decode_attention({args, partial.get(), ml.get(), splits}, static_cast<int>(contexts_.size()),
+        const GpuArray<unsigned> tickets(
+            std::vector<unsigned>(contexts_.size() * static_cast<size_t>(s_.n_kv * head_parts(group)), 0));
+        QkvArgs token{};
+        token.qkv = gpu_qkv.get();
+        token.rotation = gpu_rotation.get();
+        token.slots = gpu_slots.get();
+        token.keys = gpu_keys.get();
+        token.values = gpu_values.get();
+        token.qkv_stride = qkv_stride;
+        token.n_heads = s_.n_heads;
+        token.n_kv_heads = s_.n_kv;
+        token.head_dim = s_.head_dim;
+        token.head_dim_padded = s_.padded;
+        token.kv_slots = slots_;
+        check([&](AttentionArgs args) {
+            args.query = nullptr;
+            args.keys = gpu_keys.get();
+            args.values = gpu_values.get();
+            launch_decode_attention({args, token, partial.get(), ml.get(), tickets.get(), splits}, sequences,
                                     test_stream().get());
         });
+        EXPECT_EQ(gpu_keys.values(), all_keys) << "the cache afterwards";
+        EXPECT_EQ(gpu_values.values(), all_values);
+        for (const unsigned ticket : tickets.values()) {
+            EXPECT_EQ(ticket, 0u);
+        }
     }
 
     void check_prefill() {
@@ -76,7 +129,7 @@ class Attention {
         std::vector<PrefillTile> tiles;
         plan_prefill(step, s_.n_heads, s_.n_kv, tiles);
         const GpuArray<PrefillTile> gpu_tiles(tiles);
-        prepare_kernels();
+        prepare_kernels(false);
         check([&](const AttentionArgs& args) {
             launch_prefill_attention(args, gpu_tiles.get(), static_cast<int>(tiles.size()), test_stream().get());
         });

@@ -108,7 +108,7 @@ TEST_F(CudaBackendTest, GraphsWithPaddingGiveTheBitsOfEagerSteps) {
             base.push_back({prompt(i, 10 + 30 * i), {}});
         }
         std::vector<Sequence> a = base, b = base;
-        CudaBackend eager(o, {.graphs = false, .tune = true, .algorithm_file = ""});
+        CudaBackend eager(o, {.graphs = false, .tune = true, .overlap = true, .algorithm_file = ""});
         const auto expected = decode(eager, a, 4);
         EXPECT_EQ(eager.graphs(), 0u);
         CudaBackend graphs(o, {});
@@ -117,6 +117,22 @@ TEST_F(CudaBackendTest, GraphsWithPaddingGiveTheBitsOfEagerSteps) {
         EXPECT_GE(graphs.graphs(), 1u);
     }
 }
+
+#if defined(LLM_CUDA_EMULATION)
+// Beside reading memory, the number of launches is what a token of one user costs.
+TEST_F(CudaBackendTest, FiveLaunchesPerLayerAndThreeMore) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    CudaBackend backend(options(dir.path()), {.graphs = false, .tune = false, .overlap = true, .algorithm_file = ""});
+    std::vector<Sequence> sequences = {{prompt(1, 10), {}}, {prompt(2, 40), {}}};
+    decode(backend, sequences, 2);
+    StepRunner runner(backend);
+    const size_t before = llm::emulation::device().kernels;
+    runner.run({{&sequences[0], 1, false}, {&sequences[1], 1, false}});
+    // embed, lm_head, sample; and what the slot table needs
+    EXPECT_LE(llm::emulation::device().kernels - before, size_t{5 * 2 + 3 + 1});
+}
+#endif
 
 TEST_F(CudaBackendTest, AgreesWithTheCpuBackend) {
     const TempDir dir;

@@ -26,9 +26,12 @@ TEST(Elementwise, EmbedTakesTokensOfTheHostAndOfTheStepBefore) {
         frequencies.push_back(std::pow(500000.0, -2.0 * i / kHeadDim));
     }
     const GpuArray<double> gpu_frequencies(frequencies);
-    const GpuArray<float> hidden(3 * kStride), rotation(3 * kHeadDim);
+    const GpuArray<float> hidden(3 * kStride), rotation(3 * kHeadDim), squares(3 * kStride / 16);
+    const GpuArray<uint16_t> scaled(3 * kStride);
+    const std::vector<float> weight = random_values(kStride, 2);
+    const GpuArray<float> gpu_weight(weight);
     launch_embed({gpu_table.get(), tokens.get(), sampled.get(), positions.get(), gpu_frequencies.get(), hidden.get(),
-                  rotation.get(), kStride, kHeadDim},
+                  rotation.get(), kStride, kHeadDim, {gpu_weight.get(), scaled.get(), squares.get(), kStride / 16}},
                  3, test_stream().get());
     const std::vector<float> got = hidden.values();
     const int expected[] = {49, 9, 0};
@@ -36,6 +39,21 @@ TEST(Elementwise, EmbedTakesTokensOfTheHostAndOfTheStepBefore) {
         for (int i = 0; i < kStride; i++) {
             ASSERT_EQ(got[row * kStride + i], table[expected[row] * kStride + i]);
         }
+    }
+    const std::vector<float> parts = squares.values(), times_weight = as_f32(scaled.values());
+    for (int row = 0; row < 3; row++) {
+        double sum = 0;
+        for (int i = 0; i < kStride; i++) {
+            const double value = static_cast<double>(table[expected[row] * kStride + i]);
+            sum += value * value;
+            ASSERT_NEAR(times_weight[row * kStride + i], value * static_cast<double>(weight[i]),
+                        0.004 * std::fabs(value * static_cast<double>(weight[i])));
+        }
+        double got_sum = 0;
+        for (int i = 0; i < kStride / 16; i++) {
+            got_sum += static_cast<double>(parts[row * kStride / 16 + i]);
+        }
+        EXPECT_NEAR(got_sum, sum, 1e-5 * sum);
     }
     const std::vector<float> angles = rotation.values();
     for (int i = 0; i < kHeadDim / 2; i++) {
@@ -101,10 +119,9 @@ TEST(Elementwise, RotateAndStore) {
         const GpuArray<uint16_t> keys(static_cast<size_t>(c.n_kv * kSlots * c.padded));
         const GpuArray<uint16_t> values(static_cast<size_t>(c.n_kv * kSlots * c.padded));
         launch_rotate_and_store({gpu_qkv.get(), gpu_rotation.get(), c.norm ? gpu_norms.get() : nullptr,
-                                 c.norm ? gpu_norms.get() + c.head_dim : nullptr, gpu_slots.get(), query.get(),
-                                 keys.get(), values.get(), stride, c.n_heads, c.n_kv, c.head_dim, c.padded, kSlots,
-                                 1e-6f},
-                                kTokens, test_stream().get());
+                                 c.norm ? gpu_norms.get() + c.head_dim : nullptr, gpu_slots.get(), keys.get(),
+                                 values.get(), stride, c.n_heads, c.n_kv, c.head_dim, c.padded, kSlots, 1e-6f},
+                                query.get(), 0, kTokens, test_stream().get());
         const std::vector<uint16_t> raw_keys = keys.values();
         const std::vector<float> got[] = {as_f32(query.values()), as_f32(raw_keys), as_f32(values.values())};
         for (int token = 0; token < kTokens; token++) {

@@ -147,7 +147,7 @@ TEST_F(Gemv, EveryEpilogue) {
 
 TEST_F(Gemv, EveryCut) {
     for (const int k : {64, 128, 704, 2112}) {
-        for (const int warps : {1, 2, 8, 16}) {
+        for (const int warps : {1, 2, 5, 8}) {
             for (const int splits : {1, 2, 5}) {
                 run({16, k, 3, warps, splits, false, GemvEpilogue::kStore, true});
                 run({16, k, 3, warps, splits, true, GemvEpilogue::kAdd, true});
@@ -168,6 +168,90 @@ TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
     compare({32, 256, 32, 4, 1, true, GemvEpilogue::kStore, false}, 3);
 }
 
+// Two products with a norm between them, which has no kernel of its own: residual += w1 * x, then
+// w2 * (residual / rms(residual) * weight).
+TEST(GemvNorm, BetweenTwoProducts) {
+    struct {
+        int dim, rows, warps, splits;
+    } const cases[] = {{64, 1, 4, 1}, {90, 7, 2, 2}, {320, 16, 8, 1}, {704, 9, 5, 3}};
+    for (const auto& c : cases) {
+        SCOPED_TRACE(c.dim);
+        const int n = static_cast<int>(round_up(c.dim, 16));
+        const int stride = static_cast<int>(round_up(c.dim, kRowPad));
+        constexpr int kIn = 128, kOut = 48;
+        const auto real = [&](int i) { return i < c.dim; };
+        std::vector<float> w1 = random_values(static_cast<size_t>(n) * kIn, 1, 0.1f);
+        std::vector<float> w2 = random_values(kOut * static_cast<size_t>(stride), 2, 0.1f);
+        std::vector<float> before = random_values(static_cast<size_t>(c.rows * stride), 3);
+        std::vector<float> weight = random_values(static_cast<size_t>(stride), 4);
+        for (size_t i = 0; i < w1.size(); i++) {
+            w1[i] = real(static_cast<int>(i) / kIn) ? w1[i] : 0;
+        }
+        for (auto* values : {&w2, &before, &weight}) {
+            for (size_t i = 0; i < values->size(); i++) {
+                (*values)[i] = real(static_cast<int>(i) % stride) ? (*values)[i] : 0;
+            }
+        }
+        const std::vector<float> x = random_values(static_cast<size_t>(c.rows) * kIn, 5);
+        const int parts = stride / 16;
+        const GpuArray<uint16_t> gpu_x(as_bf16(x)), gpu_w1(as_bf16(w1)), gpu_w2(as_bf16(w2));
+        const GpuArray<float> hidden(before), gpu_weight(weight), out(static_cast<size_t>(c.rows) * kOut);
+        const GpuArray<uint16_t> scaled(std::vector<uint16_t>(static_cast<size_t>(c.rows * stride), 0));
+        const GpuArray<float> squares(std::vector<float>(static_cast<size_t>(c.rows * parts), 0.0f));
+        const GpuArray<float> partial(static_cast<size_t>(c.splits * n * 32));
+        const GpuArray<unsigned> tickets(std::vector<unsigned>(static_cast<size_t>(n), 0));
+        GemvArgs args{};
+        args.w = gpu_w1.get();
+        args.x = gpu_x.get();
+        args.y = hidden.get();
+        args.partial = partial.get();
+        args.tickets = tickets.get();
+        args.n = n;
+        args.k = kIn;
+        args.rows = c.rows;
+        args.y_stride = stride;
+        args.epilogue = GemvEpilogue::kAdd;
+        args.next = {gpu_weight.get(), scaled.get(), squares.get(), parts};
+        launch_gemv(args, {c.warps, c.splits}, test_stream().get());
+        GemvArgs after{};
+        after.w = gpu_w2.get();
+        after.x = scaled.get();
+        after.y = out.get();
+        after.n = kOut;
+        after.k = stride;
+        after.rows = c.rows;
+        after.y_stride = kOut;
+        after.norm = {squares.get(), parts, 1.0f / static_cast<float>(c.dim), 1e-5f};
+        launch_gemv(after, {c.warps, 1}, test_stream().get());
+        const std::vector<float> got = out.values();
+        for (int row = 0; row < c.rows; row++) {
+            std::vector<double> normed(static_cast<size_t>(c.dim));
+            double sum = 0;
+            for (int i = 0; i < c.dim; i++) {
+                double value = static_cast<double>(before[static_cast<size_t>(row * stride + i)]);
+                for (int k = 0; k < kIn; k++) {
+                    value += static_cast<double>(w1[static_cast<size_t>(i * kIn + k)]) *
+                             static_cast<double>(x[static_cast<size_t>(row * kIn + k)]);
+                }
+                sum += value * value;
+                normed[static_cast<size_t>(i)] = value * static_cast<double>(weight[static_cast<size_t>(i)]);
+            }
+            const double scale = 1 / std::sqrt(sum / c.dim + 1e-5);
+            for (int j = 0; j < kOut; j++) {
+                double expected = 0;
+                double magnitude = 0;
+                for (int i = 0; i < c.dim; i++) {
+                    const double product = normed[static_cast<size_t>(i)] * scale *
+                                           static_cast<double>(w2[static_cast<size_t>(j * stride + i)]);
+                    expected += product;
+                    magnitude += std::fabs(product);
+                }
+                ASSERT_NEAR(got[static_cast<size_t>(row * kOut + j)], expected, 0.0025 * magnitude) << row << " " << j;
+            }
+        }
+    }
+}
+
 TEST_F(Gemv, PlannedShapesCoverRealModels) {
     // outputs and inputs of Llama-3.1-8B and Qwen2.5-0.5B
     const int shapes[][2] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}, {128256, 4096},
@@ -176,10 +260,10 @@ TEST_F(Gemv, PlannedShapesCoverRealModels) {
         for (const int bytes : {1, 2}) {
             const GemvShape shape = plan_gemv(n, k, bytes, 132);
             EXPECT_GE(shape.warps, 1);
-            EXPECT_LE(shape.warps, 16);
+            EXPECT_LE(shape.warps, kGemvMaxWarps);
             EXPECT_LE(shape.splits, 8);
             const int groups = k * bytes / 256;
-            EXPECT_LE(shape.warps * shape.splits, std::max(4, groups)) << n << "x" << k;
+            EXPECT_LT(shape.warps * shape.splits, std::max(5, 2 * groups)) << n << "x" << k;
             // work for most of the multiprocessors
             EXPECT_GE(n / 16 * shape.splits, std::min(110, n / 16 * std::max(1, groups / 8))) << n << "x" << k;
         }

@@ -64,7 +64,7 @@ TEST_F(CudaBackendTest, StepsAheadSayTheSame) {
         engine.end_tokens = {period(3)[7]};
         EngineCore core(std::make_unique<Watched>(
                             std::make_unique<CudaBackend>(options(dir.path()),
-                                                          CudaOptions{.graphs = graphs, .tune = true, .algorithm_file = ""}),
+                                                          CudaOptions{.graphs = graphs, .tune = true, .overlap = true, .algorithm_file = ""}),
                             ahead),
                         *tokenizer, engine, [] { return 1.0; });
         std::map<uint64_t, std::vector<int32_t>> said;

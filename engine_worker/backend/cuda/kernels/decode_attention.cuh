@@ -1,237 +1,380 @@
-// Attention of sequences that have one new token each: bound by reading their keys and values once.
+// Attention of sequences that have one new token each: bound by reading their keys and values once. The new token's
+// rotation, and writing its keys and values to the cache, happens here, too: its block has them at hand.
 //
-// Block (split, key/value head, sequence): up to kGroup query heads share every load. A warp reads whole keys,
-// 16 bytes per lane: head_dim_padded / 8 lanes per position, so 4, 2 or 1 positions at a time, 4 times in a row
-// before the first is used. Each group of lanes keeps its own running maximum and sums (Milakov and Gimelshein,
-// "Online normalizer calculation for softmax", 2018); they are merged at the end, in the warp, then in the block, then,
-// if the context is split, by a second kernel (flash-decoding).
+// Block (split, part of a key/value head's group, sequence): up to 8 query heads share every load. A warp takes 16
+// positions at a time and multiplies with tensor cores, positions and columns being the 16 rows of A, the heads the
+// 8 columns of B:
+//   scores (positions x heads) = keys (positions x d) * queries. Any order of d gives the same sum, so both sides
+//     use the order in which 16 contiguous bytes per lane arrive, as products of few rows do (gemv.cuh);
+//   out (columns x heads) += values (columns x positions) * probabilities. Two positions' values are interleaved on
+//     the way (they are pairs of A), and the probabilities transposed within the warp.
+// Each warp keeps its own running maximum and sums (Milakov and Gimelshein, "Online normalizer calculation for
+// softmax", 2018); they are merged at the end of the block and, where a context is split, by the last of its blocks
+// (flash-decoding).
 #pragma once
 
 #include "engine_worker/backend/cuda/kernels/device.cuh"
+#include "engine_worker/backend/cuda/kernels/elementwise.cuh"
 #include "engine_worker/backend/cuda/kernels/launch.hpp"
 
 namespace llm::engine::cuda {
 
 inline constexpr int kDecodeWarps = 4;
-inline constexpr int kDecodeUnroll = 4;
+inline constexpr int kDecodeKeys = 16;  // positions that a warp takes at a time
 inline constexpr float kLog2E = 1.4426950408889634f;
 inline constexpr float kLowest = -1e30f;  // of a maximum: minus infinity would make NaN of a difference
 
-__device__ __forceinline__ void unpack8(const Vec16& v, float (&out)[8]) {
+static_assert(kMaxSplits <= kWarpSize, "one lane per split");
+
+// Shared memory of a block: the token's rotated heads, key and value; each warp's sums and [maximum, sum].
+struct DecodeShared {
+    __device__ DecodeShared(int heads, int width)
+        : rotated(reinterpret_cast<uint16_t*>(shared_bytes())),
+          sums(reinterpret_cast<float*>(rotated + (heads + 2) * width)),
+          running(sums + kDecodeWarps * heads * width) {}
+    static constexpr size_t bytes(int heads, int width) {
+        return static_cast<size_t>((heads + 2) * width) * sizeof(uint16_t) +
+               static_cast<size_t>(kDecodeWarps * heads * (width + 2)) * sizeof(float);
+    }
+    uint16_t* rotated;  // [heads + 2][width]
+    float* sums;        // [warps][heads][width]; when joining splits: factors [heads][splits]
+    float* running;     // [warps][heads][2]
+};
+
+// What a warp has seen of a context, for heads 2t and 2t + 1 of lane 4g + t: columns 64 c + 8 g + 2 i of head 2t are in
+// out[4 c + i][0], those of 2t + 1 in [1]; columns + 1 in [2] and [3].
+template <int kHead>
+struct DecodeState {
+    Vec16 query[kHead / 32];  // of head g
+    float out[kHead / 16][4];
+    float maximum[2];
+    float total[2];  // of this lane's positions
+};
+
+// The probabilities of 16 positions, as the product with the values wants them: pairs of positions 2t, 2t + 1 and 2t + 8,
+// 2t + 9 of head g. `key`: positions g and g + 8, zero where they are not `seen`.
+template <int kHead>
+__device__ __forceinline__ void decode_scores(DecodeState<kHead>& state, const Vec16 (&key)[2][kHead / 32], bool seen0,
+                                              bool seen1, float factor, uint32_t (&probabilities)[2]) {
+    float score[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};  // two chains of products
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        out[2 * j] = bf16_low(v.word[j]);
-        out[2 * j + 1] = bf16_high(v.word[j]);
+    for (int c = 0; c < kHead / 32; c++) {
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const uint32_t a[4] = {key[0][c].word[2 * j], key[1][c].word[2 * j],
+                                   key[0][c].word[2 * j + 1], key[1][c].word[2 * j + 1]};
+            mma_bf16(score[j], a, state.query[c].word[2 * j], state.query[c].word[2 * j + 1]);
+        }
+    }
+    float p[4];
+    float largest[2];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        p[i] = (i < 2 ? seen0 : seen1) ? (score[0][i] + score[1][i]) * factor : kLowest;
+    }
+    bool moved = false;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        largest[i] = fmaxf(state.maximum[i], fmaxf(p[i], p[i + 2]));
+        for (int distance = 4; distance < kWarpSize; distance *= 2) {
+            largest[i] = fmaxf(largest[i], __shfl_xor_sync(kFullMask, largest[i], distance));
+        }
+        moved = moved || largest[i] != state.maximum[i];
+    }
+    if (__ballot_sync(kFullMask, moved) != 0) {
+        float correction[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            correction[i] = exp2f(state.maximum[i] - largest[i]);
+            state.maximum[i] = largest[i];
+            state.total[i] *= correction[i];
+        }
+#pragma unroll
+        for (int n = 0; n < kHead / 16; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                state.out[n][i] *= correction[i % 2];
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        p[i] = (i < 2 ? seen0 : seen1) ? exp2f(p[i] - largest[i % 2]) : 0.0f;
+        state.total[i % 2] += p[i];
+    }
+    probabilities[0] = transpose_matrix(pack_bf16(p[0], p[1]));
+    probabilities[1] = transpose_matrix(pack_bf16(p[2], p[3]));
+}
+
+// `value`: positions 2t, 2t + 1, 2t + 8 and 2t + 9.
+template <int kHead>
+__device__ __forceinline__ void decode_mix(DecodeState<kHead>& state, const Vec16 (&value)[4][kHead / 64],
+                                           const uint32_t (&probabilities)[2]) {
+#pragma unroll
+    for (int c = 0; c < kHead / 64; c++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint32_t v[4] = {value[0][c].word[i], value[1][c].word[i], value[2][c].word[i], value[3][c].word[i]};
+            const uint32_t a[4] = {__byte_perm(v[0], v[1], 0x5410), __byte_perm(v[0], v[1], 0x7632),
+                                   __byte_perm(v[2], v[3], 0x5410), __byte_perm(v[2], v[3], 0x7632)};
+            mma_bf16(state.out[c * 4 + i], a, probabilities[0], probabilities[1]);
+        }
     }
 }
 
-// Shared: kDecodeWarps * kGroup * (head_dim_padded + 2) floats.
-template <int kGroup>
+// Four columns of one head: to the output, as they are.
+__device__ __forceinline__ void decode_store(const AttentionArgs& a, int sequence, int head, int column,
+                                             const float (&value)[4]) {
+    uint16_t* out = a.out + static_cast<size_t>(sequence) * static_cast<size_t>(a.out_stride) +
+                    static_cast<size_t>(head * a.head_dim + column);
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        if (column + i < a.head_dim) {
+            store4(out + i, pack_bf16(value[i], value[i + 1]));
+        }
+    }
+}
+
+template <int kHead>
 __global__ void __launch_bounds__(kDecodeWarps * kWarpSize) decode_attention_kernel(DecodeArgs args) {
     const AttentionArgs& a = args.attention;
+    constexpr int kThreads = kDecodeWarps * kWarpSize;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int g = lane / 4;
+    const int t = lane % 4;
     const int split = static_cast<int>(blockIdx.x);
     const int sequence = static_cast<int>(blockIdx.z);
     const int group = a.n_heads / a.n_kv_heads;
-    const int parts = (group + kGroup - 1) / kGroup;
+    const int parts = head_parts(group);
+    const int part = static_cast<int>(blockIdx.y) % parts;
     const int kv_head = static_cast<int>(blockIdx.y) / parts;
-    const int first_head = kv_head * group + static_cast<int>(blockIdx.y) % parts * kGroup;
-    const int rest = (kv_head + 1) * group - first_head;
-    const int heads = rest < kGroup ? rest : kGroup;
+    const int first_head = kv_head * group + part * kMaxGroup;
+    const int most = group < kMaxGroup ? group : kMaxGroup;  // of any block
+    const int heads = part + 1 < parts ? kMaxGroup : group - part * kMaxGroup;
+    const DecodeShared shared(most, kHead);
 
-    const int lanes = a.head_dim_padded / 8;  // per position
-    const int at_once = kWarpSize / lanes;
-    const int sub = lane / lanes;
-    const int column = lane % lanes * 8;
-    const int end = a.positions[sequence] + 1;
-    const int begin = a.window > 0 && end > a.window ? end - a.window : 0;
+    // Positions before the new one that this block, then this warp, reads.
+    const int position = a.positions[sequence];
+    const int begin = a.window > 0 && position + 1 > a.window ? position + 1 - a.window : 0;
     int low = 0;
     int high = 0;
-    split_range(begin, end, split, args.splits, low, high);
-
-    float query[kGroup][8];
-    float maximum[kGroup];
-    float total[kGroup];
-    float out[kGroup][8];
-    const Vec16 zero = {{0, 0, 0, 0}};
-#pragma unroll
-    for (int g = 0; g < kGroup; g++) {
-        const size_t row = static_cast<size_t>(sequence) * static_cast<size_t>(a.n_heads) +
-                           static_cast<size_t>(first_head + g);
-        unpack8(g < heads ? load16(a.query + row * static_cast<size_t>(a.head_dim_padded) + column) : zero, query[g]);
-        maximum[g] = kLowest;
-        total[g] = 0;
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            query[g][i] *= a.scale * kLog2E;
-            out[g][i] = 0;
-        }
-    }
-
+    split_range(begin, position, split, args.splits, low, high);
     const size_t base = static_cast<size_t>(kv_head) * static_cast<size_t>(a.kv_slots);
     const int* table = a.table + static_cast<size_t>(sequence) * static_cast<size_t>(a.table_stride);
-    const int run = at_once * kDecodeUnroll;
-    for (int at = low + warp * run; at < high; at += kDecodeWarps * run) {
-        Vec16 key[kDecodeUnroll];
-        Vec16 value[kDecodeUnroll];
+    const Vec16 zero = {{0, 0, 0, 0}};
+    constexpr bool kTogether = kHead <= 128;  // registers for a round's keys and values at once
+    Vec16 key[2][kHead / 32];
+    Vec16 value[4][kHead / 64];
+    int at = low + warp * kDecodeKeys;
+    const auto slot_of = [&](int from) {  // of this lane's position
+        return from + lane % kDecodeKeys < high ? table[from + lane % kDecodeKeys] : -1;
+    };
+    int slot = slot_of(at);
+    const auto row = [&](const uint16_t* cache, int i) {
+        const int from = __shfl_sync(kFullMask, slot, i);
+        return from >= 0 ? cache + (base + static_cast<size_t>(from)) * static_cast<size_t>(kHead) : nullptr;
+    };
+    const auto load_keys = [&] {
 #pragma unroll
-        for (int u = 0; u < kDecodeUnroll; u++) {
-            const int position = at + u * at_once + sub;
-            key[u] = zero;
-            value[u] = zero;
-            if (position < high) {
-                const size_t offset = (base + static_cast<size_t>(table[position])) *
-                                          static_cast<size_t>(a.head_dim_padded) +
-                                      static_cast<size_t>(column);
-                key[u] = load16_once(a.keys + offset);
-                value[u] = load16_once(a.values + offset);
+        for (int i = 0; i < 2; i++) {
+            const uint16_t* from = row(a.keys, g + 8 * i);
+#pragma unroll
+            for (int c = 0; c < kHead / 32; c++) {
+                key[i][c] = from != nullptr ? load16_once(from + c * 32 + t * 8) : zero;
             }
         }
-        float score[kGroup][kDecodeUnroll];
+    };
+    const auto load_values = [&] {
 #pragma unroll
-        for (int u = 0; u < kDecodeUnroll; u++) {
-            float k[8];
-            unpack8(key[u], k);
-            const bool valid = at + u * at_once + sub < high;
+        for (int i = 0; i < 4; i++) {
+            const uint16_t* from = row(a.values, 2 * t + i % 2 + i / 2 * 8);
 #pragma unroll
-            for (int g = 0; g < kGroup; g++) {
-                float dot = 0;
-#pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    dot += query[g][i] * k[i];
-                }
-                for (int offset = lanes / 2; offset > 0; offset /= 2) {
-                    dot += __shfl_xor_sync(kFullMask, dot, offset);
-                }
-                score[g][u] = valid ? dot : kLowest;
+            for (int c = 0; c < kHead / 64; c++) {
+                value[i][c] = from != nullptr ? load16_once(from + c * 64 + g * 8) : zero;
             }
         }
-#pragma unroll
-        for (int g = 0; g < kGroup; g++) {
-            float largest = maximum[g];
-#pragma unroll
-            for (int u = 0; u < kDecodeUnroll; u++) {
-                largest = fmaxf(largest, score[g][u]);
-            }
-            const float correction = exp2f(maximum[g] - largest);
-            maximum[g] = largest;
-            total[g] *= correction;
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                out[g][i] *= correction;
-            }
-#pragma unroll
-            for (int u = 0; u < kDecodeUnroll; u++) {
-                // a missing position has score kLowest, like the maximum of lanes that have seen nothing yet
-                score[g][u] = at + u * at_once + sub < high ? exp2f(score[g][u] - largest) : 0.0f;
-                total[g] += score[g][u];
-            }
+    };
+    const auto load = [&] {
+        load_keys();
+        if constexpr (kTogether) {
+            load_values();
         }
-#pragma unroll
-        for (int u = 0; u < kDecodeUnroll; u++) {
-            float v[8];
-            unpack8(value[u], v);
-#pragma unroll
-            for (int g = 0; g < kGroup; g++) {
-#pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    out[g][i] += score[g][u] * v[i];
-                }
-            }
-        }
+    };
+    // The first keys are under way while the launch before this one ends: they are of steps before.
+    if (at < high) {
+        load();
+    }
+    begin_launch();
+
+    for (int i = warp; i < heads + 2; i += kDecodeWarps) {
+        const int head = i < heads ? first_head + i : a.n_heads + (i - heads) * a.n_kv_heads + kv_head;
+        rotate_head(args.token, static_cast<size_t>(sequence), head, lane, shared.rotated + i * kHead);
+    }
+    __syncthreads();
+    const uint16_t* new_key = shared.rotated + heads * kHead;
+    const uint16_t* new_value = new_key + kHead;
+    if (split == 0 && part == 0 && static_cast<int>(threadIdx.x) < 2 * kHead / 8) {
+        const int column = static_cast<int>(threadIdx.x) * 8 % kHead;
+        const bool is_key = static_cast<int>(threadIdx.x) < kHead / 8;
+        store16(cache_row(args.token, is_key ? args.token.keys : args.token.values, static_cast<size_t>(sequence),
+                          kv_head) + column,
+                load16((is_key ? new_key : new_value) + column));
     }
 
-    // Within the warp: lanes of the same columns.
+    DecodeState<kHead> state;
+    const float factor = a.scale * kLog2E;
 #pragma unroll
-    for (int g = 0; g < kGroup; g++) {
-        for (int offset = lanes; offset < kWarpSize; offset *= 2) {
-            const float other = __shfl_xor_sync(kFullMask, maximum[g], offset);
-            const float largest = fmaxf(maximum[g], other);
-            const float correction = exp2f(maximum[g] - largest);
-            maximum[g] = largest;
-            total[g] *= correction;
-            total[g] += __shfl_xor_sync(kFullMask, total[g], offset);
+    for (int c = 0; c < kHead / 32; c++) {
+        state.query[c] = g < heads ? load16(shared.rotated + g * kHead + c * 32 + t * 8) : zero;
+    }
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                out[g][i] *= correction;
-                out[g][i] += __shfl_xor_sync(kFullMask, out[g][i], offset);
-            }
+    for (int n = 0; n < kHead / 16; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            state.out[n][i] = 0;
         }
     }
-    // Within the block.
-    const int width = a.head_dim_padded;
-    auto* sums = reinterpret_cast<float*>(shared_bytes());        // [warps][kGroup][width]
-    float* running = sums + kDecodeWarps * kGroup * width;        // [warps][kGroup][2]
 #pragma unroll
-    for (int g = 0; g < kGroup; g++) {
-        if (lane < lanes) {
-            float* to = sums + (warp * kGroup + g) * width + column;
+    for (int i = 0; i < 2; i++) {
+        state.maximum[i] = kLowest;
+        state.total[i] = 0;
+    }
+
+    uint32_t probabilities[2];
+    while (at < high) {
+        const int next = slot_of(at + kDecodeWarps * kDecodeKeys);
+        decode_scores<kHead>(state, key, at + g < high, at + g + 8 < high, factor, probabilities);
+        if constexpr (!kTogether) {
+            load_values();
+        }
+        decode_mix<kHead>(state, value, probabilities);
+        at += kDecodeWarps * kDecodeKeys;
+        slot = next;
+        if (at < high) {
+            load();
+        }
+    }
+    if (split == 0 && warp == kDecodeWarps - 1) {  // the new token, as the first of 16
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                to[i] = out[g][i];
+        for (int i = 0; i < 2; i++) {
+#pragma unroll
+            for (int c = 0; c < kHead / 32; c++) {
+                key[i][c] = i == 0 && g == 0 ? load16(new_key + c * 32 + t * 8) : zero;
             }
         }
-        if (lane == 0) {
-            running[(warp * kGroup + g) * 2] = maximum[g];
-            running[(warp * kGroup + g) * 2 + 1] = total[g];
+        decode_scores<kHead>(state, key, g == 0, false, factor, probabilities);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+#pragma unroll
+            for (int c = 0; c < kHead / 64; c++) {
+                value[i][c] = i == 0 && t == 0 ? load16(new_value + c * 64 + g * 8) : zero;
+            }
+        }
+        decode_mix<kHead>(state, value, probabilities);
+    }
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        for (int distance = 4; distance < kWarpSize; distance *= 2) {
+            state.total[i] += __shfl_xor_sync(kFullMask, state.total[i], distance);
+        }
+        const int head = 2 * t + i;
+        if (head < heads) {
+            float* to = shared.sums + (warp * most + head) * kHead;
+#pragma unroll
+            for (int n = 0; n < kHead / 16; n += 2) {
+                store16(to + n / 4 * 64 + g * 8 + n % 4 * 2,
+                        {{__float_as_uint(state.out[n][i]), __float_as_uint(state.out[n][i + 2]),
+                          __float_as_uint(state.out[n + 1][i]), __float_as_uint(state.out[n + 1][i + 2])}});
+            }
+            if (g == 0) {
+                shared.running[(warp * most + head) * 2] = state.maximum[i];
+                shared.running[(warp * most + head) * 2 + 1] = state.total[i];
+            }
         }
     }
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < heads * width; i += kDecodeWarps * kWarpSize) {
-        const int g = i / width;
-        const int d = i % width;
+
+    // Within the block; four columns per thread.
+    const size_t first_part = (static_cast<size_t>(sequence) * static_cast<size_t>(a.n_heads) +
+                               static_cast<size_t>(first_head)) * static_cast<size_t>(args.splits);
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < heads * kHead; i += kThreads * 4) {
+        const int head = i / kHead;
+        const int column = i % kHead;
         float largest = kLowest;
         for (int w = 0; w < kDecodeWarps; w++) {
-            largest = fmaxf(largest, running[(w * kGroup + g) * 2]);
+            largest = fmaxf(largest, shared.running[(w * most + head) * 2]);
         }
-        float mixed = 0;
+        float mixed[4] = {0, 0, 0, 0};
         float sum = 0;
         for (int w = 0; w < kDecodeWarps; w++) {
-            const float factor = exp2f(running[(w * kGroup + g) * 2] - largest);
-            mixed += factor * sums[(w * kGroup + g) * width + d];
-            sum += factor * running[(w * kGroup + g) * 2 + 1];
+            const float weight = exp2f(shared.running[(w * most + head) * 2] - largest);
+            const Vec16 v = load16(shared.sums + (w * most + head) * kHead + column);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                mixed[j] += weight * __uint_as_float(v.word[j]);
+            }
+            sum += weight * shared.running[(w * most + head) * 2 + 1];
         }
-        const int head = first_head + g;
         if (args.splits == 1) {
-            if (d < a.head_dim) {
-                a.out[static_cast<size_t>(sequence) * static_cast<size_t>(a.out_stride) +
-                      static_cast<size_t>(head * a.head_dim + d)] = to_bf16(mixed / sum);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                mixed[j] /= sum;
             }
+            decode_store(a, sequence, first_head + head, column, mixed);
         } else {
-            const size_t part = (static_cast<size_t>(sequence) * static_cast<size_t>(a.n_heads) +
-                                 static_cast<size_t>(head)) * static_cast<size_t>(args.splits) +
-                                static_cast<size_t>(split);
-            args.partial[part * static_cast<size_t>(width) + static_cast<size_t>(d)] = mixed;
-            if (d == 0) {
-                args.partial_ml[part * 2] = largest;
-                args.partial_ml[part * 2 + 1] = sum;
+            const size_t to = first_part + static_cast<size_t>(head * args.splits + split);
+            store16(args.partial + to * static_cast<size_t>(kHead) + static_cast<size_t>(column),
+                    {{__float_as_uint(mixed[0]), __float_as_uint(mixed[1]), __float_as_uint(mixed[2]),
+                      __float_as_uint(mixed[3])}});
+            if (column == 0) {
+                args.partial_ml[to * 2] = largest;
+                args.partial_ml[to * 2 + 1] = sum;
             }
         }
     }
-}
-
-// Grid (heads, sequences): joins the splits. A split that had nothing to read has sum 0 and the lowest maximum.
-__global__ void __launch_bounds__(128) decode_combine_kernel(DecodeArgs args) {
-    const AttentionArgs& a = args.attention;
-    const auto head = static_cast<size_t>(blockIdx.x);
-    const auto sequence = static_cast<size_t>(blockIdx.y);
-    const size_t first = (sequence * static_cast<size_t>(a.n_heads) + head) * static_cast<size_t>(args.splits);
-    float largest = kLowest;
-    for (int s = 0; s < args.splits; s++) {
-        largest = fmaxf(largest, args.partial_ml[(first + static_cast<size_t>(s)) * 2]);
+    if (args.splits == 1) {
+        return;
     }
-    for (int d = static_cast<int>(threadIdx.x); d < a.head_dim; d += static_cast<int>(blockDim.x)) {
-        float mixed = 0;
-        float sum = 0;
-        for (int s = 0; s < args.splits; s++) {
-            const size_t part = first + static_cast<size_t>(s);
-            const float factor = exp2f(args.partial_ml[part * 2] - largest);
-            mixed += factor * args.partial[part * static_cast<size_t>(a.head_dim_padded) + static_cast<size_t>(d)];
-            sum += factor * args.partial_ml[part * 2 + 1];
+
+    // The last block of these heads joins the splits. One that had nothing to read has sum 0 and the lowest maximum.
+    __shared__ unsigned ticket;
+    if (!is_last_block(args.tickets + static_cast<size_t>(sequence) * gridDim.y + blockIdx.y,
+                       static_cast<unsigned>(args.splits), &ticket)) {
+        return;
+    }
+    float* factors = shared.sums;
+    for (int head = warp; head < heads; head += kDecodeWarps) {
+        const float* ml = args.partial_ml + (first_part + static_cast<size_t>(head * args.splits + lane)) * 2;
+        const float maximum = lane < args.splits ? __ldcg(ml) : kLowest;
+        float largest = maximum;
+        for (int distance = 1; distance < kWarpSize; distance *= 2) {
+            largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, distance));
         }
-        a.out[sequence * static_cast<size_t>(a.out_stride) + head * static_cast<size_t>(a.head_dim) +
-              static_cast<size_t>(d)] = to_bf16(mixed / sum);
+        const float weight = lane < args.splits ? exp2f(maximum - largest) : 0.0f;
+        const float sum = warp_sum(lane < args.splits ? weight * __ldcg(ml + 1) : 0.0f);
+        if (lane < args.splits) {
+            factors[head * args.splits + lane] = weight / sum;
+        }
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x) * 4; i < heads * kHead; i += kThreads * 4) {
+        const int head = i / kHead;
+        const int column = i % kHead;
+        const float* from = args.partial +
+                            (first_part + static_cast<size_t>(head * args.splits)) * static_cast<size_t>(kHead) +
+                            static_cast<size_t>(column);
+        float mixed[4] = {0, 0, 0, 0};
+#pragma unroll 8
+        for (int s = 0; s < args.splits; s++) {
+            const Vec16 v = load16_shared_by_blocks(from + s * kHead);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                mixed[j] += factors[head * args.splits + s] * __uint_as_float(v.word[j]);
+            }
+        }
+        decode_store(a, sequence, first_head + head, column, mixed);
     }
 }
 

@@ -100,6 +100,20 @@ __device__ __forceinline__ Vec16 load16_once(const void* address) {
 #endif
 }
 
+// 16 bytes that another block of the same launch wrote: from the second-level cache.
+__device__ __forceinline__ Vec16 load16_shared_by_blocks(const void* address) {
+#if defined(LLM_CUDA_EMULATION)
+    return load16(address);
+#else
+    Vec16 v;
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+                 : "l"(address)
+                 : "memory");
+    return v;
+#endif
+}
+
 // Start of the block's dynamic shared memory, 16-byte aligned.
 __device__ __forceinline__ unsigned char* shared_bytes() {
 #if defined(LLM_CUDA_EMULATION)
@@ -177,6 +191,51 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], con
                  : "r"(address)
                  : "memory");
 #endif
+}
+
+// An 8 x 8 matrix of 16-bit values across the warp, transposed: lane 4g + t holds row g, columns 2t and 2t + 1.
+__device__ __forceinline__ uint32_t transpose_matrix(uint32_t pair) {
+#if defined(LLM_CUDA_EMULATION)
+    return emulated_transpose_matrix(pair);
+#else
+    uint32_t out;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+    return out;
+#endif
+}
+
+// ---- Order of launches ------------------------------------------------------------------------------------
+// A launch may begin while the one before it in the stream still runs (programmatic dependent launch, compute
+// capability 9.0). Every kernel calls begin_launch() in all its threads, once, before it touches what kernels write:
+// nothing but weights, the host's data and what earlier steps left may be read before it, and nothing written. The one
+// after may begin when all blocks have come that far, so it never overlaps with more than this one.
+__device__ __forceinline__ void begin_launch() {
+#if defined(LLM_CUDA_EMULATION)
+    llm::emulation::wait_for_launch_before();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// For blocks that split one sum: whether this one is the last of `blocks` to come here, so that it may read what the
+// others wrote before. `ticket` is the block's shared memory; `counter` is zero before the first and after the last.
+// All threads of the block must call.
+__device__ __forceinline__ bool is_last_block(unsigned* counter, unsigned blocks, unsigned* ticket) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *ticket = atomicAdd(counter, 1u);
+    }
+    __syncthreads();
+    if (*ticket + 1 != blocks) {
+        return false;
+    }
+    __threadfence();
+    if (threadIdx.x == 0) {
+        *counter = 0;
+    }
+    return true;
 }
 
 // ---- Reductions -------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ namespace llm::engine::cuda {
 
 // One block per token: hidden = row of the table; rotation = cosines, then sines, of position times frequency.
 __global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
+    __shared__ float scratch[33];
+    begin_launch();
     const auto row = static_cast<size_t>(blockIdx.x);
     int token = args.tokens[row];
     if (token < 0) {  // sampled in the step before and not yet known to the host
@@ -18,6 +20,7 @@ __global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
     }
     const uint16_t* from = args.table + static_cast<size_t>(token) * static_cast<size_t>(args.stride);
     float* to = args.hidden + row * static_cast<size_t>(args.stride);
+    float squares = 0;
     for (int i = static_cast<int>(threadIdx.x) * 8; i < args.stride; i += static_cast<int>(blockDim.x) * 8) {
         const Vec16 v = load16(from + i);
         alignas(16) float out[8];
@@ -29,6 +32,23 @@ __global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             store16(to + i + 4 * j, *reinterpret_cast<const Vec16*>(out + 4 * j));
+        }
+        if (args.next.x != nullptr) {
+            Vec16 packed;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                squares += out[2 * j] * out[2 * j] + out[2 * j + 1] * out[2 * j + 1];
+                packed.word[j] = pack_bf16(out[2 * j] * args.next.weight[i + 2 * j],
+                                           out[2 * j + 1] * args.next.weight[i + 2 * j + 1]);
+            }
+            store16(args.next.x + row * static_cast<size_t>(args.stride) + static_cast<size_t>(i), packed);
+        }
+    }
+    if (args.next.x != nullptr) {
+        squares = block_reduce(squares, Add(), scratch);
+        float* parts = args.next.squares + row * static_cast<size_t>(args.next.parts);
+        for (int i = static_cast<int>(threadIdx.x); i < args.next.parts; i += static_cast<int>(blockDim.x)) {
+            parts[i] = i == 0 ? squares : 0.0f;
         }
     }
     const int half = args.head_dim / 2;
@@ -45,6 +65,7 @@ __global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
 // One block per row: out = x / rms(x) * weight, rounded to bf16.
 __global__ void __launch_bounds__(256) rms_norm_kernel(NormArgs args) {
     __shared__ float scratch[33];
+    begin_launch();
     const auto row = static_cast<size_t>(blockIdx.x);
     const size_t source = args.rows != nullptr ? static_cast<size_t>(args.rows[row]) : row;
     const float* x = args.x + source * static_cast<size_t>(args.stride);
@@ -77,15 +98,9 @@ __global__ void __launch_bounds__(256) rms_norm_kernel(NormArgs args) {
     }
 }
 
-// Grid (tokens, heads / warps per block): one warp per head of q, k or v. q and k get their per-head norm, if the
-// model has one, and the rotation; k and v go to the cache, q to `query`.
-__global__ void __launch_bounds__(256) rotate_and_store_kernel(RotateArgs args) {
-    const auto token = static_cast<size_t>(blockIdx.x);
-    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-    const int head = static_cast<int>(blockIdx.y * (blockDim.x / kWarpSize) + threadIdx.x / kWarpSize);
-    if (head >= args.n_heads + 2 * args.n_kv_heads) {
-        return;
-    }
+// One warp: head `head` of q, k and v of a token, with its per-head norm (q and k, if the model has one) and its
+// rotation (q and k), rounded to bf16 into out[head_dim_padded].
+__device__ __forceinline__ void rotate_head(const QkvArgs& args, size_t token, int head, int lane, uint16_t* out) {
     const bool is_query = head < args.n_heads;
     const bool is_value = head >= args.n_heads + args.n_kv_heads;
     const float* x = args.qkv + token * static_cast<size_t>(args.qkv_stride) + static_cast<size_t>(head * args.head_dim);
@@ -114,17 +129,6 @@ __global__ void __launch_bounds__(256) rotate_and_store_kernel(RotateArgs args) 
             }
         }
     }
-    uint16_t* out = nullptr;
-    if (is_query) {
-        out = args.query + (token * static_cast<size_t>(args.n_heads) + static_cast<size_t>(head)) *
-                               static_cast<size_t>(args.head_dim_padded);
-    } else {
-        const int kv_head = is_value ? head - args.n_heads - args.n_kv_heads : head - args.n_heads;
-        out = (is_value ? args.values : args.keys) +
-              (static_cast<size_t>(kv_head) * static_cast<size_t>(args.kv_slots) +
-               static_cast<size_t>(args.slots[token])) *
-                  static_cast<size_t>(args.head_dim_padded);
-    }
     const float* rotation = args.rotation + token * static_cast<size_t>(args.head_dim);
 #pragma unroll
     for (int j = 0; j < kPairs; j++) {
@@ -147,6 +151,31 @@ __global__ void __launch_bounds__(256) rotate_and_store_kernel(RotateArgs args) 
     }
 }
 
+// Where a token's key (or value) is in the cache of one layer.
+__device__ __forceinline__ uint16_t* cache_row(const QkvArgs& args, uint16_t* cache, size_t token, int kv_head) {
+    return cache + (static_cast<size_t>(kv_head) * static_cast<size_t>(args.kv_slots) +
+                    static_cast<size_t>(args.slots[token])) *
+                       static_cast<size_t>(args.head_dim_padded);
+}
+
+// Grid (tokens, heads / warps per block): one warp per head. k and v go to the cache, q to `query`.
+__global__ void __launch_bounds__(256) rotate_and_store_kernel(QkvArgs args, uint16_t* query, int first) {
+    begin_launch();
+    const auto token = static_cast<size_t>(first) + static_cast<size_t>(blockIdx.x);
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int head = static_cast<int>(blockIdx.y * (blockDim.x / kWarpSize) + threadIdx.x / kWarpSize);
+    if (head >= args.n_heads + 2 * args.n_kv_heads) {
+        return;
+    }
+    const int kv_head = (head - args.n_heads) % args.n_kv_heads;
+    uint16_t* out = head < args.n_heads
+                        ? query + (token * static_cast<size_t>(args.n_heads) + static_cast<size_t>(head)) *
+                                      static_cast<size_t>(args.head_dim_padded)
+                        : cache_row(args, head < args.n_heads + args.n_kv_heads ? args.keys : args.values, token,
+                                    kv_head);
+    rotate_head(args, token, head, lane, out);
+}
+
 __device__ __forceinline__ float silu_times(float gate, float up) {
     return gate / (1.0f + __expf(-gate)) * up;
 }
@@ -154,6 +183,7 @@ __device__ __forceinline__ float silu_times(float gate, float up) {
 // Grid (rows, blocks per row): 8 columns of the gate, then 8 of `up` that belong to them, to 8 products.
 __global__ void __launch_bounds__(256) silu_multiply_kernel(const uint16_t* in, int in_stride, uint16_t* out,
                                                             int out_stride) {
+    begin_launch();
     const auto row = static_cast<size_t>(blockIdx.x);
     const int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * 8;
     if (i >= out_stride) {
@@ -175,6 +205,7 @@ __global__ void __launch_bounds__(256) silu_multiply_kernel(const uint16_t* in, 
 
 // Weights of one byte to bf16, `scale` of their row included: what large products multiply with.
 __global__ void __launch_bounds__(256) expand_e4m3_kernel(const uint8_t* in, const float* scale, int k, uint16_t* out) {
+    begin_launch();
     const auto row = static_cast<size_t>(blockIdx.x);
     const float factor = scale[row];
     for (int i = static_cast<int>(threadIdx.x) * 16; i < k; i += static_cast<int>(blockDim.x) * 16) {
@@ -196,6 +227,7 @@ __global__ void __launch_bounds__(256) expand_e4m3_kernel(const uint8_t* in, con
 
 // One block per range: writes new slots into the device's copy of the slot table.
 __global__ void __launch_bounds__(128) update_table_kernel(int* table, const TableRange* ranges, const int* values) {
+    begin_launch();
     const TableRange range = ranges[blockIdx.x];
     for (int i = static_cast<int>(threadIdx.x); i < range.count; i += static_cast<int>(blockDim.x)) {
         table[range.target + i] = values[range.source + i];

@@ -19,12 +19,13 @@ inline constexpr int kGemvTile = 16;   // rows of the matrix per block
 inline constexpr int kGemvUnroll = 4;  // chunks of 64 bytes per row and warp at a time
 
 // The four sums that lane 4g + t holds of column block `block`: rows g and g + 8 of the tile, activation rows
-// 8 * block + 2t and + 1.
-__device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int block, int lane, const float (&sum)[4]) {
+// 8 * block + 2t and + 1. All lanes of the warp call.
+__device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int block, int lane, const float (&sum)[4],
+                                            const float* row_scale) {
     const int n0 = tile * kGemvTile + lane / 4;
     const int n1 = n0 + 8;
-    float low[2] = {sum[0], sum[1]};
-    float high[2] = {sum[2], sum[3]};
+    const float low[2] = {sum[0], sum[1]};
+    const float high[2] = {sum[2], sum[3]};
     const float scale0 = args.scale != nullptr ? args.scale[n0] : 1.0f;
     const float scale1 = args.scale != nullptr ? args.scale[n1] : 1.0f;
     const float bias0 = args.bias != nullptr ? args.bias[n0] : 0.0f;
@@ -32,27 +33,65 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int row = block * 8 + lane % 4 * 2 + i;
-        if (row >= args.rows) {
-            continue;
-        }
-        const float first = low[i] * scale0 + bias0;
-        const float second = high[i] * scale1 + bias1;
+        const bool live = row < args.rows;
+        const float factor = live && args.norm.squares != nullptr ? row_scale[row] : 1.0f;
+        float first = low[i] * factor * scale0 + bias0;
+        float second = high[i] * factor * scale1 + bias1;
         const size_t offset = static_cast<size_t>(row) * static_cast<size_t>(args.y_stride);
         if (args.epilogue == GemvEpilogue::kSwiglu) {
-            static_cast<uint16_t*>(args.y)[offset + static_cast<size_t>(tile * 8 + lane / 4)] =
-                to_bf16(silu_times(first, second));
-        } else {
-            float* y = static_cast<float*>(args.y) + offset;
+            if (live) {
+                static_cast<uint16_t*>(args.y)[offset + static_cast<size_t>(tile * 8 + lane / 4)] =
+                    to_bf16(silu_times(first, second));
+            }
+            continue;
+        }
+        float* y = static_cast<float*>(args.y) + offset;
+        if (live) {
             const bool add = args.epilogue == GemvEpilogue::kAdd;
-            y[n0] = add ? y[n0] + first : first;
-            y[n1] = add ? y[n1] + second : second;
+            first = add ? y[n0] + first : first;
+            second = add ? y[n1] + second : second;
+            y[n0] = first;
+            y[n1] = second;
+        }
+        if (args.next.x != nullptr) {
+            float squares = first * first + second * second;
+            for (int distance = 4; distance < kWarpSize; distance *= 2) {  // the other outputs of this row
+                squares += __shfl_xor_sync(kFullMask, squares, distance);
+            }
+            if (live) {
+                uint16_t* x = args.next.x + offset;
+                x[n0] = to_bf16(first * args.next.weight[n0]);
+                x[n1] = to_bf16(second * args.next.weight[n1]);
+                if (lane / 4 == 0) {
+                    args.next.squares[row * args.next.parts + tile] = squares;
+                }
+            }
+        }
+    }
+}
+
+// For each row of x: what rms_norm divides by, from the parts of its sum of squares. Each warp takes some rows.
+__device__ __forceinline__ void gemv_row_scales(const GemvArgs& args, int warp, int warps, int lane, float* out) {
+    for (int row = warp; row < args.rows; row += warps) {
+        const float* parts = args.norm.squares + row * args.norm.parts;
+        float squares = 0;
+        for (int i = lane * 4; i < args.norm.parts; i += kWarpSize * 4) {
+            const Vec16 v = load16(parts + i);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                squares += __uint_as_float(v.word[j]);
+            }
+        }
+        squares = warp_sum(squares);
+        if (lane == 0) {
+            out[row] = rsqrtf(squares * args.norm.inverse_dim + args.norm.eps);
         }
     }
 }
 
 // kBlocks * 8 activation rows at most.
 template <int kBlocks, bool kE4m3>
-__global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
+__global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2) gemv_kernel(GemvArgs args) {
     constexpr int kChunk = kE4m3 ? 64 : 32;  // of k: 64 bytes of a row
     constexpr int kLane = kChunk / 4;        // of k per lane: 16 bytes
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
@@ -82,9 +121,10 @@ __global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
     const Vec16 zero = {{0, 0, 0, 0}};
     const int chunks = args.k / kChunk;
     const int step = splits * warps * kGemvUnroll;
-    for (int first = (split * warps + warp) * kGemvUnroll; first < chunks; first += step) {
-        Vec16 upper[kGemvUnroll];
-        Vec16 lower[kGemvUnroll];
+    int first = (split * warps + warp) * kGemvUnroll;
+    Vec16 upper[kGemvUnroll];
+    Vec16 lower[kGemvUnroll];
+    const auto load_weights = [&] {
 #pragma unroll
         for (int u = 0; u < kGemvUnroll; u++) {
             const size_t offset = static_cast<size_t>(first + u) * 64;
@@ -92,6 +132,15 @@ __global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
             upper[u] = valid ? load16_once(w + offset) : zero;
             lower[u] = valid ? load16_once(w + 8 * row_bytes + offset) : zero;
         }
+    };
+    // The first weights are under way while the launch before this one ends.
+    load_weights();
+    begin_launch();
+    __shared__ float row_scale[kBlocks * 8];
+    if (args.norm.squares != nullptr) {
+        gemv_row_scales(args, warp, warps, lane, row_scale);
+    }
+    while (first < chunks) {
 #pragma unroll
         for (int u = 0; u < kGemvUnroll; u++) {
             const bool valid = first + u < chunks;
@@ -122,6 +171,8 @@ __global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
                 }
             }
         }
+        first += step;
+        load_weights();
     }
 
     constexpr int kSums = kBlocks * 4 * kWarpSize;
@@ -143,7 +194,7 @@ __global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
             }
         }
         if (splits == 1) {
-            gemv_finish(args, tile, b, lane, total);
+            gemv_finish(args, tile, b, lane, total, row_scale);
         } else {
             float* part = args.partial + (static_cast<size_t>(split) * gridDim.x + static_cast<size_t>(tile)) * kSums;
 #pragma unroll
@@ -155,20 +206,9 @@ __global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
     if (splits == 1) {
         return;
     }
-    // The ticket tells who is last; the fence makes the parts visible before it.
     __shared__ unsigned ticket;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        ticket = atomicAdd(args.tickets + tile, 1u);
-    }
-    __syncthreads();
-    if (ticket + 1 != static_cast<unsigned>(splits)) {
+    if (!is_last_block(args.tickets + tile, static_cast<unsigned>(splits), &ticket)) {
         return;
-    }
-    __threadfence();
-    if (threadIdx.x == 0) {
-        args.tickets[tile] = 0;
     }
     for (int b = warp; b < kBlocks; b += warps) {
         float total[4] = {0, 0, 0, 0};
@@ -179,7 +219,7 @@ __global__ void __launch_bounds__(512) gemv_kernel(GemvArgs args) {
                 total[i] += __ldcg(part + (b * 4 + i) * kWarpSize + lane);
             }
         }
-        gemv_finish(args, tile, b, lane, total);
+        gemv_finish(args, tile, b, lane, total, row_scale);
     }
 }
 

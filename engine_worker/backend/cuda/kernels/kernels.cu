@@ -19,14 +19,15 @@ void check(cudaError_t error, const char* kernel) {
     }
 }
 
+bool overlap_launches = false;
+
 // The arguments are copied when the launch is made, also under emulation.
 #if defined(LLM_CUDA_EMULATION)
 template <typename Kernel, typename... Args>
 void launch(const char* name, Kernel kernel, dim3 grid, unsigned threads, size_t shared, cudaStream_t stream,
             Args... args) {
-    llm::emulation::enqueue_kernel(stream, reinterpret_cast<const void*>(kernel), shared, [=] {
-        llm::emulation::run_grid({grid.x, grid.y, grid.z}, {threads, 1, 1}, shared, [&] { kernel(args...); });
-    });
+    llm::emulation::enqueue_kernel(stream, reinterpret_cast<const void*>(kernel), {grid.x, grid.y, grid.z},
+                                   {threads, 1, 1}, shared, overlap_launches, [=] { kernel(args...); });
     check(cudaGetLastError(), name);
 }
 template <typename Kernel>
@@ -38,8 +39,17 @@ void allow_shared(Kernel kernel, int bytes) {
 template <typename... Params, typename... Args>
 void launch(const char* name, void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared,
             cudaStream_t stream, Args... args) {
-    kernel<<<grid, threads, shared, stream>>>(args...);
-    check(cudaGetLastError(), name);
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = overlap_launches ? 1 : 0;
+    check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), name);
 }
 template <typename Kernel>
 void allow_shared(Kernel kernel, int bytes) {
@@ -61,10 +71,10 @@ void launch_rms_norm(const NormArgs& args, int rows, cudaStream_t stream) {
     launch("rms_norm", rms_norm_kernel, dim3(static_cast<unsigned>(rows)), 256, 0, stream, args);
 }
 
-void launch_rotate_and_store(const RotateArgs& args, int tokens, cudaStream_t stream) {
+void launch_rotate_and_store(const QkvArgs& args, uint16_t* query, int first, int tokens, cudaStream_t stream) {
     constexpr int kWarps = 8;
     const dim3 grid(static_cast<unsigned>(tokens), blocks_for(args.n_heads + 2 * args.n_kv_heads, kWarps));
-    launch("rotate_and_store", rotate_and_store_kernel, grid, kWarps * kWarpSize, 0, stream, args);
+    launch("rotate_and_store", rotate_and_store_kernel, grid, kWarps * kWarpSize, 0, stream, args, query, first);
 }
 
 void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int out_stride, int rows,
@@ -101,20 +111,13 @@ void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stre
 void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t stream) {
     const AttentionArgs& a = args.attention;
     const int group = a.n_heads / a.n_kv_heads;
-    const int width = group >= 5 ? 8 : group >= 3 ? 4 : group;
-    const dim3 grid(static_cast<unsigned>(args.splits),
-                    static_cast<unsigned>(a.n_kv_heads * ((group + width - 1) / width)),
+    const dim3 grid(static_cast<unsigned>(args.splits), static_cast<unsigned>(a.n_kv_heads * head_parts(group)),
                     static_cast<unsigned>(sequences));
-    const size_t shared = static_cast<size_t>(kDecodeWarps * width * (a.head_dim_padded + 2)) * sizeof(float);
-    const auto kernel = width == 1   ? decode_attention_kernel<1>
-                        : width == 2 ? decode_attention_kernel<2>
-                        : width == 4 ? decode_attention_kernel<4>
-                                     : decode_attention_kernel<8>;
-    launch("decode_attention", kernel, grid, kDecodeWarps * kWarpSize, shared, stream, args);
-    if (args.splits > 1) {
-        const dim3 heads(static_cast<unsigned>(a.n_heads), static_cast<unsigned>(sequences));
-        launch("decode_combine", decode_combine_kernel, heads, 128, 0, stream, args);
-    }
+    const auto kernel = a.head_dim_padded == 64    ? decode_attention_kernel<64>
+                        : a.head_dim_padded == 128 ? decode_attention_kernel<128>
+                                                   : decode_attention_kernel<256>;
+    launch("decode_attention", kernel, grid, kDecodeWarps * kWarpSize,
+           DecodeShared::bytes(group < kMaxGroup ? group : kMaxGroup, a.head_dim_padded), stream, args);
 }
 
 void launch_prefill_attention(const AttentionArgs& args, const PrefillTile* tiles, int n_tiles, cudaStream_t stream) {
@@ -145,7 +148,8 @@ const char* built_capabilities() {
 #endif
 }
 
-void prepare_kernels() {
+void prepare_kernels(bool overlap) {
+    overlap_launches = overlap;
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);

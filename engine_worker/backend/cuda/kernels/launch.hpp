@@ -23,7 +23,23 @@ inline constexpr int kGemvMaxRows = 16;  // rows of bf16 that one pass over the 
 inline constexpr int kGemvMaxRows8 = 32; // the same for one-byte weights
 inline constexpr int kQueryTile = 64;    // query rows of a prefill attention block
 inline constexpr int kMaxGroup = 8;      // query heads that share a load of keys in decode attention
+inline constexpr int kMaxSplits = 32;    // parts of a context in decode attention
 inline constexpr int kMaxTop = 20;       // logprobs besides the sampled token's
+
+// An rms_norm without a kernel of its own, for products of few rows. Who writes a row of the residual stream also writes
+// the row times the norm's weights, and sums of its squares; the product that follows divides its results.
+struct NextNorm {         // of who writes
+    const float* weight;  // [dim, padded]
+    uint16_t* x;          // bf16, as far apart as the rows that are written; nullptr = there is none
+    float* squares;       // [rows][parts]: each 16 elements' sum of squares
+    int parts;            // a multiple of 4; those beyond the row are zero
+};
+struct AppliedNorm {       // of the product
+    const float* squares;  // nullptr = x is what to multiply with
+    int parts;
+    float inverse_dim;     // 1 / dim
+    float eps;
+};
 
 struct EmbedArgs {
     const uint16_t* table;      // bf16 [vocab][stride]
@@ -35,6 +51,7 @@ struct EmbedArgs {
     float* rotation;            // [rows][head_dim]
     int stride;
     int head_dim;
+    NextNorm next;
 };
 void launch_embed(const EmbedArgs& args, int rows, cudaStream_t stream);
 
@@ -49,24 +66,25 @@ struct NormArgs {
 };
 void launch_rms_norm(const NormArgs& args, int rows, cudaStream_t stream);
 
-struct RotateArgs {
+// What attention needs of a token, before its rotation.
+struct QkvArgs {
     const float* qkv;       // [tokens][qkv_stride]: heads of q, of k, of v
     const float* rotation;  // [tokens][head_dim]
     const float* q_norm;    // [head_dim] or nullptr
     const float* k_norm;
     const int* slots;       // [tokens]
-    uint16_t* query;        // bf16 [tokens][n_heads][head_dim_padded]
     uint16_t* keys;         // bf16 [n_kv_heads][kv_slots][head_dim_padded], of this layer
     uint16_t* values;       // same
     int qkv_stride;
     int n_heads;
     int n_kv_heads;
     int head_dim;
-    int head_dim_padded;
+    int head_dim_padded;    // 64, 128 or 256
     int kv_slots;
     float eps;
 };
-void launch_rotate_and_store(const RotateArgs& args, int tokens, cudaStream_t stream);
+// For the tokens that prefill attention serves: [first, first + tokens). `query`: bf16 [.. tokens][n_heads][head_dim_padded].
+void launch_rotate_and_store(const QkvArgs& args, uint16_t* query, int first, int tokens, cudaStream_t stream);
 
 void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int out_stride, int rows,
                           cudaStream_t stream);
@@ -95,8 +113,11 @@ struct GemvArgs {
     int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8)
     int y_stride;
     GemvEpilogue epilogue;
+    AppliedNorm norm;
+    NextNorm next;       // kStore and kAdd
 };
-// How a product is cut: blocks = n / 16 * splits, each of `warps` warps that share its k.
+// How a product is cut: blocks = n / 16 * splits, each of `warps` warps (kGemvMaxWarps at most) that share its k.
+inline constexpr int kGemvMaxWarps = 8;
 struct GemvShape {
     int warps = 4;
     int splits = 1;
@@ -128,13 +149,17 @@ LLM_HOST_DEVICE inline void split_range(int begin, int end, int split, int split
     high = low + part < end ? low + part : end;
 }
 
-// Sequences 0..n-1 with one token each, token i of sequence i.
+// Sequences 0..n-1 with one token each, token i of sequence i. Rotates it and writes its keys and values, too.
 struct DecodeArgs {
-    AttentionArgs attention;
-    float* partial;     // [n][n_heads][splits][head_dim_padded], for splits > 1
-    float* partial_ml;  // [n][n_heads][splits][2]: maximum and sum
-    int splits;         // a power of two
+    AttentionArgs attention;  // without `query`
+    QkvArgs token;
+    float* partial;           // [n][n_heads][splits][head_dim_padded], for splits > 1
+    float* partial_ml;        // [n][n_heads][splits][2]: maximum and sum
+    unsigned* tickets;        // splits > 1: [n][n_kv_heads][head_parts()], zero; zero again afterwards
+    int splits;               // 1..kMaxSplits
 };
+// Blocks that share the heads of one group.
+LLM_HOST_DEVICE constexpr int head_parts(int group) { return (group + kMaxGroup - 1) / kMaxGroup; }
 void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t stream);
 
 // kQueryTile rows of one sequence: row r is token first_token + r / group, head r % group of the group.
@@ -185,7 +210,8 @@ void launch_sample(const SampleArgs& args, int rows, int threads, cudaStream_t s
 
 // The compute capabilities with machine code in this library, and the one whose PTX it carries: "8.0, 8.9, 9.0".
 const char* built_capabilities();
-// Raises the limits of shared memory that kernels need; once per process, after the device was chosen.
-void prepare_kernels();
+// Raises the limits of shared memory that kernels need; once per process, after the device was chosen. `overlap`: launches
+// may begin while the one before them ends (needs compute capability 9.0).
+void prepare_kernels(bool overlap);
 
 }  // namespace llm::engine::cuda

@@ -50,6 +50,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
     using Shape = PrefillShape<kHead>;
     constexpr int kKeys = Shape::kKeys;
     constexpr int kTile = kKeys * kHead;
+    begin_launch();
     auto* shared = reinterpret_cast<uint16_t*>(shared_bytes());  // [stage][keys, values][kKeys][kHead] (, queries)
     const PrefillTile tile = tiles[blockIdx.x];
     const int kv_head = static_cast<int>(blockIdx.y);

@@ -413,6 +413,7 @@ __device__ __forceinline__ void apply_edits(float* logits, const SampleRow& para
 }
 
 __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
+    begin_launch();
     auto& shared = *reinterpret_cast<SampleShared*>(shared_bytes());
     const SampleRow params = args.rows[blockIdx.x];
     if (params.active == 0) {

@@ -1,5 +1,5 @@
-// The part of the CUDA runtime that the engine uses, on host memory: a stream runs at once what is put into
-// it, a graph is the list of what was captured. Same names and meanings as NVIDIA's header of this name, which
+// The part of the CUDA runtime that the engine uses, on host memory: a stream runs what is put into it when somebody waits
+// for it, a graph is the list of what was captured. Same names and meanings as NVIDIA's header of this name, which
 // it stands in for when kernels are emulated.
 #pragma once
 
