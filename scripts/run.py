@@ -5,6 +5,7 @@ Everything lives in .run/<port>/ and ends with this program, however it ends. On
 """
 
 import ctypes
+import fcntl
 import glob
 import http.client
 import json
@@ -89,8 +90,17 @@ class Stack:
         self.home = home
         self.logs = home / "logs"
         self._children = []
-        shutil.rmtree(home, ignore_errors=True)
-        self.logs.mkdir(parents=True)
+        try:
+            home.parent.mkdir(exist_ok=True)
+            # of the same port on another address there is one already: its files must stay
+            self._lock = open(home.with_suffix(".lock"), "wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)
+            self.logs.mkdir(parents=True)
+        except BlockingIOError:
+            raise Failure(f"make run is at work in {home} already; choose another port: make run PORT={int(home.name) + 1}") from None
+        except OSError as error:
+            raise Failure(f"{error.filename} cannot be written ({error.strerror}): has another user run this before?") from None
 
     def start(self, name, argv, *, stop=signal.SIGTERM, user=None):
         child = Child(name, argv, self.logs / f"{name}.log", stop, user)
@@ -236,11 +246,12 @@ def start_nginx(stack, listen, redis_url, clients):
         "module": BUILD / "ngx_http_llm_dispatch_module.so",
         # Workers of a root master would run as nobody, who may be unable to read a checkout under /root.
         "user": "user root;" if os.geteuid() == 0 else "",
-        "home": stack.home, "logs": stack.logs, "listen": listen, "redis": redis_url, "clients": clients,
+        "listen": listen, "redis": redis_url, "clients": clients,
     }
     text = (ROOT / "conf" / "demo.conf.in").read_text()
     for name, value in values.items():
-        text = text.replace(f"@{name}@", str(value))
+        # what stands between quotes there
+        text = text.replace(f"@{name}@", str(value).replace("\\", "\\\\").replace('"', '\\"'))
     conf = stack.home / "nginx.conf"
     conf.write_text(text)
     # -e: before the configuration is read, errors would go to Debian's log directory

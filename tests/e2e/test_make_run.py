@@ -1,5 +1,6 @@
 """`make run`, as a newcomer uses it."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -9,7 +10,7 @@ import subprocess
 
 import pytest
 
-from support.paths import ROOT
+from support.paths import BUILD, ROOT
 from support.poll import until
 from support.ports import free_port
 from support.process import accepts
@@ -103,3 +104,49 @@ def test_port_in_use_is_one_sentence(tmp_path, fake_engine):
     assert f"Port {busy} cannot be used" in output()
     assert f"make run PORT={busy + 1}" in output()
     assert "Traceback" not in output()
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """scripts/run.py as a module, with the programs of the build that is tested."""
+    spec = importlib.util.spec_from_file_location("run", ROOT / "scripts" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "BUILD", BUILD)
+    return module
+
+
+@pytest.mark.parametrize("name", ["my checkout", "it's $5; {a} #1", 'the "best" \\one'])
+def test_a_checkout_of_any_name(run, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "module").symlink_to(BUILD)
+    run.BUILD = tmp_path / name / "module"
+    port = free_port()
+    stack = run.Stack(tmp_path / name / ".run" / str(port))
+    try:
+        tokens = stack.home / "tokens.json"
+        tokens.write_text((ROOT / "conf" / "llm-tokens.json").read_text())
+        run.start_nginx(stack, f"127.0.0.1:{port}", f"redis://127.0.0.1:{free_port()}/0", f"file:{tokens}")
+        stack.wait_until(lambda: accepts(port), "nginx did not accept connections", 20)
+        token = run.sample_users()[0]["token"]
+        answer = run.request(("127.0.0.1", port), "GET", "/v1/models", token)
+        assert answer.status == 200 and answer.read() == b'{"object":"list","data":[]}'
+    finally:
+        stack.stop()
+    assert {"access.log", "error.log"} <= set(os.listdir(stack.logs))
+
+
+def test_what_runs_keeps_its_directory(run, tmp_path):
+    """The same port on another address, or started twice while it was built."""
+    first = run.Stack(tmp_path / ".run" / "8080")
+    (first.home / "file").touch()
+    with pytest.raises(run.Failure, match="is at work in .*8080 already; choose another port: make run PORT=8081"):
+        run.Stack(tmp_path / ".run" / "8080")
+    assert (first.home / "file").exists()
+    run.Stack(tmp_path / ".run" / "8081")
+
+
+def test_the_directory_of_somebody_else_is_one_sentence(run, tmp_path):
+    (tmp_path / ".run").touch()
+    with pytest.raises(run.Failure, match="[.]run cannot be written .*: has another user run this before"):
+        run.Stack(tmp_path / ".run" / "8080")
