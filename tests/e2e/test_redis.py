@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from support.client import chat_body
 from support.errors import assert_error
 from support.paths import ROOT
 from support.poll import stays, until
+from support.ports import free_port
 from support.users import user
 
 
@@ -245,6 +247,25 @@ def test_password_and_database_in_the_url(redis_server, fake_engine, gateway):
     gate.wait_model("m", "alice")
     assert gate.client.ask(token="alice").status == 200
     assert "s3cret" not in gate.error_log()
+
+
+def test_tls_from_redis_to_the_engine(redis_server, fake_engine, gateway, tmp_path):
+    certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+                   check=True, capture_output=True)
+    redis_server.client.config_set("tls-cert-file", str(certificate), "tls-key-file", str(key), "tls-auth-clients", "no", "tls-port", port)
+    engine = fake_engine()
+    engine.serve_tls(certificate, key)
+    engine.url = f"https://127.0.0.1:{engine.port}"
+    engine.announce(redis_server.url)
+    gate = gateway(http=f"llm_redis rediss://localhost:{port};", proxy="https", main="env SSL_CERT_FILE;")
+    gate.wait_logged(r"llm: redis \S+ \(keys\): the certificate is refused: self-signed certificate")
+    trusting = gateway(http=f"llm_redis rediss://localhost:{port};", proxy="https", main="env SSL_CERT_FILE;",
+                       env={"SSL_CERT_FILE": str(certificate)})
+    trusting.wait_model("m", "alice")
+    assert trusting.client.ask(token="alice").status == 200
+    assert len(engine.requests) == 1
 
 
 def test_the_logins_of_the_security_page_are_enough(redis_server, llm_engine, gateway):
