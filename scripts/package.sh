@@ -12,7 +12,10 @@ if [ $# -eq 0 ]; then
     scripts/build.sh release -- llm-engine llmctl llm-reporter ngx_http_llm_dispatch_module
 fi
 command -v dpkg-shlibdeps >/dev/null || { echo "scripts/package.sh needs dpkg-shlibdeps (package dpkg-dev)." >&2; exit 1; }
+umask 022 # directories in the packages get their modes from it
 mkdir -p "$output"
+# of another version or for another nginx: `apt-get install ./*.deb` means those of today
+rm -f "$output"/{libnginx-mod-http-llm-dispatch,llm-engine,llm-dispatch-tools}_*.deb
 log=$output/cpack.log
 if ! cpack --config "$build/CPackConfig.cmake" -B "$output" >"$log" 2>&1; then
     tail -n 20 "$log" >&2

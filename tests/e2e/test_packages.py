@@ -25,7 +25,8 @@ def output_of(*argv, **keywords):
 def packages(tmp_path_factory):
     """{name: .deb}, of the build that is tested."""
     made = tmp_path_factory.mktemp("packages")
-    output_of(ROOT / "scripts" / "package.sh", BUILD, made)
+    (made / "llm-engine_0.0.9-1_amd64.deb").touch()  # of a former version
+    output_of(ROOT / "scripts" / "package.sh", BUILD, made, umask=0o007)
     return {output_of("dpkg-deb", "-f", path, "Package").strip(): path for path in made.glob("*.deb")}
 
 
@@ -58,6 +59,7 @@ def test_no_file_is_in_two_packages(packages):
             mode, owner, entry = line.split()[0], line.split()[1], line.split(maxsplit=5)[5]
             assert owner == "root/root"
             assert mode[5] == "-" and mode[8] == "-", f"{entry} can be written by others"
+            assert mode[7] == "r" and (mode[0] != "d" or mode[9] == "x"), f"{entry} cannot be read by everybody"
             if not entry.endswith("/"):
                 assert seen.setdefault(entry, name) == name, entry
 
