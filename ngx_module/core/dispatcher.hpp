@@ -172,8 +172,9 @@ enum class Failure : uint8_t {
     reset,             // closed or reset before the response head
     garbage,           // no HTTP before the response head
     status_429,
-    status_502,
     status_503,
+    status_5xx,  // 500, 502, 504
+    status_4xx,  // 403, 404: the engine is well, but will not have this request
 };
 enum class RetryAction : uint8_t {
     again,  // send it to `engine` (a lease is held on it)

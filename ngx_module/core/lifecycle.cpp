@@ -155,6 +155,8 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
     end_probe(e, r);
     if (saturated) {
         engine_saturated(c, e);
+    } else if (cause == Failure::status_4xx) {
+        engine_succeeded(c, e);
     } else {
         engine_failed(c, e, random);
     }

@@ -93,7 +93,7 @@ void free_peer(ngx_peer_connection_t* peer, void* data, ngx_uint_t state) {
         }
         return;
     }
-    if ((state & NGX_PEER_FAILED) != 0) {
+    if ((state & (NGX_PEER_FAILED | NGX_PEER_NEXT)) != 0) {  // the latter: a 403 or 404 that is repeated
         on_failure(request, *peer);
     } else {
         release_lease(request);

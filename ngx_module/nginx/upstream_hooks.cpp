@@ -56,25 +56,44 @@ bool take_answer(Request& request, const core::RetryAnswer& answer) {
 }
 
 // The failure that a status of the engine stands for, if the user lets nginx repeat after it.
-bool repeatable_status(const ngx_http_upstream_t& u, core::Failure& cause) {
+bool repeatable_status(const ngx_http_request_t& r, core::Failure& cause) {
+    const ngx_http_upstream_t& u = *r.upstream;
     ngx_uint_t flag;
     switch (u.headers_in.status_n) {
         case NGX_HTTP_TOO_MANY_REQUESTS:
             flag = NGX_HTTP_UPSTREAM_FT_HTTP_429;
             cause = core::Failure::status_429;
             break;
+        case NGX_HTTP_INTERNAL_SERVER_ERROR:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_500;
+            cause = core::Failure::status_5xx;
+            break;
         case NGX_HTTP_BAD_GATEWAY:
             flag = NGX_HTTP_UPSTREAM_FT_HTTP_502;
-            cause = core::Failure::status_502;
+            cause = core::Failure::status_5xx;
+            break;
+        case NGX_HTTP_GATEWAY_TIME_OUT:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_504;
+            cause = core::Failure::status_5xx;
             break;
         case NGX_HTTP_SERVICE_UNAVAILABLE:
             flag = NGX_HTTP_UPSTREAM_FT_HTTP_503;
             cause = core::Failure::status_503;
             break;
+        case NGX_HTTP_FORBIDDEN:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_403;
+            cause = core::Failure::status_4xx;
+            break;
+        case NGX_HTTP_NOT_FOUND:
+            flag = NGX_HTTP_UPSTREAM_FT_HTTP_404;
+            cause = core::Failure::status_4xx;
+            break;
         default:
             return false;
     }
-    flag |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    if ((r.method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH)) != 0) {
+        flag |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    }
     return (u.conf->next_upstream & flag) == flag;
 }
 
@@ -202,15 +221,15 @@ ngx_int_t process_header(ngx_http_request_t* r) {
     }
     ngx_http_upstream_t& u = *r->upstream;
     core::Failure cause;
-    if (repeatable_status(u, cause)) {
+    if (repeatable_status(*r, cause)) {
         request.retry_ready = take_answer(request, ask_for_retry(request, cause));
         if (request.retry_ready) {
             return NGX_OK;  // nginx sees tries > 1 and goes to the next peer
         }
-        u.peer.tries = 1;  // nothing left: the engine's own answer passes
     } else {
         head_arrived(request, static_cast<uint32_t>(u.headers_in.status_n));
     }
+    u.peer.tries = 1;  // the engine's own answer passes
     request.head_seen = true;
     return NGX_OK;
 }

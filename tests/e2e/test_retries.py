@@ -42,6 +42,32 @@ def test_refusal_by_an_engine(fake_engine, gateway, status):
     ask_until_tried(gate, bad)
 
 
+@pytest.mark.parametrize("status", [403, 404, 500, 504])
+def test_other_statuses_that_the_user_has_repeated(fake_engine, gateway, status):
+    """
+    nginx repeated them by itself: once for every idle connection, and then said 500 or 504 in the engine's place; for 403 and 404
+    without an end, as often as the engine could answer.
+    """
+    engines = [fake_engine(), fake_engine()]
+    gate = gateway(engines, workers=1, location=f"proxy_next_upstream http_{status} non_idempotent;")
+    for engine in engines:
+        engine.hold()
+    warm = [gate.client.send(token="alice") for _ in range(6)]
+    for engine in engines:
+        engine.wait_requests(3)
+        engine.open_gate()
+    assert [pending.reply().status for pending in warm] == [200] * 6
+    engines[0].script = engines[1].script = error(status)
+    reply = gate.client.ask(token="alice")
+    assert reply.status == status and reply.json()["error"]["message"] == f"engine says {status}"
+    assert [len(engine.requests) for engine in engines] == [4, 4]
+    assert gate.access_log(7)[-1]["attempts"] == "2"
+    failures = [engine["failures"] for engine in gate.status()["engines"]]
+    assert failures == ([1, 1] if status >= 500 else [0, 0])
+    engines[0].script = engines[1].script = answer
+    assert gate.client.ask(token="alice").status == 200
+
+
 def test_garbage_before_the_head(fake_engine, gateway):
     def garbage(exchange):
         exchange.send(b"\x16\x03\x01 this is not HTTP\r\n\r\n")

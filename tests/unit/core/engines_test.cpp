@@ -292,6 +292,27 @@ TEST_F(Engines, BackupTakesWhatHasFailedOnTheOthers) {
     EXPECT_EQ(again(v, Failure::connect).action, RetryAction::fail);
 }
 
+TEST_F(Engines, OneThatWillNotHaveARequestIsWell) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 4}, {.url = "http://b", .max_running = 4}}));
+    for (int i = 0; i < 4; ++i) {  // more than open a breaker
+        const Verdict v = z.send(1);
+        const auto again = [&](Failure cause) {
+            ZoneLock lock(z.zone);
+            return retry(lock, v.ticket, cause, 1, z.now, 0x80000000u, z.wakes);
+        };
+        const RetryAnswer second = again(Failure::status_4xx);
+        EXPECT_EQ(second.action, RetryAction::again);
+        EXPECT_EQ(second.engine, 1 - v.engine);
+        EXPECT_EQ(again(Failure::status_4xx).action, RetryAction::fail);
+        ZoneLock lock(z.zone);
+        finish(lock, v.ticket, Outcome::completed, {}, z.now, z.wakes);
+    }
+    for (uint32_t engine : {0u, 1u}) {
+        EXPECT_EQ(z.engine(engine).failures, 0u);
+        EXPECT_EQ(z.engine(engine).held, 0u);
+    }
+}
+
 void fail_once(TestZone& z, uint32_t retries = 0) {
     const Verdict v = z.send(1);
     ASSERT_EQ(v.decision, Decision::granted);
