@@ -70,6 +70,16 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS "${CMAKE_BINARY_DIR}")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 
+# Maintainer scripts of a package with a systemd unit of instances; sets `out` to their paths.
+function(llm_unit_scripts unit out)
+  set(made "")
+  foreach(script postinst prerm postrm)
+    configure_file("packaging/units/${script}.in" "packaging/${unit}/${script}" @ONLY)
+    list(APPEND made "${CMAKE_BINARY_DIR}/packaging/${unit}/${script}")
+  endforeach()
+  set(${out} "${made}" PARENT_SCOPE)
+endfunction()
+
 set(CPACK_DEBIAN_MODULE_PACKAGE_NAME libnginx-mod-http-llm-dispatch)
 set(CPACK_DEBIAN_MODULE_PACKAGE_SECTION httpd)
 set(CPACK_DEBIAN_MODULE_PACKAGE_DEPENDS "${nginx_abi}")
@@ -82,6 +92,7 @@ when that engine can still give every running user a pleasant speed.")
 
 set(CPACK_DEBIAN_ENGINE_PACKAGE_NAME llm-engine)
 set(CPACK_DEBIAN_ENGINE_PACKAGE_SECTION science)
+llm_unit_scripts(llm-engine CPACK_DEBIAN_ENGINE_PACKAGE_CONTROL_EXTRA)
 set(CPACK_COMPONENT_ENGINE_DESCRIPTION "batch inference server for language models
 Serves Hugging Face models of the Llama family through the OpenAI API, with
 continuous batching, a paged cache, and priorities that preempt; on the CPU
@@ -89,6 +100,9 @@ and, where its CUDA backend was built, on NVIDIA GPUs.")
 
 set(CPACK_DEBIAN_TOOLS_PACKAGE_NAME llm-dispatch-tools)
 set(CPACK_DEBIAN_TOOLS_PACKAGE_SECTION admin)
+if(TARGET llm-reporter)
+  llm_unit_scripts(llm-reporter CPACK_DEBIAN_TOOLS_PACKAGE_CONTROL_EXTRA)
+endif()
 set(CPACK_COMPONENT_TOOLS_DESCRIPTION "operators' tools of the dispatcher of OpenAI API requests
 llmctl manages tokens, queues and engines; llm-reporter announces engines
 that cannot announce themselves (vLLM, SGLang, llama.cpp and others).")

@@ -88,10 +88,11 @@ def script(packages, tmp_path):
     home = tmp_path / "system"
     (home / LINK).parent.mkdir(parents=True)
     (home / "run").mkdir()
-    control = tmp_path / "control"
-    output_of("dpkg-deb", "-e", packages["libnginx-mod-http-llm-dispatch"], control)
 
-    def run(name, *arguments):
+    def run(name, *arguments, package="libnginx-mod-http-llm-dispatch"):
+        control = tmp_path / f"control-{package}"
+        if not control.exists():
+            output_of("dpkg-deb", "-e", packages[package], control)
         text = (control / name).read_text()
         for path in ("/etc/", "/run/"):
             text = text.replace(f" {path}", f" {home}{path}").replace(f"={path}", f"={home}{path}")
@@ -114,6 +115,41 @@ def test_it_is_enabled_once(root, script):
     assert link.is_symlink()
     script("prerm", "remove")
     assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("package,unit", [("llm-engine", "llm-engine"), ("llm-dispatch-tools", "llm-reporter")])
+def test_services_go_with_their_package(script, monkeypatch, package, unit):
+    """A removed package stops what runs of it, an upgraded one names it, a purged one leaves no link behind; without systemd nothing is tried."""
+    home = script.home
+    wants = home / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for instance in ("gpu0", "gpu1"):
+        (wants / f"{unit}@{instance}.service").symlink_to(f"/lib/systemd/system/{unit}@.service")
+    (wants / "other.service").symlink_to("/lib/systemd/system/other.service")
+    (home / "bin").mkdir()
+    (home / "bin" / "systemctl").write_text(f"""#!/bin/sh
+echo "$*" >>{home}/told
+[ "$1" != list-units ] || printf '{unit}@gpu0.service loaded active running x\n{unit}@gpu1.service loaded active running x\n'
+""")
+    (home / "bin" / "systemctl").chmod(0o755)
+    (home / "told").touch()
+    monkeypatch.setenv("PATH", f"{home}/bin:{os.environ['PATH']}")
+
+    def run(*words):
+        (home / "told").write_text("")
+        return script(*words, package=package), (home / "told").read_text()
+
+    assert run("prerm", "remove") == ("", "") and run("postinst", "configure", "") == ("", "")
+    (home / "run/systemd/system").mkdir(parents=True)
+    assert run("postinst", "configure", "")[0] == ""
+    said, told = run("postinst", "configure", "0.0.9-1")
+    assert said.splitlines()[1:] == [f"    systemctl restart {unit}@gpu0.service", f"    systemctl restart {unit}@gpu1.service"]
+    assert "daemon-reload" in told and "restart" not in told
+    assert run("prerm", "upgrade", "0.2.0-1") == ("", "")
+    assert run("prerm", "remove") == ("", f"stop {unit}@*.service\n")
+    assert run("postrm", "remove") == ("", "daemon-reload\n") and len(list(wants.iterdir())) == 3
+    assert run("postrm", "purge") == ("", "daemon-reload\n")
+    assert [link.name for link in wants.iterdir()] == ["other.service"]
 
 
 def test_an_upgrade_says_how_to_go_on(root, script):
