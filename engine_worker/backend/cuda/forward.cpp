@@ -34,6 +34,10 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
         const GemvShape shape = plan_gemv(m.n, m.k, m.bytes_per_weight(), limits.multiprocessors);
         partial = std::max(partial, gemv_partial_floats(m.n, m.bytes_per_weight(), shape));
         tickets = std::max(tickets, size(m.n) / 16);
+        if (m.scale != nullptr) {
+            partial = std::max(partial, gemm_partial_floats(m.n, m.k, limits.multiprocessors));
+            tickets = std::max(tickets, size(gemm_blocks(m.n, kGemmMaxRows8)));
+        }
         expanded = std::max(expanded, m.scale != nullptr ? size(m.n) * size(m.k) : 0);
     };
     for (const GpuLayer& layer : model.layers) {
@@ -110,19 +114,24 @@ AppliedNorm Forward::applied_norm(int first_row) const {
 
 void Forward::matmul(const Product& p, int rows, bool tune_only) {
     const GpuMatrix& m = *p.matrix;
-    const bool gemv = rows <= (m.scale != nullptr ? kGemvMaxRows8 : kGemvMaxRows);
-    if (gemv) {
-        if (!tune_only) {
-            const GemvArgs args{m.w,      m.scale, m.bias, p.x,  p.y,        gemv_partial_, tickets_,
-                                m.n,      m.k,     rows,   p.y_stride, p.epilogue, p.norm,        p.next};
+    const bool e4m3 = m.scale != nullptr;
+    if (rows <= (e4m3 ? kGemmMaxRows8 : kGemvMaxRows)) {
+        if (tune_only) {
+            return;
+        }
+        const GemvArgs args{m.w, m.scale, m.bias, p.x,        p.y,        gemv_partial_, tickets_,
+                            m.n, m.k,     rows,   p.y_stride, p.epilogue, p.norm,        p.next};
+        if (rows <= (e4m3 ? kGemvMaxRows8 : kGemvMaxRows)) {
             launch_gemv(args, plan_gemv(m.n, m.k, m.bytes_per_weight(), limits_.multiprocessors), stream_.get());
+        } else {
+            launch_gemm_e4m3(args, plan_gemm_splits(m.n, m.k, rows, limits_.multiprocessors), stream_.get());
         }
         return;
     }
     const bool swiglu = p.epilogue == GemvEpilogue::kSwiglu;
     GemmCall call;
     call.w = static_cast<const uint16_t*>(m.w);
-    if (m.scale != nullptr) {
+    if (e4m3) {
         call.w = expanded_;
         if (!tune_only) {
             launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());

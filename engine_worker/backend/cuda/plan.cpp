@@ -130,6 +130,22 @@ size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape) 
     return shape.splits > 1 ? static_cast<size_t>(shape.splits) * static_cast<size_t>(n) * rows : 0;
 }
 
+int plan_gemm_splits(int n, int k, int rows, int multiprocessors) {
+    const int steps = (k + kGemmStep - 1) / kGemmStep;
+    return std::clamp(std::min(2 * multiprocessors / gemm_blocks(n, rows), steps / 2), 1, 8);
+}
+
+size_t gemm_partial_floats(int n, int k, int multiprocessors) {
+    size_t most = 0;
+    for (int rows = kGemmRows; rows <= kGemmMaxRows8; rows += kGemmRows) {
+        const int splits = plan_gemm_splits(n, k, rows, multiprocessors);
+        most = std::max(most, splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(gemm_blocks(n, rows)) *
+                                               kGemmOutputs * kGemmRows
+                                         : 0);
+    }
+    return most;
+}
+
 void plan_prefill(const Step& step, int n_heads, int n_kv_heads, std::vector<PrefillTile>& out) {
     const int group = n_heads / n_kv_heads;
     out.clear();

@@ -320,13 +320,16 @@ TEST_F(CudaBackendTest, Fp8WeightsOfCompressedTensors) {
                              std::string(reinterpret_cast<const char*>(&length), 8) + text + data);
     llm::testing::write_safetensors(plain.path(), dequantised, DType::kF32);
 
-    CudaBackend gpu(options(quantised.path()));
-    BackendOptions o = options(plain.path());
+    BackendOptions o = options(quantised.path());
+    o.max_step_tokens = 300;
+    CudaBackend gpu(o);
+    o.model_dir = plain.path();
     o.threads = 1;
     CpuBackend cpu(o);
     StepRunner on_gpu(gpu), on_cpu(cpu);
-    Sequence a{prompt(3, 70), {}}, b{prompt(3, 70), {}};
-    for (const size_t count : {size_t{3}, size_t{20}, size_t{40}, size_t{1}}) {
+    Sequence a{prompt(3, 340), {}}, b{prompt(3, 340), {}};
+    // one pass over the weights; several; a copy in bf16
+    for (const size_t count : {size_t{3}, size_t{20}, size_t{40}, size_t{1}, size_t{260}}) {
         const std::vector<float> mine = on_gpu.run({{&a, count, true}}).logits;
         const std::vector<float> theirs = on_cpu.run({{&b, count, true}}).logits;
         double difference = 0, largest = 0;

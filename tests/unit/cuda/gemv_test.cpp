@@ -25,7 +25,7 @@ double e4m3_value(uint8_t bits) {
 }
 
 struct Case {
-    int n, k, rows, warps, splits;
+    int n, k, rows, warps, splits;  // no warps: the kernel for more rows
     bool e4m3;
     GemvEpilogue epilogue;
     bool bias;
@@ -70,8 +70,9 @@ class Gemv : public ::testing::Test {
         const GpuArray<float> gpu_bias(bias), gpu_scale(scale);
         const GpuArray<float> y = c.epilogue == GemvEpilogue::kAdd ? GpuArray<float>(before) : GpuArray<float>(rows * n);
         const GpuArray<uint16_t> half(rows * n / 2);
-        const GpuArray<float> partial(static_cast<size_t>(c.splits) * n * 32);
-        const GpuArray<unsigned> tickets(std::vector<unsigned>(n / 16, 0));
+        const auto blocks = static_cast<size_t>(gemm_blocks(c.n, c.rows));
+        const GpuArray<float> partial(static_cast<size_t>(c.splits) * blocks * kGemmOutputs * kGemmRows);
+        const GpuArray<unsigned> tickets(std::vector<unsigned>(std::max(n / 16, blocks), 0));
         GemvArgs args{};
         args.w = gpu_w.get();
         args.scale = c.e4m3 ? gpu_scale.get() : nullptr;
@@ -85,7 +86,11 @@ class Gemv : public ::testing::Test {
         args.rows = c.rows;
         args.y_stride = swiglu ? c.n / 2 : c.n;
         args.epilogue = c.epilogue;
-        launch_gemv(args, {c.warps, c.splits}, test_stream().get());
+        if (c.warps > 0) {
+            launch_gemv(args, {c.warps, c.splits}, test_stream().get());
+        } else {
+            launch_gemm_e4m3(args, c.splits, test_stream().get());
+        }
         for (const unsigned ticket : tickets.values()) {
             EXPECT_EQ(ticket, 0u);
         }
@@ -156,6 +161,20 @@ TEST_F(Gemv, EveryCut) {
     }
 }
 
+TEST_F(Gemv, MoreRowsOfOneByteWeights) {
+    prepare_kernels(false);
+    for (const int rows : {1, 33, 63, 64, 65, 130}) {
+        run({144, 192, rows, 0, 1, true, GemvEpilogue::kStore, true});
+    }
+    for (const GemvEpilogue epilogue : {GemvEpilogue::kStore, GemvEpilogue::kAdd, GemvEpilogue::kSwiglu}) {
+        run({16, 64, 40, 0, 1, true, epilogue, false});
+        run({272, 832, 70, 0, 3, true, epilogue, epilogue == GemvEpilogue::kAdd});
+    }
+    for (const int splits : {2, 5, 8}) {
+        run({128, 704, 35, 0, splits, true, GemvEpilogue::kStore, false});
+    }
+}
+
 TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
     const auto compare = [&](Case c, int alone) {
         const std::vector<float> all = run(c);
@@ -166,6 +185,8 @@ TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
     compare({32, 256, 16, 4, 2, false, GemvEpilogue::kStore, false}, 1);
     compare({32, 256, 16, 4, 2, false, GemvEpilogue::kStore, false}, 8);
     compare({32, 256, 32, 4, 1, true, GemvEpilogue::kStore, false}, 3);
+    prepare_kernels(false);
+    compare({32, 512, 100, 0, 2, true, GemvEpilogue::kStore, false}, 50);
 }
 
 // Two products with a norm between them, which has no kernel of its own: residual += w1 * x, then
@@ -266,6 +287,16 @@ TEST_F(Gemv, PlannedShapesCoverRealModels) {
             EXPECT_LT(shape.warps * shape.splits, std::max(5, 2 * groups)) << n << "x" << k;
             // work for most of the multiprocessors
             EXPECT_GE(n / 16 * shape.splits, std::min(110, n / 16 * std::max(1, groups / 8))) << n << "x" << k;
+            for (const int rows : {33, 64, 65, 256}) {
+                const int splits = plan_gemm_splits(n, k, rows, 132);
+                EXPECT_TRUE(splits >= 1 && splits <= 8);
+                EXPECT_LE(splits * 2 * kGemmStep, std::max(k, 2 * kGemmStep));
+                if (splits > 1) {
+                    EXPECT_LE(splits * gemm_blocks(n, rows), 2 * 132);
+                    EXPECT_LE(static_cast<size_t>(splits * gemm_blocks(n, rows)) * kGemmOutputs * kGemmRows,
+                              gemm_partial_floats(n, k, 132));
+                }
+            }
         }
     }
 }

@@ -102,5 +102,31 @@ TEST(RacesDeathTest, AsynchronousCopiesMayArriveAtOnce) {
         << "others may still read what the copy overwrites";
 }
 
+TEST(RacesDeathTest, WhatTheLaunchBeforeWritesIsReadAfterTheWait) {
+    static float value = 0;
+    const auto both = [](bool too_early) {
+        float sum = 0;
+        llm::emulation::EarlyLaunch first({1, 1, 1}, {32, 1, 1}, 0, [] {
+            begin_launch();
+            if (threadIdx.x == 0) {
+                value = 1;
+            }
+        });
+        llm::emulation::EarlyLaunch second({1, 1, 1}, {32, 1, 1}, 0, [&] {
+            const float before = too_early ? value : 0;
+            begin_launch();
+            if (threadIdx.x == 0) {
+                sum = before + value;
+            }
+        });
+        second.start();
+        first.run();
+        second.run();
+        return sum;
+    };
+    EXPECT_EQ(both(false), 1.0f);
+    EXPECT_DEATH(both(true), "data race");
+}
+
 }  // namespace
 }  // namespace llm::engine::cuda

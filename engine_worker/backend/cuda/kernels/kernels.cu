@@ -6,6 +6,7 @@
 
 #include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
 #include "engine_worker/backend/cuda/kernels/elementwise.cuh"
+#include "engine_worker/backend/cuda/kernels/gemm_e4m3.cuh"
 #include "engine_worker/backend/cuda/kernels/gemv.cuh"
 #include "engine_worker/backend/cuda/kernels/prefill_attention.cuh"
 #include "engine_worker/backend/cuda/kernels/sample.cuh"
@@ -33,7 +34,7 @@ void launch(const char* name, Kernel kernel, dim3 grid, unsigned threads, size_t
 template <typename Kernel>
 void allow_shared(Kernel kernel, int bytes) {
     check(llm::emulation::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<size_t>(bytes)),
-          "prefill attention");
+          "kernels that need more shared memory");
 }
 #else
 template <typename... Params, typename... Args>
@@ -53,7 +54,7 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, unsigned thr
 }
 template <typename Kernel>
 void allow_shared(Kernel kernel, int bytes) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "prefill attention");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "kernels that need more shared memory");
 }
 #endif
 
@@ -108,6 +109,11 @@ void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stre
     }
 }
 
+void launch_gemm_e4m3(const GemvArgs& args, int splits, cudaStream_t stream) {
+    const dim3 grid(blocks_for(args.n, kGemmOutputs), static_cast<unsigned>(splits), blocks_for(args.rows, kGemmRows));
+    launch("gemm_e4m3", gemm_e4m3_kernel, grid, kGemmWarps * kWarpSize, GemmShared::kBytes, stream, args);
+}
+
 void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t stream) {
     const AttentionArgs& a = args.attention;
     const int group = a.n_heads / a.n_kv_heads;
@@ -150,6 +156,7 @@ const char* built_capabilities() {
 
 void prepare_kernels(bool overlap) {
     overlap_launches = overlap;
+    allow_shared(gemm_e4m3_kernel, GemmShared::kBytes);
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);

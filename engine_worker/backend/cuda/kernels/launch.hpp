@@ -110,7 +110,7 @@ struct GemvArgs {
     unsigned* tickets;   // splits > 1: [n / 16], zero; zero again afterwards
     int n;
     int k;
-    int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8)
+    int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8; launch_gemm_e4m3: any number)
     int y_stride;
     GemvEpilogue epilogue;
     AppliedNorm norm;
@@ -123,6 +123,18 @@ struct GemvShape {
     int splits = 1;
 };
 void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stream);
+
+// The same for more rows of e4m3, without norms. Blocks of kGemmOutputs matrix rows and kGemmRows activation rows;
+// `splits` of them share k, in steps of kGemmStep. splits > 1: partial has splits * gemm_blocks() * kGemmOutputs *
+// kGemmRows floats, tickets gemm_blocks().
+inline constexpr int kGemmWarps = 4;
+inline constexpr int kGemmOutputs = 32 * kGemmWarps;
+inline constexpr int kGemmRows = 64;
+inline constexpr int kGemmStep = 128;
+constexpr int gemm_blocks(int n, int rows) {
+    return (n + kGemmOutputs - 1) / kGemmOutputs * ((rows + kGemmRows - 1) / kGemmRows);
+}
+void launch_gemm_e4m3(const GemvArgs& args, int splits, cudaStream_t stream);
 
 struct AttentionArgs {
     const uint16_t* query;   // bf16 [tokens][n_heads][head_dim_padded]
