@@ -62,6 +62,17 @@ core::Failure failure_of(const Request& request, const ngx_peer_connection_t& pe
     return peer.connection == nullptr || !u->request_sent ? core::Failure::connect : core::Failure::reset;
 }
 
+// The same as nginx will call it when it asks proxy_next_upstream.
+ngx_uint_t type_of(const Request& request, const ngx_peer_connection_t& peer) {
+    if (request.garbage) {
+        return NGX_HTTP_UPSTREAM_FT_INVALID_HEADER;
+    }
+    const ngx_connection_t* connection = peer.connection;
+    return connection != nullptr && (connection->write->timedout || connection->read->timedout)
+               ? NGX_HTTP_UPSTREAM_FT_TIMEOUT
+               : NGX_HTTP_UPSTREAM_FT_ERROR;
+}
+
 void on_failure(Request& request, ngx_peer_connection_t& peer) {
     const ngx_http_upstream_t* u = request.r->upstream;
     if (request.retry_ready) {
@@ -76,13 +87,13 @@ void on_failure(Request& request, ngx_peer_connection_t& peer) {
         return;
     }
     const core::Failure cause = failure_of(request, peer);
-    peer.tries = move_to_next_engine(request, cause) ? kMayRepeat : 0;
+    peer.tries = move_to_next_engine(request, cause, type_of(request, peer)) ? kMayRepeat : 0;
 }
 
 // A request without a lease has failed. For a died idle connection nginx itself adds an attempt.
 void on_bypass_failure(Request& request, ngx_peer_connection_t& peer) {
     const bool silent = peer.connection != nullptr && peer.connection->read->timedout;
-    peer.tries = !silent && !peer.cached && pass_to_another_engine(request) ? 1 : 0;
+    peer.tries = !silent && !peer.cached && pass_to_another_engine(request, type_of(request, peer)) ? 1 : 0;
 }
 
 void free_peer(ngx_peer_connection_t* peer, void* data, ngx_uint_t state) {

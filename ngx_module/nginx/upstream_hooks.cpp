@@ -15,11 +15,21 @@ namespace {
 
 constexpr ngx_uint_t kEarlyHints = 103;  // nginx reads the head of the answer proper behind it
 
-// Other attempts that location and client still allow: the user's proxy_next_upstream* bound ours.
-uint32_t retries_left(const Request& request) {
+// Whether nginx will send the request once more after a failure of this type, as ngx_http_upstream_next() asks.
+bool user_repeats_after(const ngx_http_request_t& r, ngx_uint_t failure) {
+    const ngx_http_upstream_t& u = *r.upstream;
+    if (u.request_sent && (r.method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH)) != 0) {
+        failure |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    }
+    return (u.conf->next_upstream & failure) == failure;
+}
+
+// Other attempts that the location still allows after a failure of this type: the user's proxy_next_upstream* bound
+// ours.
+uint32_t retries_left(const Request& request, ngx_uint_t failure) {
     const ngx_http_upstream_t& u = *request.r->upstream;
     const ngx_msec_t timeout = u.conf->next_upstream_timeout;
-    if ((u.conf->next_upstream & NGX_HTTP_UPSTREAM_FT_OFF) != 0 ||
+    if (!user_repeats_after(*request.r, failure) ||
         (timeout != 0 && ngx_current_msec - u.peer.start_time >= timeout)) {
         return 0;
     }
@@ -28,14 +38,14 @@ uint32_t retries_left(const Request& request) {
     return static_cast<uint32_t>(tries != 0 ? std::min(retries, tries - 1) : retries);
 }
 
-core::RetryAnswer ask_for_retry(Request& request, core::Failure cause) {
+core::RetryAnswer ask_for_retry(Request& request, core::Failure cause, uint32_t retries) {
     core::WakeSet wakes;
     core::RetryAnswer answer;
     const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
         tell_news(lock, request, now, wakes);
-        answer = core::retry(lock, request.ticket, cause, retries_left(request), now, random32(), wakes);
+        answer = core::retry(lock, request.ticket, cause, retries, now, random32(), wakes);
         read_target(lock, answer.engine);
     }
     wake(wakes);
@@ -55,11 +65,9 @@ bool take_answer(Request& request, const core::RetryAnswer& answer) {
     return true;
 }
 
-// The failure that a status of the engine stands for, if the user lets nginx repeat after it.
-bool repeatable_status(const ngx_http_request_t& r, core::Failure& cause) {
-    const ngx_http_upstream_t& u = *r.upstream;
-    ngx_uint_t flag;
-    switch (u.headers_in.status_n) {
+// The failure that a status of the engine stands for, if the user lets nginx repeat after it; `flag` is its type.
+bool repeatable_status(const ngx_http_request_t& r, core::Failure& cause, ngx_uint_t& flag) {
+    switch (r.upstream->headers_in.status_n) {
         case NGX_HTTP_TOO_MANY_REQUESTS:
             flag = NGX_HTTP_UPSTREAM_FT_HTTP_429;
             cause = core::Failure::status_429;
@@ -91,10 +99,7 @@ bool repeatable_status(const ngx_http_request_t& r, core::Failure& cause) {
         default:
             return false;
     }
-    if ((r.method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH)) != 0) {
-        flag |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
-    }
-    return (u.conf->next_upstream & flag) == flag;
+    return user_repeats_after(r, flag);
 }
 
 ngx_int_t process_header(ngx_http_request_t* r);
@@ -221,8 +226,9 @@ ngx_int_t process_header(ngx_http_request_t* r) {
     }
     ngx_http_upstream_t& u = *r->upstream;
     core::Failure cause;
-    if (repeatable_status(*r, cause)) {
-        request.retry_ready = take_answer(request, ask_for_retry(request, cause));
+    ngx_uint_t flag;
+    if (repeatable_status(*r, cause, flag)) {
+        request.retry_ready = take_answer(request, ask_for_retry(request, cause, retries_left(request, flag)));
         if (request.retry_ready) {
             return NGX_OK;  // nginx sees tries > 1 and goes to the next peer
         }
@@ -361,12 +367,12 @@ void stop_upstream(ngx_http_request_t* r) {
     }
 }
 
-bool move_to_next_engine(Request& request, core::Failure cause) {
-    return take_answer(request, ask_for_retry(request, cause));
+bool move_to_next_engine(Request& request, core::Failure cause, ngx_uint_t type) {
+    return take_answer(request, ask_for_retry(request, cause, retries_left(request, type)));
 }
 
-bool pass_to_another_engine(Request& request) {
-    if (request.attempts > retries_left(request)) {
+bool pass_to_another_engine(Request& request, ngx_uint_t type) {
+    if (request.attempts > retries_left(request, type)) {
         return false;
     }
     uint32_t engine;

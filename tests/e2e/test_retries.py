@@ -68,6 +68,22 @@ def test_other_statuses_that_the_user_has_repeated(fake_engine, gateway, status)
     assert gate.client.ask(token="alice").status == 200
 
 
+@pytest.mark.parametrize("allowed", ["error timeout invalid_header", "http_503 non_idempotent"])
+@pytest.mark.parametrize("garbage", [False, True])
+def test_a_failure_that_the_user_does_not_have_repeated(fake_engine, gateway, allowed, garbage):
+    """The request was moved to another engine, which the log then named, though nginx sent nothing there."""
+    def fail(exchange):
+        if garbage:
+            exchange.send(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=fail, name="one"), fake_engine(script=fail, name="two")], location=f"proxy_next_upstream {allowed};")
+    assert_error(gate.client.ask(token="alice"), 502, "engine_error")
+    entry = gate.access_log(1)[0]
+    blamed = {engine["id"]: engine["failures"] for engine in gate.status()["engines"]}
+    assert entry["attempts"] == "1" and blamed[entry["engine"]] == 1 and sum(blamed.values()) == 1
+
+
 def test_garbage_before_the_head(fake_engine, gateway):
     def garbage(exchange):
         exchange.send(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
