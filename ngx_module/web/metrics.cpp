@@ -128,27 +128,33 @@ void write_tokens(PrometheusText& out) {
 
 // An id is one series, or Prometheus refuses the page. Of engines that share one (an engine that leaves beside its
 // successor, a listed one beside an announced one) that in use stands for all, with the seats of all.
-std::vector<core::EngineSnapshot> one_per_id(std::vector<core::EngineSnapshot> engines) {
+std::vector<const core::EngineSnapshot*> one_per_id(std::vector<core::EngineSnapshot>& engines) {
+    std::vector<core::EngineSnapshot*> all;  // a snapshot is large: they stay where they are
+    all.reserve(engines.size());
+    for (core::EngineSnapshot& engine : engines) {
+        all.push_back(&engine);
+    }
     const auto key = [](const core::EngineSnapshot& engine) {
         return std::tuple(std::string_view(engine.id), engine.leaving, !engine.usable);
     };
-    std::sort(engines.begin(), engines.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
-    std::vector<core::EngineSnapshot> out;
-    for (const core::EngineSnapshot& engine : engines) {
-        if (!out.empty() && std::string_view(out.back().id) == engine.id) {
-            out.back().held += engine.held;
+    std::sort(all.begin(), all.end(), [&](const auto* a, const auto* b) { return key(*a) < key(*b); });
+    std::vector<const core::EngineSnapshot*> out;
+    core::EngineSnapshot* first = nullptr;  // of those with this id
+    for (core::EngineSnapshot* engine : all) {
+        if (first != nullptr && std::string_view(first->id) == engine->id) {
+            first->held += engine->held;
         } else {
-            out.push_back(engine);
+            out.push_back(first = engine);
         }
     }
     return out;
 }
 
-void write_engines(PrometheusText& out, const std::vector<core::EngineSnapshot>& engines, int64_t now) {
+void write_engines(PrometheusText& out, const std::vector<const core::EngineSnapshot*>& engines, int64_t now) {
     const auto gauge = [&](std::string_view name, std::string_view help, auto value) {
         out.family(name, "gauge", help);
-        for (const core::EngineSnapshot& engine : engines) {
-            out.sample(name, {{"engine", engine.id}}, static_cast<double>(value(engine)));
+        for (const core::EngineSnapshot* engine : engines) {
+            out.sample(name, {{"engine", engine->id}}, static_cast<double>(value(*engine)));
         }
     };
     gauge("llm_engine_up", "1 when the engine is ready and its breaker closed.",
@@ -170,10 +176,10 @@ void write_engines(PrometheusText& out, const std::vector<core::EngineSnapshot>&
     gauge("llm_engine_below_minimum", "1 when the engine is slower than llm_min_throughput at one seat.",
           [](const auto& engine) { return engine.below_minimum ? 1 : 0; });
     out.family("llm_engine_report_age_seconds", "gauge", "Age of the last report of an announced engine.");
-    for (const core::EngineSnapshot& engine : engines) {
-        if (engine.has_report) {
-            out.sample("llm_engine_report_age_seconds", {{"engine", engine.id}},
-                       static_cast<double>(now - engine.report_us) / 1e6);
+    for (const core::EngineSnapshot* engine : engines) {
+        if (engine->has_report) {
+            out.sample("llm_engine_report_age_seconds", {{"engine", engine->id}},
+                       static_cast<double>(now - engine->report_us) / 1e6);
         }
     }
 }
@@ -228,7 +234,8 @@ ngx_int_t metrics_handler(ngx_http_request_t* r) {
         return NGX_HTTP_NOT_ALLOWED;
     }
     const std::vector<core::ModelView> models = all_models();
-    const std::vector<core::EngineSnapshot> engines = one_per_id(all_engines());
+    std::vector<core::EngineSnapshot> all = all_engines();
+    const std::vector<const core::EngineSnapshot*> engines = one_per_id(all);
     const int64_t now = now_us();
     PrometheusText out;
     write_requests(out);
