@@ -92,6 +92,13 @@ bool answered_by_routes(const HttpRequest& request, HttpReply& reply) {
     if (request.method == "OPTIONS" && !methods.empty()) {
         reply = text_reply(200, "");
         reply.headers.emplace_back("allow", methods);
+        if (!request.header("access-control-request-method").empty()) {  // a browser asks before it sends
+            reply.headers.emplace_back("access-control-allow-methods", methods);
+            reply.headers.emplace_back("access-control-max-age", "600");
+            if (const std::string_view wanted = request.header("access-control-request-headers"); !wanted.empty()) {
+                reply.headers.emplace_back("access-control-allow-headers", wanted);
+            }
+        }
         return true;
     }
     if (methods.empty() || request.path == "*") {

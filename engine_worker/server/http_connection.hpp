@@ -24,6 +24,7 @@ struct HttpServer::Connection {
     State state = State::reading;
     HttpParser parser;
     std::string in;   // received, not parsed yet
+    std::string origin;  // header of the request, for the answer's
     std::string out;  // to be sent from `sent` on
     size_t sent = 0;
     bool old = false;          // the request is HTTP/1.0, which knows no chunks

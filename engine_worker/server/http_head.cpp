@@ -62,7 +62,8 @@ std::string_view http_date() {
 
 }  // namespace
 
-void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, Persistence persistence) {
+void append_head(std::string& out, const HttpReply& reply, const HttpHeaders& more, HeadFraming framing,
+                 Persistence persistence) {
     out += "HTTP/1.1 ";
     out += std::to_string(reply.status);
     out += ' ';
@@ -71,11 +72,13 @@ void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, 
     out += http_date();
     out += "\r\ncontent-type: ";
     out += reply.content_type;
-    for (const auto& [name, value] : reply.headers) {
-        out += "\r\n";
-        out += name;
-        out += ": ";
-        out += value;
+    for (const HttpHeaders* headers : {&reply.headers, &more}) {
+        for (const auto& [name, value] : *headers) {
+            out += "\r\n";
+            out += name;
+            out += ": ";
+            out += value;
+        }
     }
     if (framing == HeadFraming::chunked) {
         out += "\r\ntransfer-encoding: chunked";

@@ -22,7 +22,8 @@ enum class Persistence : uint8_t {
     close,
 };
 
-// Appends status line and headers of `reply`, without its body.
-void append_head(std::string& out, const HttpReply& reply, HeadFraming framing, Persistence persistence);
+// Appends status line and headers of `reply`, and `more` headers, without its body.
+void append_head(std::string& out, const HttpReply& reply, const HttpHeaders& more, HeadFraming framing,
+                 Persistence persistence);
 
 }  // namespace llm::engine

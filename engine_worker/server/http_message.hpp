@@ -9,6 +9,8 @@
 
 namespace llm::engine {
 
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;  // names in lower case
+
 struct HttpRequest {
     std::string method;
     std::string target;  // as sent
@@ -16,7 +18,7 @@ struct HttpRequest {
     std::string query;   // as sent, without '?'
     int minor_version = 1;
     bool keep_alive = true;
-    std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
+    HttpHeaders headers;
     std::string body;
 
     // The first header of that name (lower case), or empty.
@@ -26,7 +28,7 @@ struct HttpRequest {
 struct HttpReply {
     int status = 200;
     std::string content_type = "application/json";
-    std::vector<std::pair<std::string, std::string>> headers;
+    HttpHeaders headers;
     std::string body;
 };
 

@@ -225,6 +225,7 @@ void HttpServer::consume(Connection& connection) {
     if (parser.state() == HttpParser::State::refused) {
         connection.state = Connection::State::busy;
         connection.close_after = true;
+        connection.origin = parser.request().header("origin");
         return reply(connection.id, handler_.refusal(parser.status(), parser.reason()));
     }
     if (parser.state() != HttpParser::State::complete) {
@@ -236,6 +237,7 @@ void HttpServer::consume(Connection& connection) {
     connection.close_after = !request.keep_alive;
     connection.head_only = request.method == "HEAD";
     connection.old = request.minor_version == 0;
+    connection.origin = request.header("origin");
     update_interest(connection);
     handler_.on_request(connection.id, std::move(request));
 }
@@ -247,7 +249,7 @@ void HttpServer::reply(ConnectionId id, const HttpReply& reply) {
     if (connection == nullptr || connection->state != Connection::State::busy) {
         return;
     }
-    append_head(connection->out, reply, HeadFraming::length,
+    append_head(connection->out, reply, options_.origins.headers_for(connection->origin), HeadFraming::length,
                 connection->close_after ? Persistence::close
                 : connection->old       ? Persistence::keep_alive
                                         : Persistence::standard);
@@ -264,7 +266,8 @@ void HttpServer::begin_stream(ConnectionId id, const HttpReply& head) {
     }
     connection->raw = connection->old;
     connection->close_after = connection->close_after || connection->old;
-    append_head(connection->out, head, connection->raw ? HeadFraming::none : HeadFraming::chunked,
+    append_head(connection->out, head, options_.origins.headers_for(connection->origin),
+                connection->raw ? HeadFraming::none : HeadFraming::chunked,
                 connection->close_after ? Persistence::close : Persistence::standard);
     touch(*connection);
 }

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine_worker/server/allowed_origins.hpp"
 #include "engine_worker/server/http_message.hpp"
 #include "engine_worker/server/http_parser.hpp"
 
@@ -39,6 +40,7 @@ struct HttpServerOptions {
     double receive_timeout = 60;  // without a byte of a request that has begun
     double send_timeout = 60;     // without a byte taken by the client
     size_t max_connections = 8192;
+    AllowedOrigins origins;
 };
 
 // All functions belong to the thread that calls run().

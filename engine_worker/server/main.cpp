@@ -134,6 +134,7 @@ int serve(const Options& options) {
     ApiService service(service_options, steady_seconds);
     HttpServerOptions http_options;
     http_options.limits.max_body = options.max_body;
+    http_options.origins = options.origins;
     HttpServer server(service, http_options, steady_seconds);
     if (const std::string why = server.listen(options.listen); !why.empty()) {
         return fail(why);

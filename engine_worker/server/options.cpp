@@ -169,6 +169,8 @@ const std::vector<OptionSpec>& specs() {
         {"--api-key-file", "FILE",
          "keys, one per line, of which clients must send one as Bearer token [open to all]",
          [](Options& o, const std::string& v) { return o.api_keys.load(v); }},
+        {"--allowed-origins", "LIST", "web pages that may use it from a browser: *, none or origins [*]",
+         [](Options& o, const std::string& v) { return o.origins.parse(v); }},
         {"--sim", "LIST",
          "cost of a simulated step in ms: base=5,sequence=0.03,context=0.00003,prefill=0.03,reply=N",
          [](Options& o, const std::string& v) { return set_sim(v, o.sim); }},

@@ -7,6 +7,7 @@
 
 #include "engine_worker/backend/backend.hpp"
 #include "engine_worker/backend/sim/sim_backend.hpp"
+#include "engine_worker/server/allowed_origins.hpp"
 #include "engine_worker/server/api_keys.hpp"
 #include "shared/redis_url.hpp"
 
@@ -37,6 +38,7 @@ struct Options {
     std::optional<double> drain_grace;  // absent: kDrainGrace where gateways hear of it, else none
     size_t max_body = 32u << 20;
     ApiKeys api_keys;
+    AllowedOrigins origins;
     bool help = false, version = false;
 };
 

@@ -204,6 +204,33 @@ def test_methods(start_engine):
     assert head[0] == 200 and int(head[1]["content-length"]) > 0
 
 
+def test_web_pages(start_engine):
+    """A page of another origin asks before it sends, and may read every answer, errors and streams as well."""
+    page = "https://chat.example.org"
+    engine = start_engine()
+    asked = {"Origin": page, "Access-Control-Request-Method": "POST",
+             "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}
+    status, headers, _ = engine.request("OPTIONS", "/v1/chat/completions", "", asked)
+    assert status == 200 and headers["access-control-allow-origin"] == "*"
+    assert headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]
+    assert "POST" in headers["access-control-allow-methods"].split(", ")
+    body = {"model": "sim", "prompt": "x", "max_tokens": 2}
+    for request in [body, body | {"stream": True}, body | {"model": "other"}, body | {"n": "many"}]:
+        headers = engine.request("POST", "/v1/completions", json.dumps(request), {"Origin": page})[1]
+        assert headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in engine.request("GET", "/v1/models")[1], "no page asks"
+
+    engine = start_engine("--allowed-origins", "https://a.example.org:8443," + page)
+    for origin, allowed in [(page, True), ("https://a.example.org:8443", True), ("https://a.example.org", False),
+                            ("https://chat.example.org.evil.net", False), ("null", False)]:
+        status, headers, _ = engine.request("OPTIONS", "/v1/chat/completions", "", asked | {"Origin": origin})
+        assert status == 200 and headers["vary"] == "Origin"
+        assert headers.get("access-control-allow-origin") == (origin if allowed else None)
+    engine = start_engine("--allowed-origins", "none")
+    headers = engine.request("OPTIONS", "/v1/chat/completions", "", asked)[1]
+    assert "access-control-allow-origin" not in headers and "vary" not in headers
+
+
 def test_what_probes_of_other_engines_ask(start_engine):
     engine = start_engine(sim="base=5")
     assert engine.request("GET", "/ping")[0] == engine.request("POST", "/ping", "")[0] == 200

@@ -40,6 +40,10 @@ TEST(Options, NamesTheOptionAtFault) {
              {{"--sim", "speed=1"}, "--sim"},
              {{"--sim-text", "/nowhere"}, "--sim-text"},
              {{"--step-ms", "-1"}, "--step-ms"},
+             {{"--allowed-origins", "chat.example.org"}, "--allowed-origins"},
+             {{"--allowed-origins", "https://a.org,"}, "--allowed-origins"},
+             {{"--allowed-origins", "https://a.org/path"}, "--allowed-origins"},
+             {{"--allowed-origins", "*,https://a.org"}, "--allowed-origins"},
          }) {
         EXPECT_NE(why(arguments).find(named), std::string::npos) << why(arguments);
     }
