@@ -7,8 +7,8 @@
 namespace llm::nginx::sources {
 namespace {
 
-constexpr ngx_msec_t kRefreshMs = 10'000;       // how often names are looked at
-constexpr ngx_msec_t kResolveAgainMs = 30'000;  // nginx's resolver answers from its cache until the TTL ends
+constexpr ngx_msec_t kRefreshMs = 1'000;  // how often it is seen whose name must be resolved anew: when its TTL has ended
+constexpr time_t kAskAgainS = 10;         // after a name server that knew no answer
 constexpr size_t kMaxComplaints = 4096;
 
 }  // namespace
@@ -108,7 +108,7 @@ void EngineSink::locate(const EngineReport& report, const core::ApplyResult& res
 }
 
 void EngineSink::resolve(const std::string& id, Place& place) {
-    place.resolved_at = ngx_current_msec;
+    place.resolved_at = ngx_time();
     place.lookup.resolve(
         place.parts.host, place.parts.port,
         [this, id, target = &place](const std::vector<PeerAddress>& found, const char* error) {
@@ -156,8 +156,8 @@ void EngineSink::on_refresh() {
     refresh_.start(kRefreshMs);
     PeerAddress numeric;
     for (const auto& [id, place] : places_) {
-        const bool due =
-            place->address.length == 0 || ngx_current_msec - place->resolved_at >= kResolveAgainMs;
+        const time_t valid_until = place->lookup.valid_until();
+        const bool due = ngx_time() > (valid_until != 0 ? valid_until : place->resolved_at + kAskAgainS);
         if (due && !place->lookup.busy() && !parse_numeric_address(place->parts.host, 0, numeric)) {
             resolve(id, *place);
         }

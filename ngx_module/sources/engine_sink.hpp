@@ -48,7 +48,7 @@ class EngineSink {
         uint32_t engine = core::kNone;
         uint32_t generation = 0;
         PeerAddress address;
-        ngx_msec_t resolved_at = 0;
+        time_t resolved_at = 0;  // nginx's seconds
         HostResolver lookup;
     };
 

@@ -142,9 +142,11 @@ void HostResolver::on_answer(ngx_resolver_ctx_t* context) {
     auto* self = static_cast<HostResolver*>(context->data);
     std::vector<PeerAddress> addresses;
     const char* error = nullptr;
+    self->valid_until_ = 0;
     if (context->state != NGX_OK) {
         error = ngx_resolver_strerror(context->state);
     } else {
+        self->valid_until_ = context->valid;
         for (ngx_uint_t i = 0; i < context->naddrs; ++i) {
             addresses.push_back(
                 copy_address(context->addrs[i].sockaddr, context->addrs[i].socklen, self->port_));

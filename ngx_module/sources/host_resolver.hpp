@@ -53,6 +53,8 @@ class HostResolver {
     void resolve(const std::string& host, uint16_t port, Done done);
     void cancel();
     bool busy() const { return context_ != nullptr; }
+    // When the last answer ends to hold, in nginx's seconds; 0 before there is one, and after a failure.
+    time_t valid_until() const { return valid_until_; }
 
   private:
     static void on_answer(ngx_resolver_ctx_t* context);
@@ -62,6 +64,7 @@ class HostResolver {
     ngx_resolver_ctx_t* context_ = nullptr;
     std::string host_;  // nginx keeps a pointer to it while it looks
     uint16_t port_ = 0;
+    time_t valid_until_ = 0;
     Done done_;
 };
 

@@ -9,6 +9,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.name_server import NameServer
 from support.paths import ROOT
 from support.poll import stays, until
 from support.ports import free_port
@@ -247,6 +248,43 @@ def test_password_and_database_in_the_url(redis_server, fake_engine, gateway):
     gate.wait_model("m", "alice")
     assert gate.client.ask(token="alice").status == 200
     assert "s3cret" not in gate.error_log()
+
+
+@pytest.fixture
+def name_server():
+    server = NameServer({})
+    yield server
+    server.stop()
+
+
+def test_an_engine_whose_name_gets_another_address(redis_server, fake_engine, name_server, gateway):
+    """It was looked up again after half a minute at the earliest, whatever its TTL."""
+    first = fake_engine()
+    second = fake_engine(address=("127.0.0.2", first.port))
+    name_server.addresses["engine.test"] = ["127.0.0.1"]
+    first.url = f"http://engine.test:{first.port}"
+    reporter = first.announce(redis_server.url)
+    gate = gateway(http=f"{name_server.directive} llm_redis {redis_server.url};")
+    gate.wait_model("m", "alice")
+    assert gate.client.ask(token="alice").status == 200
+    assert first.requests[0].header("host") == f"engine.test:{first.port}"
+    first.die()
+    name_server.addresses["engine.test"] = ["127.0.0.2"]
+    reporter.report(boot=reporter.boot + 1)
+    until(lambda: gate.client.ask(token="alice").status == 200, "the engine is found where it is now", 8)
+    assert second.requests
+
+
+def test_an_engine_whose_name_is_not_known_yet(redis_server, fake_engine, name_server, gateway):
+    engine = fake_engine()
+    engine.url = f"http://engine.test:{engine.port}"
+    engine.announce(redis_server.url)
+    gate = gateway(http=f"{name_server.directive} llm_redis {redis_server.url};")
+    gate.wait_logged("host \"engine.test\" cannot be resolved: Host not found")
+    pending = gate.client.send(token="alice")
+    gate.wait_queued(1)
+    name_server.addresses["engine.test"] = ["127.0.0.1"]
+    assert pending.reply().status == 200
 
 
 def test_tls_from_redis_to_the_engine(redis_server, fake_engine, gateway, tmp_path):

@@ -125,13 +125,14 @@ def error(status, headers=()):
 
 
 class FakeEngine:
-    def __init__(self, models=("m",), *, name=None, max_running=64, script=answer):
+    def __init__(self, models=("m",), *, name=None, max_running=64, script=answer, address=None):
+        """`address`: (host, port) to listen on instead of a free port of 127.0.0.1."""
         self.models = list(models)
         self.max_running = max_running
         self.script = script
-        self.port = free_port()
+        self._host, self.port = address or ("127.0.0.1", free_port())
         self.name = name or f"fake-{self.port}"
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{self._host}:{self.port}"
         self.requests = []     # in the order in which they were completely received
         self.connections = 0
         self.exchanges = []    # those being answered
@@ -147,7 +148,7 @@ class FakeEngine:
     # ------------------------------------------------------------------------------------------------- server
 
     def start(self):
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        self._listener = socket.create_server((self._host, self.port), backlog=1024)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def serve_tls(self, certificate, key):
