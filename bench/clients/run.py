@@ -24,7 +24,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
+
+import needs  # noqa: E402
 
 FEW = 1000
 
@@ -75,6 +77,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    needs.need(arguments.build, programs=("nginx", "postgres", "cc"), packages=("redis", "psycopg"))
     os.environ["BUILD_DIR"] = str(arguments.build)
 
     # paths.py reads BUILD_DIR when it is imported
@@ -161,8 +164,11 @@ def main():
             expect(above == 0, "no turn above 5 ms")
             expect(per_client <= 150, "at most 150 bytes of zone for a client and generation")
             expect(set(traffic.statuses) == {200}, "known tokens are answered throughout")
-            expect(new_before_swap == 401, "new tokens are unknown until the swap")
-            expect(during and max(during) < 1, "changes are seen within a second")
+            if during:
+                expect(new_before_swap == 401, "new tokens are unknown until the swap")
+                expect(max(during) < 1, "changes are seen within a second")
+            else:
+                expect(False, "the load was over before a row could be changed: more --rows are needed to measure that")
             expect(still_removed == 401, "what was removed during the load stays so")
         finally:
             if gateway:

@@ -199,9 +199,16 @@ bool run(const char* name, uint32_t waiting, uint32_t client_count, Scheduler sc
 
 int main(int argc, char** argv) {
     using namespace llm::core;
-    const auto waiting = static_cast<uint32_t>(argc > 1 ? std::atoi(argv[1]) : 10'000);
-    std::printf("%-34s %8s %8s %15s %13s %13s %13s\n", "queue", "waiting", "clients", "finish+dispatch+",
-                "call p50", "call p99", "rebuild");
+    constexpr long kMost = 100'000;
+    char* end = nullptr;
+    const long given = argc > 1 ? std::strtol(argv[1], &end, 10) : 10'000;
+    if (argc > 2 || given < 1 || given > kMost || (end != nullptr && *end != '\0')) {
+        std::fprintf(stderr, "usage: queue_bench [WAITING], 1 to %ld\n", kMost);
+        return 2;
+    }
+    const auto waiting = static_cast<uint32_t>(given);
+    std::printf("%-34s %8s %8s %15s %13s %13s %13s %13s\n", "queue", "waiting", "clients", "finish+dispatch+",
+                "call p50", "call p99", "sweep", "rebuild");
     std::printf("%-34s %8s %8s %15s\n", "", "", "", "take up+enqueue");
     bool ok = run("weighted, few clients", waiting, 20, Scheduler::weighted);
     ok = run("weighted, each waits once or twice", waiting, waiting, Scheduler::weighted) && ok;

@@ -16,7 +16,9 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
+
+import needs  # noqa: E402
 
 
 def percentile(metrics, name, share):
@@ -37,6 +39,7 @@ def main():
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seats", type=int, default=8)
     arguments = parser.parse_args()
+    needs.need(arguments.build, built=(needs.MODULE, "llm-engine"))
     os.environ["BUILD_DIR"] = str(arguments.build)
 
     # paths.py reads BUILD_DIR when it is imported

@@ -21,7 +21,9 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
+
+import needs  # noqa: E402
 
 AIM = 0.95
 WORDS = (" a", " word", " and", ",", " another", "\n", " \"quoted\"", " \u20ac")
@@ -94,6 +96,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    needs.need(arguments.build)
     os.environ["BUILD_DIR"] = str(arguments.build)
 
     # paths.py reads BUILD_DIR when it is imported

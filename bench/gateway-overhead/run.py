@@ -24,8 +24,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
 
+import needs  # noqa: E402
 from support.client import request_bytes  # noqa: E402
 from support.ports import free_port  # noqa: E402
 from support.paths import program  # noqa: E402
@@ -179,6 +180,7 @@ def main():
     parser.add_argument("--clients", type=int, default=100_000)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    needs.need(arguments.build, programs=("nginx", "wrk", "valgrind"))
 
     with tempfile.TemporaryDirectory(prefix="llm-bench-") as directory:
         bench = Bench(arguments.build.resolve(), pathlib.Path(directory), arguments.clients)

@@ -14,7 +14,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
+
+import needs  # noqa: E402
 
 ALLOWED_MS = 1.0
 CLIENTS, ENGINES, MODELS = 1000, 64, 8
@@ -42,6 +44,7 @@ def main():
     options.add_argument("--scrapes", type=int, default=2000)
     options.add_argument("--check", action="store_true")
     options = options.parse_args()
+    needs.need(options.build)
     os.environ["BUILD_DIR"] = str(options.build)
     from support.bulk import ANSWER, ask_all  # pylint: disable=import-outside-toplevel
     from support.client import chat_body

@@ -17,7 +17,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
+
+import needs  # noqa: E402
 
 ALLOWED_MB = 150
 WORKERS = 16  # of 2048 connections each
@@ -33,6 +35,7 @@ def main():
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    needs.need(arguments.build, packages=("redis",))
     os.environ["BUILD_DIR"] = str(arguments.build)
     files = arguments.requests + 1000
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
