@@ -69,4 +69,6 @@ def convert(directory, target, kind):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4 or sys.argv[3] not in ("bf16", "q8_0"):
+        sys.exit(__doc__)
     convert(*sys.argv[1:])

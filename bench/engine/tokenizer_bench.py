@@ -6,6 +6,7 @@ seconds of processor time.
     tokenizer_bench.py --train TEXT_FILE DIR      first makes DIR: two tokenizers of 32 000 tokens (byte level with
                                                   Llama 3's pattern; sentencepiece style as Llama 2)
 """
+import importlib.util
 import json
 import os
 import pathlib
@@ -42,6 +43,10 @@ def pieces_of(path):
 
 
 def main():
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__)
+    if importlib.util.find_spec("tokenizers") is None:
+        sys.exit("The Python package tokenizers is not installed: there is nothing to compare with.")
     if sys.argv[1] == "--train":
         return train(sys.argv[2], sys.argv[3])
     program, directory, text = sys.argv[1:4]
