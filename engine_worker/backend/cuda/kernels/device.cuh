@@ -87,13 +87,14 @@ __device__ __forceinline__ void store4(void* address, uint32_t value) {
     *static_cast<uint32_t*>(address) = value;
 }
 
-// 16 bytes that are read once (weights): past the first-level cache, so that activations stay there.
+// 16 bytes that are read once (weights): past the first-level cache, so that activations stay there. Not `.nc`: the assembler
+// moves those loads behind griddepcontrol.wait, and nothing would be under way before it.
 __device__ __forceinline__ Vec16 load16_once(const void* address) {
 #if defined(LLM_CUDA_EMULATION)
     return load16(address);
 #else
     Vec16 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
                  : "l"(address));
     return v;
