@@ -17,6 +17,7 @@
 #include "engine_worker/reporter/options.hpp"
 #include "engine_worker/reporter/report_maker.hpp"
 #include "engine_worker/server/report_publisher.hpp"
+#include "shared/command_line.hpp"
 
 namespace llm::reporter {
 namespace {
@@ -166,7 +167,9 @@ int serve(const Options& options) {
 int main(int argc, char** argv) {
     using namespace llm::reporter;
     Options options;
-    if (const std::string why = parse_options({argv + 1, argv + argc}, options); !why.empty()) {
+    const std::string why = parse_options({argv + 1, argv + argc}, options);
+    llm::hide_passwords(argc, argv);
+    if (!why.empty()) {
         fail(why);
         return 2;
     }

@@ -21,6 +21,7 @@
 #include "engine_worker/server/load_model.hpp"
 #include "engine_worker/server/options.hpp"
 #include "engine_worker/server/report_publisher.hpp"
+#include "shared/command_line.hpp"
 
 namespace llm::engine {
 namespace {
@@ -222,6 +223,7 @@ int main(int argc, char** argv) {
     using namespace llm::engine;
     Options options;
     const std::string why = parse_options({argv + 1, argv + argc}, options);
+    llm::hide_passwords(argc, argv);
     if (!why.empty()) {
         return fail(why);
     }

@@ -2,12 +2,17 @@
 
 import os
 import pathlib
+import pty
 import re
+import subprocess
 
 import pytest
 
 from support.client import chat_body
-from support.paths import CONF
+from support.paths import BUILD, CONF
+from support.poll import until
+from support.ports import free_port
+from support.process import Process
 from support.users import user
 
 SECRET = "sk-secret-Zq7mW2rT9xK4vB8nL5"
@@ -91,3 +96,32 @@ def test_no_descriptor_of_the_database_or_of_a_key_is_left_behind(fake_engine, g
             except OSError:
                 continue
             assert str(gate.tokens) != target
+
+
+@pytest.mark.parametrize("name", ["llm-engine", "llm-reporter", "llmctl"])
+def test_the_command_line_shows_no_password(redis_server, fake_engine, gateway, llm_engine, tmp_path, name):
+    """ps shows it to everybody on the machine. The password is used all the same."""
+    store = redis_server.client
+    store.acl_setuser("engine", enabled=True, passwords=["+pass-word"], keys=["llm:engine:*"], channels=["llm:engines"], commands=["+set", "+del", "+publish"])
+    url = f"redis://engine:pass-word@127.0.0.1:{redis_server.port}"
+    if name == "llm-engine":
+        process = llm_engine(sim=True, redis=url)
+        until(lambda: store.keys("llm:engine:*"), "it reports")
+    elif name == "llm-reporter":
+        process = Process([BUILD / name, "--engine", "vllm", "--url", f"http://127.0.0.1:{free_port()}", "--redis", url, "--id", "e", "--model", "m"],
+                          tmp_path / "log")
+        until(lambda: store.keys("llm:engine:*"), process.output)
+    else:
+        gate = gateway([fake_engine()])
+        ours, theirs = pty.openpty()  # a terminal, so that it stays
+        process = subprocess.Popen([BUILD / name, "top", "--url", f"http://user:pass-word@127.0.0.1:{gate.port}/llm/"], stdin=theirs, stdout=theirs, stderr=theirs)
+        until(lambda: b"tokens/s" in os.read(ours, 65536), "the first picture")
+    shown = pathlib.Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert b":*********@127.0.0.1:" in shown and b"pass-word" not in shown, shown
+    if name == "llm-reporter":
+        process.stop()
+    elif name == "llmctl":
+        os.write(ours, b"q")
+        assert process.wait(20) == 0
+        os.close(ours)
+        os.close(theirs)

@@ -1,7 +1,10 @@
 // llmctl: an operator's tool for clients (database or token file), queue and engines (llm_status).
 #include <clocale>
 #include <cstdio>
+#include <string>
+#include <vector>
 
+#include "shared/command_line.hpp"
 #include "tools/llmctl/arguments.hpp"
 #include "tools/llmctl/client_values.hpp"
 #include "tools/llmctl/commands.hpp"
@@ -130,6 +133,8 @@ int run(const std::vector<std::string>& line) {
 
 int main(int argc, char** argv) {
     std::setlocale(LC_CTYPE, "C.UTF-8");  // widths of characters
-    const int status = llm::ctl::run({argv + 1, argv + argc});
+    const std::vector<std::string> line(argv + 1, argv + argc);
+    llm::hide_passwords(argc, argv);
+    const int status = llm::ctl::run(line);
     return std::fflush(stdout) == 0 ? status : 1;
 }
