@@ -21,14 +21,14 @@ struct EmulatedWork {
 struct EmulatedGraph {
     std::vector<EmulatedWork> work;
 };
-struct EmulatedStream {
+struct CUstream_st {
     EmulatedGraph* capturing = nullptr;
     std::deque<EmulatedWork> waiting;
     size_t entered = 0;  // of all that was ever put in
 };
 struct EmulatedEvent {
     std::chrono::steady_clock::time_point time;
-    EmulatedStream* stream = nullptr;
+    CUstream_st* stream = nullptr;
     size_t place = 0;  // it has come when so many of the stream's have
 };
 
@@ -42,8 +42,8 @@ std::map<std::byte*, size_t>& pinned() {
     static std::map<std::byte*, size_t> all;
     return all;
 }
-std::set<EmulatedStream*>& streams() {
-    static std::set<EmulatedStream*> all;
+std::set<CUstream_st*>& streams() {
+    static std::set<CUstream_st*> all;
     return all;
 }
 bool is_pinned(const void* address) {
@@ -53,7 +53,7 @@ bool is_pinned(const void* address) {
 }
 
 // Lets the first `place` things that were put into the stream happen.
-void run_until(EmulatedStream& stream, size_t place) {
+void run_until(CUstream_st& stream, size_t place) {
     while (!stream.waiting.empty() && stream.entered - stream.waiting.size() < place) {
         const EmulatedWork work = std::move(stream.waiting.front());
         stream.waiting.pop_front();
@@ -64,7 +64,7 @@ void run_until(EmulatedStream& stream, size_t place) {
     }
 }
 void run_all() {
-    for (EmulatedStream* stream : streams()) {
+    for (CUstream_st* stream : streams()) {
         run_until(*stream, stream->entered);
     }
 }
@@ -233,7 +233,7 @@ cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t 
     return std::exchange(last_error, cudaSuccess);
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-    *stream = new EmulatedStream;
+    *stream = new CUstream_st;
     streams().insert(*stream);
     return cudaSuccess;
 }

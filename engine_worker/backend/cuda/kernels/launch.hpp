@@ -4,10 +4,12 @@
 // asynchronous on `stream` and may be captured into a graph. A launch that fails throws std::runtime_error.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <cstdint>
+
+// As CUDA's own headers have it. What only plans is built on machines without them.
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
 
 #if defined(__CUDACC__)
 #define LLM_HOST_DEVICE __host__ __device__

@@ -21,10 +21,10 @@ struct dim3 {
     constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 
-struct EmulatedStream;
+struct CUstream_st;
 struct EmulatedGraph;
 struct EmulatedEvent;
-using cudaStream_t = EmulatedStream*;
+using cudaStream_t = CUstream_st*;
 using cudaGraph_t = EmulatedGraph*;
 using cudaGraphExec_t = EmulatedGraph*;
 using cudaEvent_t = EmulatedEvent*;
