@@ -4,10 +4,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stamp=.venv/requirements.txt
-cmp -s tests/requirements.txt "$stamp" && exit 0
+# its programs name their directory, and their packages the version of Python: a checkout that was moved needs a new one
+works() { .venv/bin/pip --version >/dev/null 2>&1; }
+cmp -s tests/requirements.txt "$stamp" && works && exit 0
 
 echo "== Installing the Python packages of the tests into .venv"
 # Debian's own python3, whose venv module scripts/deps.sh installed; another one first in PATH may lack it.
+works || rm -rf .venv/*
 /usr/bin/python3 -m venv .venv
 .venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 cp tests/requirements.txt "$stamp"
