@@ -62,6 +62,19 @@ def test_names_of_one_address_share_no_connection(fake_engine, gateway, certific
     assert sorted(pairs) == [(1, names[0], "Bearer k0"), (2, names[1], "Bearer k1")]
 
 
+def test_a_wrong_certificate_is_its_engines_failure(fake_engine, gateway, certificate):
+    engine = fake_engine()
+    engine.serve_tls(*certificate)
+    gate = gateway(http=f"llm_engine https://localhost:{engine.port} model=m id=right; llm_engine https://127.0.0.1:{engine.port} model=m id=wrong;"
+                        "llm_routing round_robin;", proxy="https",
+                   location=f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate[0]};")
+    assert [gate.client.ask(token="alice").status for _ in range(8)] == [200] * 8
+    gate.wait_logged('upstream SSL certificate does not match "127.0.0.1"')
+    engines = {each["id"]: each for each in gate.status()["engines"]}
+    assert engines["right"]["failures"] == 0 and engines["wrong"]["failures"] >= 3 and engines["wrong"]["breaker"] != "closed"
+    assert {request.header("host") for request in engine.requests} == {f"localhost:{engine.port}"}
+
+
 def test_https_engine_under_plain_proxy_pass_is_a_clear_error(fake_engine, gateway, certificate):
     engine = fake_engine()
     engine.serve_tls(*certificate)
