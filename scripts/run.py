@@ -98,7 +98,7 @@ class Stack:
             shutil.rmtree(home, ignore_errors=True)
             self.logs.mkdir(parents=True)
         except BlockingIOError:
-            raise Failure(f"make run is at work in {home} already; choose another port: make run PORT={int(home.name) + 1}") from None
+            raise Failure(f"make run is at work in {home} already; choose another port: make run PORT={another(int(home.name))}") from None
         except OSError as error:
             raise Failure(f"{error.filename} cannot be written ({error.strerror}): has another user run this before?") from None
 
@@ -159,6 +159,11 @@ def program(name):
     return path
 
 
+def another(port):
+    """A port to try next, one that is not root's alone."""
+    return port + 1 if 1024 <= port < 65535 else 8080
+
+
 def check_port_free(listen, port):
     with socket.socket() as probe:
         # nginx sets it too: connections in TIME_WAIT do not make a port busy
@@ -169,7 +174,7 @@ def check_port_free(listen, port):
             raise Failure(f"LISTEN={listen} is no IPv4 address: use 127.0.0.1, or 0.0.0.0 for all of this machine's.") from None
         except OSError as error:
             raise Failure(f"Port {port} cannot be used on {listen} ({error.strerror}); "
-                          f"choose another one: make run PORT={port + 1}") from None
+                          f"choose another one: make run PORT={another(port)}") from None
 
 
 def build():

@@ -146,6 +146,10 @@ def test_what_runs_keeps_its_directory(run, tmp_path):
     run.Stack(tmp_path / ".run" / "8081")
 
 
+def test_another_port_is_one_that_can_be_used(run):
+    assert [run.another(port) for port in (80, 1023, 8080, 65534, 65535)] == [8080, 8080, 8081, 65535, 8080]
+
+
 def test_the_directory_of_somebody_else_is_one_sentence(run, tmp_path):
     (tmp_path / ".run").touch()
     with pytest.raises(run.Failure, match="[.]run cannot be written .*: has another user run this before"):
