@@ -6,16 +6,13 @@
 #include <ctime>
 #include <utility>
 
-#include "engine_worker/server/api_request.hpp"
+#include "engine_worker/server/api_routes.hpp"
 #include "engine_worker/server/metrics.hpp"
 
 namespace llm::engine {
 namespace {
 
-constexpr std::string_view kModels = "/v1/models";
-constexpr std::string_view kChat = "/v1/chat/completions";
-constexpr std::string_view kCompletions = "/v1/completions";
-constexpr std::string_view kEmbeddings = "/v1/embeddings";
+constexpr size_t kLargeBody = 64 * 1024;  // bytes; up to there a request is read within a millisecond or so
 
 ApiError not_ready(const std::string& code, const std::string& message, int retry_after) {
     ApiError error(503, "server_error", code, message);
@@ -23,95 +20,15 @@ ApiError not_ready(const std::string& code, const std::string& message, int retr
     return error;
 }
 
-HttpReply text_reply(int status, std::string body) {
-    HttpReply reply;
-    reply.status = status;
-    reply.content_type = "text/plain; charset=utf-8";
-    reply.body = std::move(body);
-    return reply;
+HttpReply reply_to(const std::exception& error) {
+    const auto* api = dynamic_cast<const ApiError*>(&error);
+    return error_reply(api != nullptr ? *api : ApiError(500, "server_error", "internal_error", error.what()));
 }
 
 HttpReply json_reply(const Json& body) {
     HttpReply reply;
     reply.body = body.dump(-1, ' ', false, Json::error_handler_t::replace);
     return reply;
-}
-
-// What a path takes, as the Allow header says it; empty: there is no such path. `*` is the server as a whole.
-std::string_view methods_of(std::string_view path) {
-    using Route = std::pair<std::string_view, std::string_view>;
-    constexpr std::string_view kRead = "GET, HEAD, OPTIONS";
-    constexpr std::string_view kWrite = "POST, OPTIONS";
-    constexpr std::string_view kBoth = "GET, HEAD, POST, OPTIONS";
-    static constexpr std::array<Route, 14> kRoutes = {{
-        {"*", kBoth},
-        {"/detokenize", kWrite},
-        {"/drain", kWrite},
-        {"/health", kRead},
-        {"/load", kRead},
-        {"/metrics", kRead},
-        {"/ping", kBoth},
-        {"/ready", kRead},
-        {"/tokenize", kWrite},
-        {"/version", kRead},
-        {kModels, kRead},
-        {kChat, kWrite},
-        {kCompletions, kWrite},
-        {kEmbeddings, kWrite},
-    }};
-    for (const auto& [name, methods] : kRoutes) {
-        if (name == path) {
-            return methods;
-        }
-    }
-    return path.starts_with("/v1/models/") ? kRead : std::string_view();
-}
-
-// What monitoring asks, which has no key: nothing of clients is in it.
-bool is_probe(std::string_view path) {
-    constexpr std::array<std::string_view, 6> kProbes = {"/health", "/load",  "/metrics",
-                                                         "/ping",   "/ready", "/version"};
-    return std::find(kProbes.begin(), kProbes.end(), path) != kProbes.end();
-}
-
-bool contains_method(std::string_view list, std::string_view method) {
-    for (size_t at = 0; at < list.size();) {
-        const size_t comma = std::min(list.find(',', at), list.size());
-        if (list.substr(at, comma - at) == method) {
-            return true;
-        }
-        at = comma + 2;
-    }
-    return false;
-}
-
-// What every path has in common: the paths there are, the methods they take, and OPTIONS. True: `reply` is
-// all.
-bool answered_by_routes(const HttpRequest& request, HttpReply& reply) {
-    const std::string_view methods = methods_of(request.path);
-    if (request.method == "OPTIONS" && !methods.empty()) {
-        reply = text_reply(200, "");
-        reply.headers.emplace_back("allow", methods);
-        if (!request.header("access-control-request-method").empty()) {  // a browser asks before it sends
-            reply.headers.emplace_back("access-control-allow-methods", methods);
-            reply.headers.emplace_back("access-control-max-age", "600");
-            if (const std::string_view wanted = request.header("access-control-request-headers"); !wanted.empty()) {
-                reply.headers.emplace_back("access-control-allow-headers", wanted);
-            }
-        }
-        return true;
-    }
-    if (methods.empty() || request.path == "*") {
-        throw ApiError(404, "invalid_request_error", "not_found",
-                       "There is nothing at " + request.path + ".");
-    }
-    if (!contains_method(methods, request.method)) {
-        ApiError error(405, "invalid_request_error", "method_not_allowed",
-                       "This endpoint takes " + std::string(methods) + ".");
-        error.allow = methods;
-        throw error;
-    }
-    return false;
 }
 
 std::string hex_id(std::string_view prefix, uint64_t high, uint64_t low) {
@@ -170,7 +87,7 @@ void ApiService::drain(bool then_stop) {
 
 void ApiService::stop_when_done() {
     const double now = clock_();
-    if (stopping_ && (now >= stop_at_ || (now >= refuse_at_ && exchanges_.empty() && server_->all_sent()))) {
+    if (stopping_ && (now >= stop_at_ || (now >= refuse_at_ && n_open() == 0 && server_->all_sent()))) {
         server_->stop();
     }
 }
@@ -188,6 +105,7 @@ void ApiService::on_wake() {
         }
         model_ = starting_model_;
         engine_ = starting_engine_;
+        background_ = std::make_unique<Background>([this] { wakeup_.notify(); });
         if (state_.load() == EngineState::loading) {
             set_state(EngineState::ready);
         }
@@ -195,6 +113,9 @@ void ApiService::on_wake() {
     }
     for (Event& event : engine_->take_events()) {
         deliver(std::move(event));
+    }
+    for (const Background::Done& done : background_->take_done()) {
+        done();
     }
     // One chunk per choice and turn, however many tokens the engine was ahead.
     for (const ConnectionId connection : std::exchange(touched_, {})) {
@@ -219,25 +140,26 @@ void ApiService::fail() {
 // ---- routes -----------------------------------------------------------------------------------------------
 
 void ApiService::on_request(ConnectionId connection, HttpRequest request) {
-    HttpReply answer;
+    HttpReply reply;
     bool later = false;
     try {
-        answer = route(connection, request, later);
-    } catch (const ApiError& error) {
-        answer = error_reply(error);
+        reply = route(connection, request, later);
     } catch (const std::exception& error) {
-        answer = error_reply(ApiError(500, "server_error", "internal_error", error.what()));
+        reply = reply_to(error);
     }
-    if (later) {
-        return;
+    if (!later) {
+        answer(connection, request, std::move(reply));
     }
-    if (const std::string_view id = request.header("x-request-id"); !id.empty()) {
-        answer.headers.emplace_back("x-request-id", id);
-    }
-    server_->reply(connection, answer);
 }
 
-HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request, bool& later) {
+void ApiService::answer(ConnectionId connection, const HttpRequest& request, HttpReply reply) {
+    if (const std::string_view id = request.header("x-request-id"); !id.empty()) {
+        reply.headers.emplace_back("x-request-id", id);
+    }
+    server_->reply(connection, reply);
+}
+
+HttpReply ApiService::route(ConnectionId connection, HttpRequest& request, bool& later) {
     HttpReply reply;
     if (answered_by_routes(request, reply)) {
         return reply;
@@ -268,19 +190,18 @@ HttpReply ApiService::route(ConnectionId connection, const HttpRequest& request,
         return json_reply({{"version", LLM_VERSION}});
     }
     if (path == "/load") {
-        return json_reply({{"server_load", exchanges_.size()}});
-    }
-    if (path == "/tokenize") {
-        return tokenize(request);
-    }
-    if (path == "/detokenize") {
-        return detokenize(request);
+        return json_reply({{"server_load", n_open()}});
     }
     if (path == "/drain") {
         return drain_reply();
     }
-    generate(connection, request);
+    require_ready();
     later = true;
+    if (request.body.size() > kLargeBody) {
+        read_in_background(connection, std::move(request));
+    } else {
+        proceed(connection, request, read(request, *model_, random_()));
+    }
     return {};
 }
 
@@ -330,26 +251,24 @@ HttpReply ApiService::one_model(const std::string& name) const {
     return json_reply(model);
 }
 
-HttpReply ApiService::tokenize(const HttpRequest& request) const {
-    require_ready();
+HttpReply ApiService::tokenize(const HttpRequest& request, const ServedModel& model) {
     const Json body = parse_body(request);
-    const auto ids = parse_tokenize(body, *model_);
-    Json reply = {{"count", ids.size()}, {"max_model_len", model_->max_context}, {"tokens", ids}};
+    const auto ids = parse_tokenize(body, model);
+    Json reply = {{"count", ids.size()}, {"max_model_len", model.max_context}, {"tokens", ids}};
     if (Params(body).boolean("return_token_strs").value_or(false)) {
         Json& strings = reply["token_strs"] = Json::array();
         for (const int32_t id : ids) {
-            strings.push_back(model_->tokenizer->id_to_token(id));
+            strings.push_back(model.tokenizer->id_to_token(id));
         }
     }
     return json_reply(reply);
 }
 
-HttpReply ApiService::detokenize(const HttpRequest& request) const {
-    require_ready();
+HttpReply ApiService::detokenize(const HttpRequest& request, const ServedModel& model) {
     const Json body = parse_body(request);
     const Params params(body);
     if (params.find("model") != nullptr) {
-        checked_model(params, *model_);
+        checked_model(params, model);
     }
     const Json* tokens = params.find("tokens");
     if (tokens == nullptr || !tokens->is_array()) {
@@ -357,13 +276,13 @@ HttpReply ApiService::detokenize(const HttpRequest& request) const {
     }
     std::vector<int32_t> ids;
     for (const Json& id : *tokens) {
-        if (!is_token_id(id, model_->tokenizer->vocab_size())) {
+        if (!is_token_id(id, model.tokenizer->vocab_size())) {
             throw bad_value("tokens", "'tokens' holds something that is not a token id; " +
-                                          token_range(model_->tokenizer->vocab_size()));
+                                          token_range(model.tokenizer->vocab_size()));
         }
         ids.push_back(id.get<int32_t>());
     }
-    return json_reply({{"prompt", model_->tokenizer->decode(ids, false)}});
+    return json_reply({{"prompt", model.tokenizer->decode(ids, false)}});
 }
 
 HttpReply ApiService::health(bool ready) const {
@@ -374,19 +293,63 @@ HttpReply ApiService::health(bool ready) const {
 
 HttpReply ApiService::drain_reply() {
     drain(false);
-    return json_reply({{"state", to_string(state_.load())}, {"open_requests", exchanges_.size()}});
+    return json_reply({{"state", to_string(state_.load())}, {"open_requests", n_open()}});
 }
 
 // ---- generation -------------------------------------------------------------------------------------------
 
-void ApiService::generate(ConnectionId connection, const HttpRequest& http) {
-    require_ready();
-    const uint64_t seed = random_();
+ApiService::Read ApiService::read(const HttpRequest& http, const ServedModel& model, uint64_t seed) noexcept {
+    Read out;
+    try {
+        if (http.path == kTokenize) {
+            out.reply = tokenize(http, model);
+        } else if (http.path == kDetokenize) {
+            out.reply = detokenize(http, model);
+        } else {
+            out.call = http.path == kEmbeddings ? parse_embeddings(http, model)
+                       : http.path == kChat     ? parse_chat(http, model, seed)
+                                                : parse_completion(http, model, seed);
+        }
+    } catch (const std::exception& error) {
+        out.reply = reply_to(error);
+    }
+    return out;
+}
+
+// Megabytes take their time to be parsed and cut into tokens; everybody's text would stand still.
+void ApiService::read_in_background(ConnectionId connection, HttpRequest http) {
+    reading_.insert(connection);
+    if (http.path == kTokenize || http.path == kDetokenize) {
+        server_->owe(connection);
+    }
+    const auto request = std::make_shared<const HttpRequest>(std::move(http));
+    background_->post([this, connection, request, seed = random_(), &model = *model_]() -> Background::Done {
+        const auto result = std::make_shared<Read>(read(*request, model, seed));
+        return [this, connection, request, result] {
+            if (reading_.erase(connection) != 0) {  // else the client has left
+                proceed(connection, *request, std::move(*result));
+            }
+        };
+    });
+}
+
+void ApiService::proceed(ConnectionId connection, const HttpRequest& http, Read read) {
+    try {
+        if (read.call) {
+            return generate(connection, http, std::move(*read.call));
+        }
+    } catch (const std::exception& error) {
+        read.reply = reply_to(error);
+    }
+    answer(connection, http, std::move(read.reply));
+}
+
+void ApiService::generate(ConnectionId connection, const HttpRequest& http, GenerationCall call) {
+    if (state_.load() == EngineState::failed) {
+        require_ready();  // while the request was read
+    }
     const bool chat = http.path == kChat;
     const bool embed = http.path == kEmbeddings;
-    GenerationCall call = embed  ? parse_embeddings(http, *model_)
-                          : chat ? parse_chat(http, *model_, seed)
-                                 : parse_completion(http, *model_, seed);
     const auto choices = static_cast<int64_t>(call.request.prompts.size()) * call.request.n;
     const int64_t room = static_cast<int64_t>(options_.max_waiting) + model_->max_running;
     if (!embed && choices > room) {  // no later time would be better
@@ -475,6 +438,9 @@ void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::st
 }
 
 void ApiService::on_gone(ConnectionId connection) {
+    if (reading_.erase(connection) != 0) {
+        return stop_when_done();
+    }
     const auto found = exchanges_.find(connection);
     if (found == exchanges_.end()) {
         return;

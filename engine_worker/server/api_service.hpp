@@ -6,15 +6,19 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "engine_worker/scheduler/engine_thread.hpp"
 #include "engine_worker/server/api_error.hpp"
 #include "engine_worker/server/api_keys.hpp"
+#include "engine_worker/server/api_request.hpp"
 #include "engine_worker/server/api_response.hpp"
+#include "engine_worker/server/background.hpp"
 #include "engine_worker/server/http_server.hpp"
 #include "engine_worker/server/served_model.hpp"
 #include "engine_worker/server/wakeup.hpp"
@@ -54,6 +58,9 @@ class ApiService : public HttpHandler {
     // drain_timeout; a second call stops at once.
     void drain(bool then_stop);
 
+    // After run(): nothing of start()'s is used any more.
+    void detach() { background_.reset(); }
+
     void on_request(ConnectionId connection, HttpRequest request) override;
     void on_gone(ConnectionId connection) override;
     void on_writable(ConnectionId connection) override;
@@ -71,15 +78,25 @@ class ApiService : public HttpHandler {
     void on_wake();
     void on_second();
     void set_state(EngineState state);
-    HttpReply route(ConnectionId connection, const HttpRequest& request, bool& later);
+    HttpReply route(ConnectionId connection, HttpRequest& request, bool& later);
+    void answer(ConnectionId connection, const HttpRequest& request, HttpReply reply);
     HttpReply list_models() const;
     HttpReply one_model(const std::string& name) const;
-    HttpReply tokenize(const HttpRequest& request) const;
-    HttpReply detokenize(const HttpRequest& request) const;
+    static HttpReply tokenize(const HttpRequest& request, const ServedModel& model);
+    static HttpReply detokenize(const HttpRequest& request, const ServedModel& model);
     HttpReply health(bool ready) const;
     HttpReply drain_reply();
     void require_ready() const;
-    void generate(ConnectionId connection, const HttpRequest& http);
+    // What a request with a prompt or tokens becomes: one for the engine, or the answer.
+    struct Read {
+        std::optional<GenerationCall> call;
+        HttpReply reply;
+    };
+    static Read read(const HttpRequest& http, const ServedModel& model, uint64_t seed) noexcept;
+    void read_in_background(ConnectionId connection, HttpRequest http);
+    void proceed(ConnectionId connection, const HttpRequest& http, Read read);
+    void generate(ConnectionId connection, const HttpRequest& http, GenerationCall call);
+    size_t n_open() const { return exchanges_.size() + reading_.size(); }  // requests being answered
     void deliver(Event&& event);
     void send(ConnectionId connection, Exchange& exchange);
     void fail(ConnectionId connection, Exchange& exchange, const std::string& why);
@@ -99,6 +116,8 @@ class ApiService : public HttpHandler {
     std::unordered_map<ConnectionId, Exchange> exchanges_;
     std::unordered_map<uint64_t, ConnectionId> connection_of_;  // by request
     std::vector<ConnectionId> touched_;
+    std::unique_ptr<Background> background_;      // from start() on
+    std::unordered_set<ConnectionId> reading_;    // whose requests it reads
     uint64_t next_request_ = 1;
     int64_t open_choices_ = 0;  // of all exchanges: running or in line
     std::mt19937_64 random_{std::random_device{}()};

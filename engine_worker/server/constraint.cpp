@@ -162,13 +162,29 @@ ToolFormat tool_format_of(const ChatTemplate& chat_template) {
                                                                                 : ToolFormat::json;
 }
 
+std::shared_ptr<CompiledGrammar> GrammarCache::find(const std::string& key) {
+    const auto found = known_.find(key);
+    if (found == known_.end()) {
+        return nullptr;
+    }
+    recent_.splice(recent_.begin(), recent_, found->second);
+    return found->second->second;
+}
+
 std::shared_ptr<CompiledGrammar> GrammarCache::get(const std::string& key,
                                                    const std::function<Grammar()>& make) {
-    if (const auto found = known_.find(key); found != known_.end()) {
-        recent_.splice(recent_.begin(), recent_, found->second);
-        return found->second->second;
+    {
+        const std::lock_guard lock(mutex_);
+        if (auto known = find(key)) {
+            return known;
+        }
     }
-    recent_.emplace_front(key, std::make_shared<CompiledGrammar>(make(), trie_));
+    auto made = std::make_shared<CompiledGrammar>(make(), trie_);
+    const std::lock_guard lock(mutex_);
+    if (auto known = find(key)) {
+        return known;  // another thread was sooner
+    }
+    recent_.emplace_front(key, std::move(made));
     known_.emplace(key, recent_.begin());
     if (recent_.size() > kMaxGrammars) {
         known_.erase(recent_.back().first);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -28,7 +29,7 @@ enum class ToolFormat : uint8_t {
 ToolFormat tool_format_of(const ChatTemplate& chat_template);
 
 // Grammars that were asked for lately: the second request with a schema finds its grammar compiled and its
-// masks known. One thread.
+// masks known. Safe to use from several threads at once; compiling holds nobody up.
 class GrammarCache {
   public:
     // `vocab_size` is that of the model's logits. O(bytes of the vocabulary · log tokens).
@@ -42,7 +43,10 @@ class GrammarCache {
     static constexpr size_t kMaxGrammars = 32;
     using Entry = std::pair<std::string, std::shared_ptr<CompiledGrammar>>;
 
+    std::shared_ptr<CompiledGrammar> find(const std::string& key);
+
     std::shared_ptr<const TokenTrie> trie_;
+    std::mutex mutex_;  // of what follows
     std::list<Entry> recent_;  // first: used last
     std::unordered_map<std::string, std::list<Entry>::iterator> known_;
 };

@@ -31,6 +31,7 @@ struct HttpServer::Connection {
     bool raw = false;          // the answer is a stream that ends with the connection
     bool head_only = false;    // the request was HEAD
     bool close_after = false;  // no further request on this connection
+    bool owed = false;         // the answer is sent even if the client closes its side meanwhile
     bool finished = false;     // the client has closed its side: nothing more comes, what is owed is sent
     bool paused = false;       // went over kHighWater
     bool dirty = false;        // listed in dirty_

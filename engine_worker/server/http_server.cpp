@@ -259,6 +259,13 @@ void HttpServer::reply(ConnectionId id, const HttpReply& reply) {
     answered(*connection);
 }
 
+void HttpServer::owe(ConnectionId id) {
+    if (Connection* connection = find(id); connection != nullptr && connection->state == Connection::State::busy) {
+        connection->owed = true;
+        update_interest(*connection);
+    }
+}
+
 void HttpServer::begin_stream(ConnectionId id, const HttpReply& head) {
     Connection* connection = find(id);
     if (connection == nullptr || connection->state != Connection::State::busy) {
@@ -313,6 +320,7 @@ void HttpServer::abort(ConnectionId id) {
 // The answer is complete: the next request, or the end.
 void HttpServer::answered(Connection& connection) {
     connection.active = now_;
+    connection.owed = false;
     connection.state = connection.close_after ? Connection::State::closing : Connection::State::reading;
     touch(connection);
 }
@@ -401,7 +409,8 @@ void HttpServer::update_interest(Connection& connection) {
         connection.state == State::lingering) {
         wanted |= EPOLLIN;
     }
-    if ((connection.state == State::reading && !connection.finished) || connection.state == State::busy) {
+    if ((connection.state == State::reading && !connection.finished) ||
+        (connection.state == State::busy && !connection.owed)) {
         wanted |= EPOLLRDHUP;
     }
     if (connection.sent < connection.out.size()) {

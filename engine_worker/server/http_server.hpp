@@ -1,7 +1,7 @@
 // HTTP/1.1 over epoll: one thread, any number of connections, answers whole or in chunks.
 //
 // A connection carries one request at a time; what a client pipelines waits in the socket. While a request is
-// being answered, the client's closing of its side (EPOLLRDHUP) counts as leaving. What a handler writes
+// being answered, the client's closing of its side (EPOLLRDHUP) counts as leaving, but for owe(). What a handler writes
 // during one turn of the loop leaves in one system call per connection. TLS is nginx's business.
 #pragma once
 
@@ -69,6 +69,8 @@ class HttpServer {
     void stop() { running_ = false; }
 
     void reply(ConnectionId connection, const HttpReply& reply);
+    // The request under way costs no engine's time: closing its side is not leaving, as if it were answered at once.
+    void owe(ConnectionId connection);
     void begin_stream(ConnectionId connection, const HttpReply& head);  // its body is ignored
     void write(ConnectionId connection, std::string_view data);
     void end_stream(ConnectionId connection);

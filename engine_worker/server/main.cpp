@@ -206,6 +206,7 @@ int serve(const Options& options) {
         kill(getpid(), SIGTERM);  // blocked everywhere: the network thread reads it and stops
     }
     network.join();
+    service.detach();
     if (engine != nullptr && !engine->failure().empty()) {
         status = fail(engine->failure());
     }

@@ -1,6 +1,7 @@
 """HTTP as it goes wrong: clients that leave, that do not read, that speak badly."""
 import json
 import os
+import signal
 import socket
 
 import pytest
@@ -40,6 +41,28 @@ def test_a_client_that_leaves_frees_its_seat_at_once(start_engine, streamed):
     assert engine.metric("requests_cancelled_total") == 1
     assert engine.metric("kv_cache_usage_perc") == 0
     assert engine.metric("generation_tokens_total") < 1000
+
+
+def test_a_large_request_holds_up_nobody(start_engine):
+    """It is read beside the network thread: meanwhile others are answered, who leaves is forgotten, and SIGTERM waits."""
+    engine = start_engine()
+    large = body_of(messages=[{"role": "user", "content": "hello world " * 2_500_000}])
+
+    def wait_load(count):
+        until(lambda: engine.request("GET", "/load")[2]["server_load"] == count, f"{count} requests are being answered")
+
+    leaves, stays = send(engine, large), send(engine, large)
+    wait_load(2)
+    leaves.close()
+    wait_load(1)
+    assert engine.chat(max_tokens=3)[0] == 200
+    assert b"context_length_exceeded" in read_until(stays, b"}}")
+    wait_load(0)
+    last = send(engine, large)
+    wait_load(1)
+    engine.process.send_signal(signal.SIGTERM)
+    assert b"context_length_exceeded" in read_until(last, b"}}")
+    assert engine.process.wait(10) == 0
 
 
 def test_256_streams_share_one_network_thread(start_engine):
