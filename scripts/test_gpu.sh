@@ -2,26 +2,28 @@
 # The CUDA backend on this machine's GPU: every kernel against float64, whole models against the CPU backend, graphs
 # against eager steps, then the kernels under compute-sanitizer. The last line says how many passed.
 #
+#   BUILD_DIR=dir   runs the programs there (scripts/gpu_programs.sh) instead of building them
+#
 # Without a GPU or a CUDA toolkit it says so and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/gpu_common.sh
 
-if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then
+if ! have_gpu; then
     echo "No NVIDIA GPU was found on this machine: no test was run."
     exit 0
 fi
-if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+if [ -z "${BUILD_DIR:-}" ] && ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
     echo "There is a GPU, but no CUDA toolkit (nvcc) to build the tests with: no test was run."
     exit 1
 fi
-scripts/deps.sh build test
-scripts/build.sh cuda -DLLM_TESTS=ON -- cuda_gpu_test llm-engine
+gpu_programs cuda_gpu_test
 
-results=build/cuda/results
+results=$programs/results
 mkdir -p "$results"
 rm -f "$results"/gpu*.xml "$results"/gpu*.log
 status=0
-build/cuda/cuda_gpu_test --gtest_brief=1 --gtest_output="xml:$results/gpu.xml" || status=1
+timeout 300 "$programs/cuda_gpu_test" --gtest_brief=1 --gtest_output="xml:$results/gpu.xml" || status=1
 expected=("$results/gpu.xml")
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)
@@ -29,7 +31,7 @@ if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do
         echo "== compute-sanitizer --tool $tool"
         # An error that the sanitizer finds makes the status 9, whatever the tests say.
-        "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 build/cuda/cuda_gpu_test --gtest_brief=1 \
+        timeout 240 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$programs/cuda_gpu_test" --gtest_brief=1 \
             --gtest_filter='Gemv.Every*:DecodeAttention.*:PrefillAttention.*:Elementwise.*:GpuSampler.*:*Constructed*' \
             --gtest_output="xml:$results/gpu-$tool.xml" >"$results/gpu-$tool.log" 2>&1 || {
             status=1
@@ -41,5 +43,5 @@ if [ -n "$sanitizer" ]; then
 else
     echo "compute-sanitizer is not installed: memcheck and racecheck were not run."
 fi
-/usr/bin/python3 scripts/count_results.py "${expected[@]}" || status=1
+"$system_python" scripts/count_results.py "${expected[@]}" || status=1
 exit $status

@@ -5,8 +5,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
+#include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/engine/model_shapes.hpp"
@@ -29,6 +32,17 @@ double seconds_since(Clock::time_point start) {
 double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
     return values[values.size() / 2];
+}
+
+// `count` random bf16 values; a million different ones, over and over.
+std::vector<uint16_t> random_bf16(size_t count, uint64_t seed) {
+    const std::vector<uint16_t> some = llm::testing::as_bf16(llm::testing::random_values(size_t{1} << 20, seed));
+    std::vector<uint16_t> out;
+    out.reserve(count);
+    while (out.size() < count) {
+        out.insert(out.end(), some.begin(), some.begin() + static_cast<std::ptrdiff_t>(std::min(some.size(), count - out.size())));
+    }
+    return out;
 }
 
 struct Ceilings {
@@ -58,8 +72,8 @@ Ceilings measure_ceilings(const DeviceInfo& device) {
     {
         constexpr int kSize = 8192;
         const auto count = static_cast<size_t>(kSize) * kSize;
-        const GpuArray<uint16_t> w(llm::testing::as_bf16(llm::testing::random_values(count, 1)));
-        const GpuArray<uint16_t> x(llm::testing::as_bf16(llm::testing::random_values(count, 2)));
+        const GpuArray<uint16_t> w(random_bf16(count, 1));
+        const GpuArray<uint16_t> x(random_bf16(count, 2));
         const GpuArray<uint16_t> y(count);
         const DeviceMemory workspace(Gemm::kWorkspace);
         Gemm gemm(stream, workspace.data(), device.name, "");
@@ -110,26 +124,34 @@ class ModelBench {
                     name.c_str(), seconds_since(start), anonymous_megabytes());
     }
 
+    // As the engine does it: each step is launched while the one before it runs, with the tokens that that one samples.
     void decode(int batch, int steps) {
         Batch b(batch, context_, backend_->info().vocab_size);
-        std::vector<double> times;
-        for (int i = 0; i < steps + 3; i++) {
+        std::vector<double> times, launches;
+        StepResult result;
+        backend_->launch(b.next(false));
+        auto before = Clock::now();
+        for (int i = 0; i < steps + 5; i++) {
             const auto start = Clock::now();
-            StepResult result;
-            backend_->launch(b.next());
+            backend_->launch(b.next(true));
+            const double launch = seconds_since(start);
             backend_->wait(result);
-            if (i >= 3) {
-                times.push_back(seconds_since(start));
+            const auto now = Clock::now();
+            if (i >= 5) {
+                times.push_back(std::chrono::duration<double>(now - before).count());
+                launches.push_back(launch);
             }
+            before = now;
         }
+        backend_->wait(result);
         const ModelConfig& config = backend_->model().config;
         const auto weights = static_cast<double>(backend_->model().bytes_per_step());
         const double kv = static_cast<double>(kv_bytes_per_token(config)) * batch * context_;
         const double floor = std::max(weights / ceilings_.bytes_per_second, weights * batch / ceilings_.flops) +
                              kv / ceilings_.bytes_per_second;
         const double time = median(times);
-        std::printf("%-14s decode %-4d %10.3f ms %12.0f tok/s   floor %8.3f ms   %5.1f %% of it\n", name_.c_str(), batch,
-                    time * 1e3, batch / time, floor * 1e3, 100 * floor / time);
+        std::printf("%-14s decode %-4d %10.3f ms %12.0f tok/s   floor %8.3f ms   %5.1f %% of it   launch %4.0f us\n",
+                    name_.c_str(), batch, time * 1e3, batch / time, floor * 1e3, 100 * floor / time, median(launches) * 1e6);
     }
 
     void prefill(int tokens) {
@@ -153,7 +175,83 @@ class ModelBench {
                     time * 1e3, tokens / time, floor * 1e3, 100 * floor / time);
     }
 
+    // What each stage of one step takes, and what it reads or computes per second. The stages are launched one by one with an event
+    // between them, so that nothing overlaps: their sum is more than a step of a graph takes.
+    void decode_stages(int batch) {
+        Batch b(batch, context_, backend_->info().vocab_size);
+        stages("decode", batch, [&]() -> const Step& { return b.next(false); });
+    }
+    void prefill_stages(int tokens) {
+        Batch b(1, tokens, backend_->info().vocab_size);
+        stages("prefill", tokens, [&]() -> const Step& { return b.prompt(tokens); });
+    }
+
   private:
+    struct Batch;
+
+    template <typename MakeStep>
+    void stages(const char* kind, int rows, MakeStep make) {
+        const DeviceMemory busy(size_t{256} << 20);
+        const DeviceMemory sink(4);
+        std::vector<std::pair<std::string, std::unique_ptr<Event>>> marks;
+        backend_->watch([&](const char* stage, const Stream& stream) {
+            if (marks.empty()) {  // the GPU is kept busy until all is launched
+                for (int i = 0; i < 150; i++) {
+                    launch_read(busy.data(), busy.size(), reinterpret_cast<unsigned*>(sink.data()),
+                                backend_->device().multiprocessors, stream.get());
+                }
+            }
+            marks.emplace_back(stage, std::make_unique<Event>(true));
+            marks.back().second->record(stream);
+        });
+        std::map<std::string, double> sums;
+        std::vector<std::string> order;
+        for (int round = 0; round < 2; round++) {  // the first warms up
+            marks.clear();
+            StepResult result;
+            backend_->launch(make());
+            backend_->wait(result);
+        }
+        backend_->watch(nullptr);
+        double total = 0;
+        for (size_t i = 1; i < marks.size(); i++) {
+            const double ms = static_cast<double>(Event::elapsed(*marks[i - 1].second, *marks[i].second));
+            if (!sums.contains(marks[i].first)) {
+                order.push_back(marks[i].first);
+            }
+            sums[marks[i].first] += ms;
+            total += ms;
+        }
+        std::printf("%-14s %s %d by stage, nothing overlapping: %.3f ms\n", name_.c_str(), kind, rows, total);
+        const GpuModel& model = backend_->model();
+        const ModelConfig& config = model.config;
+        const bool decode = kind[0] == 'd';
+        const GpuLayer& layer = model.layers.front();
+        const std::map<std::string, const GpuMatrix*> matrices = {{"qkv", &layer.qkv},
+                                                                  {"o", &layer.o},
+                                                                  {"gate_up", &layer.gate_up},
+                                                                  {"down", &layer.down},
+                                                                  {"lm_head", &model.lm_head}};
+        for (const std::string& stage : order) {
+            const double ms = sums[stage];
+            std::printf("    %-10s %9.3f ms %5.1f %%", stage.c_str(), ms, 100 * ms / total);
+            if (const auto found = matrices.find(stage); found != matrices.end()) {
+                const GpuMatrix& m = *found->second;
+                const double times = stage == "lm_head" ? 1 : config.n_layers;
+                const double products = stage == "lm_head" && !decode ? 1 : rows;
+                std::printf("  %6.0f GB/s of weights  %6.1f TFLOP/s", times * static_cast<double>(m.bytes()) / ms * 1e-6,
+                            2.0 * times * m.n * m.k * products / ms * 1e-9);
+            } else if (stage == "attention" && decode) {
+                std::printf("  %6.0f GB/s of keys and values",
+                            static_cast<double>(kv_bytes_per_token(config)) * rows * context_ / ms * 1e-6);
+            } else if (stage == "attention") {
+                std::printf("  %29.1f TFLOP/s",
+                            2.0 * config.n_layers * config.n_heads * config.head_dim * rows * rows / ms * 1e-9);
+            }
+            std::printf("\n");
+        }
+    }
+
     // Sequences at `context` tokens whose keys are whatever is in the cache: only the time is looked at.
     struct Batch {
         Batch(int n, int context, int vocab) : vocab_(vocab), room_(context + 256) {
@@ -175,8 +273,10 @@ class ModelBench {
                 params_[i].seed = i;
             }
         }
-        const Step& next() {
+        // One token on; `ahead`: with the tokens that the step before samples.
+        const Step& next(bool ahead) {
             for (size_t i = 0; i < tok_.size(); i++) {
+                tok_[i] = ahead ? -1 - static_cast<int32_t>(i) : static_cast<int32_t>(i) * 131 % vocab_;
                 pos_[i]++;
                 slot_[i]++;
                 ctx_[i]++;
@@ -241,9 +341,13 @@ int run(int argc, char** argv) {
         for (const int batch : {1, 8, 32, 128, 256}) {
             bench.decode(batch, batch == 1 ? 100 : 50);
         }
-        bench.prefill(512);
-        bench.prefill(2048);
-        bench.prefill(8192);
+        for (const int tokens : {512, 2048, 8192}) {
+            bench.prefill(tokens);
+        }
+        for (const int batch : {1, 32, 256}) {
+            bench.decode_stages(batch);
+        }
+        bench.prefill_stages(8192);
     }
     return 0;
 }
@@ -251,6 +355,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    std::setvbuf(stdout, nullptr, _IOLBF, 0);  // what was measured is seen even if the rest fails
     try {
         return run(argc, argv);
     } catch (const std::exception& error) {

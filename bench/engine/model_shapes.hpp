@@ -2,6 +2,8 @@
 // nothing may be downloaded.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
@@ -9,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine_worker/model/dtype.hpp"
 #include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 
@@ -54,17 +57,20 @@ inline const char* shape_config(std::string_view name) {
     throw std::runtime_error("the shapes are qwen2.5-0.5b, llama-3.1-8b, 4gb and tiny");
 }
 
-// Random bf16 straight to the file: magnitudes in [2^-7, 2^-5), as initialised weights have.
+// Random bf16 straight to the file: magnitudes in [2^-7, 2^-5), as initialised weights have. The last norm's weights make
+// logits of a spread of about 4, as trained models have: what top_p costs depends on that.
 inline void write_shape(const std::string& dir, const char* config_json) {
     llm::testing::write_text(dir + "/config.json", config_json);
     const auto config = engine::load_model_config(dir);
     nlohmann::json header = nlohmann::json::object();
     uint64_t end = 0;
+    uint64_t last_norm = 0;
     for (const auto& [name, shape] : llm::testing::tensor_shapes(config)) {
         uint64_t bytes = 2;
         for (const int64_t extent : shape) {
             bytes *= static_cast<uint64_t>(extent);
         }
+        last_norm = name == "model.norm.weight" ? end : last_norm;
         header[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {end, end + bytes}}};
         end += bytes;
     }
@@ -88,6 +94,10 @@ inline void write_shape(const std::string& dir, const char* config_json) {
         const size_t count = std::min<uint64_t>(block.size() * 2, end - written);
         good = std::fwrite(block.data(), 1, count, file) == count;
     }
+    const std::vector<uint16_t> norm(static_cast<size_t>(config.dim),
+                                     engine::f32_to_bf16(256.0f / std::sqrt(static_cast<float>(config.dim))));
+    good = good && std::fseek(file, static_cast<long>(8 + text.size() + last_norm), SEEK_SET) == 0 &&
+           std::fwrite(norm.data(), 2, norm.size(), file) == norm.size();
     if (std::fclose(file) != 0 || !good) {
         throw std::runtime_error(dir + ": the disk is full");
     }

@@ -264,7 +264,8 @@ void CudaBackend::launch(const Step& step) {
     for (int32_t i = 0; i < step.n_logit; i++) {
         current_->n_logprobs.push_back(step.sampling[i].n_logprobs);
     }
-    if (step.n_tok > 0 && !(options_.graphs && !step.want_logits && is_decode(step) && launch_graph(step))) {
+    const bool replay = options_.graphs && !step.want_logits && !forward_->watched() && is_decode(step);
+    if (step.n_tok > 0 && !(replay && launch_graph(step))) {
         launch_eager(step);
     }
     if (step.n_logit > 0) {

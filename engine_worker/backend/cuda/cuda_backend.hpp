@@ -38,6 +38,8 @@ class CudaBackend : public Backend {
     const GpuModel& model() const { return model_; }
     const DeviceInfo& device() const { return device_; }
     size_t graphs() const { return graphs_.size(); }
+    // While somebody watches, steps are not replayed from graphs.
+    void watch(Forward::StageWatch stage) { forward_->watch(std::move(stage)); }
 
   private:
     // A launched step, as far as the host has part in it until it has been waited for.

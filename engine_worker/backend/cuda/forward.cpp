@@ -217,21 +217,29 @@ void Forward::layers(const StepView& step) {
     const auto norm = [&](const float* weight) {
         if (!fused) {
             launch_rms_norm({hidden_, nullptr, weight, normed_, hidden, config.dim, eps}, step.rows, stream_.get());
+            done("norms");
         }
     };
+    done("begin");
     launch_embed({model_.embedding, step.tokens, sampled_, step.positions, model_.frequencies, hidden_, rotation_, hidden,
                   config.head_dim, next(model_.layers.front().attn_norm)},
                  step.rows, stream_.get());
+    done("embed");
     for (size_t i = 0; i < model_.layers.size(); i++) {
         const GpuLayer& layer = model_.layers[i];
         const float* norm_after = i + 1 < model_.layers.size() ? model_.layers[i + 1].attn_norm : model_.norm;
         norm(layer.attn_norm);
         matmul({normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, applied, {}}, step.rows);
+        done("qkv");
         attention(step, static_cast<int>(i));
+        done("attention");
         matmul({attended_, &layer.o, hidden_, hidden, GemvEpilogue::kAdd, {}, next(layer.mlp_norm)}, step.rows);
+        done("o");
         norm(layer.mlp_norm);
         matmul({normed_, &layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, applied, {}}, step.rows);
+        done("gate_up");
         matmul({ffn_, &layer.down, hidden_, hidden, GemvEpilogue::kAdd, {}, next(norm_after)}, step.rows);
+        done("down");
     }
 }
 
@@ -247,12 +255,14 @@ void Forward::head(const StepView& step, int first, int count) {
                         count, stream_.get());
     }
     matmul(product, count);
+    done("lm_head");
 }
 
 void Forward::sample(const StepView& step, int first, int count) {
     launch_sample({logits_, model_.lm_head.n, model_.config.vocab_size, step.sampling + first, sample_out_ + first,
                    sampled_ + first},
                   count, kSampleThreads, stream_.get());
+    done("sample");
 }
 
 void Forward::tune(const std::vector<int>& rows) {

@@ -1,6 +1,7 @@
 // The forward pass on the GPU: which kernels run in which order, and the memory that they work in.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -53,6 +54,11 @@ class Forward {
     // Times matrix products for these numbers of rows, so that graphs use the best algorithm.
     void tune(const std::vector<int>& rows);
 
+    // Calls `stage` on the host, in the order of the stream, before a pass ("begin") and after each of its stages: to time them.
+    using StageWatch = std::function<void(const char* stage, const Stream& stream)>;
+    void watch(StageWatch stage) { stage_ = std::move(stage); }
+    bool watched() const { return stage_ != nullptr; }
+
     const float* logits() const { return logits_; }
     int logits_stride() const { return model_.lm_head.n; }
     SampleOut* sample_out() const { return sample_out_; }  // [max_tokens], device
@@ -72,6 +78,11 @@ class Forward {
     void attention(const StepView& step, int layer);
     // Products of so few rows that norms need no kernels of their own.
     static bool norms_are_fused(int rows) { return rows <= kGemvMaxRows; }
+    void done(const char* stage) const {
+        if (stage_) {
+            stage_(stage, stream_);
+        }
+    }
     NextNorm next_norm(const float* weight) const;
     AppliedNorm applied_norm(int first_row) const;
 
@@ -80,6 +91,7 @@ class Forward {
     int64_t kv_slots_;
     int head_dim_padded_;
     const Stream& stream_;
+    StageWatch stage_;
     DeviceMemory workspace_;
     DeviceMemory kv_;  // [layer][keys, values][kv head][slot][head_dim_padded]
     std::unique_ptr<Gemm> gemm_;
