@@ -12,5 +12,8 @@ echo "== Installing the Python packages of the tests into .venv"
 # Debian's own python3, whose venv module scripts/deps.sh installed; another one first in PATH may lack it.
 works || rm -rf .venv/*
 /usr/bin/python3 -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt || {
+    echo "The Python packages of the tests could not be installed (pip says why above). Without the internet: PIP_INDEX_URL names another index." >&2
+    exit 1
+}
 cp tests/requirements.txt "$stamp"
