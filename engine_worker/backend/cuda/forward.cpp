@@ -112,11 +112,11 @@ AppliedNorm Forward::applied_norm(int first_row) const {
             static_cast<float>(model_.config.norm_eps)};
 }
 
-void Forward::matmul(const Product& p, int rows, bool tune_only) {
+void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_t*>* tune) {
     const GpuMatrix& m = *p.matrix;
     const bool e4m3 = m.scale != nullptr;
     if (rows <= (e4m3 ? kGemmMaxRows8 : kGemvMaxRows)) {
-        if (tune_only) {
+        if (tune != nullptr) {
             return;
         }
         const GemvArgs args{m.w, m.scale, m.bias, p.x,        p.y,        gemv_partial_, tickets_,
@@ -133,7 +133,7 @@ void Forward::matmul(const Product& p, int rows, bool tune_only) {
     call.w = static_cast<const uint16_t*>(m.w);
     if (e4m3) {
         call.w = expanded_;
-        if (!tune_only) {
+        if (tune == nullptr) {
             launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
         }
     }
@@ -146,8 +146,8 @@ void Forward::matmul(const Product& p, int rows, bool tune_only) {
     call.y_stride = swiglu ? m.n : p.y_stride;
     call.bf16_out = swiglu;
     call.add = p.epilogue == GemvEpilogue::kAdd;
-    if (tune_only) {
-        gemm_->tune(call);
+    if (tune != nullptr) {
+        gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune);
         return;
     }
     gemm_->run(call);
@@ -266,20 +266,27 @@ void Forward::sample(const StepView& step, int first, int count) {
 }
 
 void Forward::tune(const std::vector<int>& rows) {
+    const auto of_layers = [&](GpuMatrix GpuLayer::*kind) {
+        std::vector<const uint16_t*> out;
+        for (const GpuLayer& layer : model_.layers) {
+            out.push_back(static_cast<const uint16_t*>((layer.*kind).w));
+        }
+        return out;
+    };
+    const std::vector<const uint16_t*> qkv = of_layers(&GpuLayer::qkv), o = of_layers(&GpuLayer::o),
+                                       gate_up = of_layers(&GpuLayer::gate_up), down = of_layers(&GpuLayer::down);
     const GpuLayer& layer = model_.layers.front();
     for (const int n : rows) {
         if (n > std::min(kFirstTunedRows, limits_.max_tokens)) {
             continue;
         }
-        const auto tune_one = [&](const uint16_t* x, const GpuMatrix& m, void* y, int stride, GemvEpilogue epilogue) {
-            matmul({x, &m, y, stride, epilogue, {}, {}}, n, true);
-        };
-        tune_one(normed_, layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore);
-        tune_one(attended_, layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd);
-        tune_one(normed_, layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu);
-        tune_one(ffn_, layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd);
+        matmul({normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, {}, {}}, n, &qkv);
+        matmul({attended_, &layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, {}, {}}, n, &o);
+        matmul({normed_, &layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, {}, {}}, n, &gate_up);
+        matmul({ffn_, &layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, {}, {}}, n, &down);
         if (n <= limits_.max_sequences) {
-            tune_one(normed_, model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore);
+            const std::vector<const uint16_t*> head{static_cast<const uint16_t*>(model_.lm_head.w)};
+            matmul({normed_, &model_.lm_head, logits_, model_.lm_head.n, GemvEpilogue::kStore, {}, {}}, n, &head);
         }
     }
     stream_.synchronize();

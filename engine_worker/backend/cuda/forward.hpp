@@ -74,7 +74,8 @@ class Forward {
         AppliedNorm norm = {};  // both only for rows <= kGemvMaxRows
         NextNorm next = {};
     };
-    void matmul(const Product& product, int rows, bool tune_only = false);
+    // With `tune`, matrices that are read alike (all layers' of a kind), the product is not made, its algorithm chosen.
+    void matmul(const Product& product, int rows, const std::vector<const uint16_t*>* tune = nullptr);
     void attention(const StepView& step, int layer);
     // Products of so few rows that norms need no kernels of their own.
     static bool norms_are_fused(int rows) { return rows <= kGemvMaxRows; }

@@ -34,8 +34,9 @@ class Gemm {
     ~Gemm();
 
     // Makes sure that an algorithm is chosen for the call's shape, by timing it (on the call's own memory) unless the
-    // file knows it. To be called before graphs are recorded.
-    void tune(const GemmCall& call);
+    // file knows it. To be called before graphs are recorded. `weights`: matrices of that shape that take turns as call.w
+    // while it is timed, since in a step none is in the GPU's cache when its turn comes.
+    void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {});
     // Writes what tune() found to the file; failing to is not an error.
     void save() const;
 

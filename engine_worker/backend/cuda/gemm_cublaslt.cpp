@@ -107,12 +107,14 @@ struct Gemm::Parts {
                               d.y_, &algorithm, workspace, kWorkspace, stream.get());
     }
 
-    // Milliseconds of the best of kRounds, or a negative number if the algorithm does not run.
-    float time(const Description& d, const GemmCall& call, const cublasLtMatmulAlgo_t& algorithm) const {
+    // Milliseconds of the best of kRounds, or a negative number if the algorithm does not run. `turn` counts the products.
+    float time(const Description& d, GemmCall call, const std::vector<const uint16_t*>& weights, size_t& turn,
+               const cublasLtMatmulAlgo_t& algorithm) const {
         float best = -1;
         Event start(true);
         Event end(true);
         for (int round = 0; round <= kRounds; round++) {  // the first warms up
+            call.w = weights.empty() ? call.w : weights[turn++ % weights.size()];
             start.record(stream);
             if (multiply(d, call, algorithm) != CUBLAS_STATUS_SUCCESS) {
                 return -1;
@@ -140,7 +142,7 @@ Gemm::Gemm(const Stream& stream, std::byte* workspace, const std::string& device
 
 Gemm::~Gemm() = default;
 
-void Gemm::tune(const GemmCall& call) {
+void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& weights) {
     const GemmShape shape = shape_of(call);
     if (parts_->chosen.contains(shape)) {
         return;
@@ -155,8 +157,9 @@ void Gemm::tune(const GemmCall& call) {
         }
     }
     float best = -1;
+    size_t turn = 0;
     for (const auto& candidate : parts_->candidates(description, kCandidates)) {
-        const float ms = parts_->time(description, call, candidate.algo);
+        const float ms = parts_->time(description, call, weights, turn, candidate.algo);
         if (ms >= 0 && (best < 0 || ms < best)) {
             best = ms;
             algorithm = candidate.algo;

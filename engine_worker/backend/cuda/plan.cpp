@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kMaxSlots = int64_t{1} << 28;
 constexpr int kWarpsPerMultiprocessor = 16;  // enough loads under way to keep memory busy
 constexpr int kGemvGroup = 256;              // bytes of a row that a warp reads at a time
+constexpr int kDecodeBlocksPerMultiprocessor = 3;  // at once, by registers, with heads of 128; more would be a second round
 
 std::string number(int64_t value) {
     return std::to_string(value);
@@ -103,7 +104,7 @@ int bucket_for(const std::vector<int>& buckets, int n) {
 int plan_splits(int sequences, int n_heads, int n_kv_heads, int longest_context, int multiprocessors) {
     const int group = n_heads / n_kv_heads;
     const int blocks = sequences * n_kv_heads * ((group + kMaxGroup - 1) / kMaxGroup);
-    const int wanted = (2 * multiprocessors + blocks - 1) / std::max(1, blocks);
+    const int wanted = kDecodeBlocksPerMultiprocessor * multiprocessors / std::max(1, blocks);
     const int useful = std::max(1, longest_context / 64);
     const int splits = std::clamp(std::min(wanted, useful), 1, kMaxSplits);
     return static_cast<int>(std::bit_floor(static_cast<unsigned>(splits)));

@@ -48,8 +48,8 @@ std::vector<int> decode_buckets(int max_sequences);
 // The smallest bucket that holds n, or 0.
 int bucket_for(const std::vector<int>& buckets, int n);
 
-// Into how many parts the context of each sequence is split, a power of two up to kMaxSplits: enough blocks to fill
-// the GPU, but no part below 64 positions of the longest context.
+// Into how many parts the context of each sequence is split, a power of two up to kMaxSplits: as many blocks as run at
+// once, but no part below 64 positions of the longest context.
 int plan_splits(int sequences, int n_heads, int n_kv_heads, int longest_context, int multiprocessors);
 
 // n is a multiple of 16; `bytes_per_weight` 2 or 1.

@@ -47,7 +47,7 @@ TEST(Gemm, EveryKindTunedAndNot) {
                     const GpuArray<float> scratch(count);
                     GemmCall trial = call;
                     trial.y = scratch.get();
-                    gemm.tune(trial);
+                    gemm.tune(trial, {gpu_w.get(), gpu_w.get()});
                 }
                 gemm.run(call);
                 const std::vector<float> got = call.bf16_out ? as_f32(half.values()) : y.values();

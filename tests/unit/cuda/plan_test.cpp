@@ -101,6 +101,8 @@ TEST(Plan, SplitsFillTheMachineButNotWithCrumbs) {
     EXPECT_EQ(plan_splits(1, 32, 8, 1, 132), 1);
     EXPECT_EQ(plan_splits(256, 32, 8, 100000, 132), 1);
     EXPECT_EQ(plan_splits(8, 32, 8, 100000, 132), 4);
+    EXPECT_EQ(plan_splits(24, 32, 8, 100000, 132), 2);
+    EXPECT_EQ(plan_splits(32, 32, 8, 100000, 132), 1);  // 256 blocks; 512 would not all run at once
     for (int n = 1; n < 300; n++) {
         const int splits = plan_splits(n, 14, 2, 1 << 30, 132);
         EXPECT_EQ(splits & (splits - 1), 0);

@@ -107,14 +107,22 @@ __device__ __forceinline__ void rotate_head(const QkvArgs& args, size_t token, i
     const int half = args.head_dim / 2;
 
     constexpr int kPairs = kMaxHeadDim / 2 / kWarpSize;  // of each lane: elements i and i + half
+    const float* rotation = args.rotation + token * static_cast<size_t>(args.head_dim);
     float first[kPairs];
     float second[kPairs];
+    float cosine[kPairs];  // asked for at once with the head, so that they are waited for once
+    float sine[kPairs];
     float squares = 0;
 #pragma unroll
     for (int j = 0; j < kPairs; j++) {
         const int i = j * kWarpSize + lane;
         first[j] = i < half ? x[i] : 0.0f;
         second[j] = i < half ? x[i + half] : 0.0f;
+        cosine[j] = i < half ? rotation[i] : 0.0f;
+        sine[j] = i < half ? rotation[half + i] : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < kPairs; j++) {
         squares += first[j] * first[j] + second[j] * second[j];
     }
     const float* norm = is_value ? nullptr : is_query ? args.q_norm : args.k_norm;
@@ -129,7 +137,6 @@ __device__ __forceinline__ void rotate_head(const QkvArgs& args, size_t token, i
             }
         }
     }
-    const float* rotation = args.rotation + token * static_cast<size_t>(args.head_dim);
 #pragma unroll
     for (int j = 0; j < kPairs; j++) {
         const int i = j * kWarpSize + lane;
@@ -137,10 +144,8 @@ __device__ __forceinline__ void rotate_head(const QkvArgs& args, size_t token, i
             float a = first[j];
             float b = second[j];
             if (!is_value) {
-                const float cosine = rotation[i];
-                const float sine = rotation[half + i];
-                a = first[j] * cosine - second[j] * sine;
-                b = second[j] * cosine + first[j] * sine;
+                a = first[j] * cosine[j] - second[j] * sine[j];
+                b = second[j] * cosine[j] + first[j] * sine[j];
             }
             out[i] = to_bf16(a);
             out[i + half] = to_bf16(b);
