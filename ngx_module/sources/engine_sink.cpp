@@ -1,5 +1,6 @@
 #include "ngx_module/sources/engine_sink.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "ngx_module/core/start_up.hpp"
@@ -128,7 +129,11 @@ void EngineSink::resolve(const std::string& id, Place& place) {
                     return;
                 }
             }
-            target->address = found.front();
+            // nginx's resolver gives them in any order; for names in its configuration it, too, takes IPv4 first
+            const auto v4 = std::find_if(found.begin(), found.end(), [](const PeerAddress& address) {
+                return address.get()->sa_family == AF_INET;
+            });
+            target->address = v4 != found.end() ? *v4 : found.front();
             publish(id, *target);
         });
 }

@@ -275,6 +275,18 @@ def test_an_engine_whose_name_gets_another_address(redis_server, fake_engine, na
     assert second.requests
 
 
+def test_engines_of_a_host_with_addresses_of_both_kinds(redis_server, fake_engine, name_server, gateway):
+    """From the second one on each second of them was spoken to at the IPv6 address, where most engines do not listen."""
+    name_server.addresses["host.test"], name_server.ttl = ["::1", "127.0.0.1"], 60
+    gate = gateway(http=f"{name_server.directive} llm_redis {redis_server.url};")
+    for model in (f"m{number}" for number in range(8)):
+        engine = fake_engine([model])
+        engine.url = f"http://host.test:{engine.port}"
+        engine.announce(redis_server.url)
+        gate.wait_model(model, "alice")
+        assert gate.client.ask(chat_body(model), token="alice").status == 200
+
+
 def test_an_engine_whose_name_is_not_known_yet(redis_server, fake_engine, name_server, gateway):
     engine = fake_engine()
     engine.url = f"http://engine.test:{engine.port}"
