@@ -46,7 +46,7 @@ def test_a_client_that_leaves_frees_its_seat_at_once(start_engine, streamed):
 def test_a_large_request_holds_up_nobody(start_engine):
     """It is read beside the network thread: meanwhile others are answered, who leaves is forgotten, and SIGTERM waits."""
     engine = start_engine()
-    large = body_of(messages=[{"role": "user", "content": "hello world " * 2_500_000}])
+    large = body_of(messages=[{"role": "user", "content": "hello world " * 800_000}])
 
     def wait_load(count):
         until(lambda: engine.request("GET", "/load")[2]["server_load"] == count, f"{count} requests are being answered")
