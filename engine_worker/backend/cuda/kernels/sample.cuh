@@ -58,9 +58,38 @@ struct Row {
 
     // What cannot be drawn is minus infinity.
     __device__ __forceinline__ float value(int i) const {
-        const float v = logits[i];
         const bool allowed = mask == nullptr || (mask[i / 32] >> (i % 32) & 1u) != 0;
+        return possible(logits[i], allowed);
+    }
+    __device__ static __forceinline__ float possible(float v, bool allowed) {
         return allowed && v == v ? v : -INFINITY;
+    }
+    // visit(value(i), i) for this thread's tokens. Rows begin on 16 bytes and have room up to a multiple of 4: two loads of 4
+    // logits are under way per thread, whatever `visit` does.
+    template <typename Visit>
+    __device__ __forceinline__ void each(const Visit& visit) const {
+        constexpr int kLoads = 2;
+        const int step = static_cast<int>(blockDim.x) * 4;
+        for (int first = static_cast<int>(threadIdx.x) * 4; first < vocab; first += kLoads * step) {
+            Vec16 four[kLoads];
+            uint32_t allowed[kLoads];
+#pragma unroll
+            for (int load = 0; load < kLoads; load++) {
+                const int at = first + load * step;
+                four[load] = at < vocab ? load16(logits + at) : Vec16{{0, 0, 0, 0}};
+                allowed[load] = mask == nullptr ? ~0u : at < vocab ? mask[at / 32] >> (at % 32) : 0u;
+            }
+#pragma unroll
+            for (int load = 0; load < kLoads; load++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int at = first + load * step + i;
+                    if (at < vocab) {
+                        visit(possible(__uint_as_float(four[load].word[i]), (allowed[load] >> i & 1u) != 0), at);
+                    }
+                }
+            }
+        }
     }
     __device__ __forceinline__ Wide weight(float v) const {
         return static_cast<Wide>(expf((v - maximum) * scale) * 0x1p40f);
@@ -70,14 +99,10 @@ struct Row {
 // The largest rank below `limit`; 0 if there is none.
 __device__ __forceinline__ Wide best_below(const Row& row, Wide limit, SampleShared& shared) {
     Wide best = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += static_cast<int>(blockDim.x)) {
-        const float v = row.value(i);
-        if (v == -INFINITY) {
-            continue;
-        }
-        const Wide rank = rank_of(v, i);
+    row.each([&](float v, int i) {
+        const Wide rank = v == -INFINITY ? 0 : rank_of(v, i);
         best = rank < limit && rank > best ? rank : best;
-    }
+    });
     return block_reduce(best, Max(), shared.wide);
 }
 
@@ -89,34 +114,52 @@ __device__ __forceinline__ Wide warp_inclusive_sum(Wide value, int lane) {
     return value;
 }
 
-// The vocabulary in one run per warp, and the first token in order of ids at which the sum of weight(i) exceeds
-// `target`, which must be below the sum of all. Every warp walks a run of its own; only the one that holds the
-// target walks it again.
+struct Span {
+    int begin, end;
+    Wide target;  // below the sum of the span's weights
+};
+
+// Of `span`, cut into one run per warp, the run in which the sum of weight(i), in order of ids, exceeds the target.
 template <typename Weight>
-__device__ __forceinline__ int find_by_id(int vocab, Wide target, const Weight& weight, SampleShared& shared) {
+__device__ __forceinline__ Span narrow(const Span& span, const Weight& weight, SampleShared& shared) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-    const int run = ((vocab + warps - 1) / warps + kWarpSize - 1) / kWarpSize * kWarpSize;
-    const int begin = warp * run;
+    const int run = ((span.end - span.begin + warps - 1) / warps + kWarpSize - 1) / kWarpSize * kWarpSize;
+    const int begin = span.begin + warp * run;
     Wide sum = 0;
-    for (int i = begin + lane; i < begin + run && i < vocab; i += kWarpSize) {
+#pragma unroll 4
+    for (int i = begin + lane; i < begin + run && i < span.end; i += kWarpSize) {
         sum += weight(i);
     }
-    sum = __shfl_sync(kFullMask, warp_inclusive_sum(sum, lane), kWarpSize - 1);
+    for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+        sum += __shfl_xor_sync(kFullMask, sum, offset);
+    }
     if (lane == 0) {
         shared.wide[warp] = sum;
     }
     __syncthreads();
-    Wide before = 0;
-    for (int w = 0; w < warp; w++) {
-        before += shared.wide[w];
+    int chosen = 0;
+    Wide target = span.target;
+    while (chosen + 1 < warps && target >= shared.wide[chosen]) {
+        target -= shared.wide[chosen++];
     }
-    if (before <= target && target < before + sum) {
-        for (int i = begin; i < begin + run; i += kWarpSize) {
-            const Wide mine = i + lane < vocab ? weight(i + lane) : 0;
+    __syncthreads();
+    const int from = span.begin + chosen * run;
+    return {from, from + run < span.end ? from + run : span.end, target};
+}
+
+// The first token in order of ids at which the sum of weight(i) exceeds `target`, which must be below the sum of all.
+template <typename Weight>
+__device__ __forceinline__ int find_by_id(int vocab, Wide target, const Weight& weight, SampleShared& shared) {
+    const Span span = narrow(narrow({0, vocab, target}, weight, shared), weight, shared);
+    if (threadIdx.x < kWarpSize) {
+        const int lane = static_cast<int>(threadIdx.x);
+        Wide before = 0;
+        for (int i = span.begin; i < span.end; i += kWarpSize) {
+            const Wide mine = i + lane < span.end ? weight(i + lane) : 0;
             const Wide upto = before + warp_inclusive_sum(mine, lane);
-            const unsigned crossed = __ballot_sync(kFullMask, target < upto);
+            const unsigned crossed = __ballot_sync(kFullMask, span.target < upto);
             if (crossed != 0) {
                 if (lane == __ffs(static_cast<int>(crossed)) - 1) {
                     shared.token = i + lane;
@@ -132,12 +175,11 @@ __device__ __forceinline__ int find_by_id(int vocab, Wide target, const Weight& 
     return token;
 }
 
-template <typename Value>
-__device__ __forceinline__ Wide sum_over(int vocab, const Value& value, SampleShared& shared) {
+// The sum of `of` over all values.
+template <typename Of>
+__device__ __forceinline__ Wide sum_over(const Row& row, const Of& of, SampleShared& shared) {
     Wide sum = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < vocab; i += static_cast<int>(blockDim.x)) {
-        sum += value(i);
-    }
+    row.each([&](float v, int) { sum += of(v); });
     return block_reduce(sum, Add(), shared.wide);
 }
 
@@ -161,12 +203,7 @@ __device__ __forceinline__ uint32_t bisect(const Row& row, Wide target, const We
     while (high - low > 1) {
         const uint32_t middle = low + (high - low) / 2;
         const Wide sum = sum_over(
-            row.vocab,
-            [&](int i) {
-                const float v = row.value(i);
-                return v != -INFINITY && order_of(v) >= middle ? weight(v) : Wide{0};
-            },
-            shared);
+            row, [&](float v) { return v != -INFINITY && order_of(v) >= middle ? weight(v) : Wide{0}; }, shared);
         (sum > target ? low : high) = middle;
     }
     return low;
@@ -178,9 +215,8 @@ __device__ __forceinline__ int draw_by_bisection(const Row& row, const SampleRow
     Wide ties = 0;
     const auto count_above = [&](uint32_t order, bool mass) {
         return sum_over(
-            row.vocab,
-            [&](int i) {
-                const float v = row.value(i);
+            row,
+            [&](float v) {
                 return v != -INFINITY && order_of(v) > order ? (mass ? row.weight(v) : Wide{1}) : Wide{0};
             },
             shared);
@@ -209,23 +245,13 @@ __device__ __forceinline__ int draw_by_bisection(const Row& row, const SampleRow
         return expf((v - row.maximum) * row.scale) >= params.min_p ? row.weight(v) : Wide{0};
     };
     const Wide above = sum_over(
-        row.vocab,
-        [&](int i) {
-            const float v = row.value(i);
-            return v != -INFINITY && order_of(v) > cut ? eligible(v) : Wide{0};
-        },
-        shared);
+        row, [&](float v) { return v != -INFINITY && order_of(v) > cut ? eligible(v) : Wide{0}; }, shared);
     const Wide total = above + (cut != 0 ? ties * eligible(value_of(cut)) : 0);
     const Wide target = part_of(params.uniform, total);
     const uint32_t order = bisect(row, target, eligible, shared);
     const float drawn = value_of(order);
     const Wide before = sum_over(
-        row.vocab,
-        [&](int i) {
-            const float v = row.value(i);
-            return v != -INFINITY && order_of(v) > order ? eligible(v) : Wide{0};
-        },
-        shared);
+        row, [&](float v) { return v != -INFINITY && order_of(v) > order ? eligible(v) : Wide{0}; }, shared);
     const Wide index = (target - before) / eligible(drawn);
     return find_by_id(
         row.vocab, index,
@@ -292,13 +318,12 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
     __syncthreads();
     const auto depth = [&](float v) { return (row.maximum - v) * row.scale * kBinsPerNat; };
     Wide everything = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += static_cast<int>(blockDim.x)) {
-        const float v = row.value(i);
+    row.each([&](float v, int) {
         if (v != -INFINITY && depth(v) < kDepthBins) {
             atomicAdd(&shared.bins[static_cast<int>(depth(v))], 1u);
             everything += row.weight(v);
         }
-    }
+    });
     everything = block_reduce(everything, Add(), shared.wide);
     if (threadIdx.x == 0) {
         unsigned n = 0;
@@ -311,12 +336,11 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
     }
     __syncthreads();
     const unsigned limit = shared.limit;
-    for (int i = static_cast<int>(threadIdx.x); i < row.vocab; i += static_cast<int>(blockDim.x)) {
-        const float v = row.value(i);
+    row.each([&](float v, int i) {
         if (v != -INFINITY && depth(v) < static_cast<float>(limit)) {
             shared.rank[atomicAdd(&shared.n, 1u)] = rank_of(v, i);
         }
-    }
+    });
     __syncthreads();
     const unsigned n = shared.n;
     sort_gathered(n, shared);
@@ -370,10 +394,7 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
 // Log-probabilities of the raw logits: of the best n now, of the sampled one when it is known.
 __device__ __forceinline__ double raw_logprobs(const Row& raw, int n, SampleOut& out, SampleShared& shared) {
     double sum = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < raw.vocab; i += static_cast<int>(blockDim.x)) {
-        const float v = raw.value(i);
-        sum += v == -INFINITY ? 0.0 : static_cast<double>(expf(v - raw.maximum));
-    }
+    raw.each([&](float v, int) { sum += v == -INFINITY ? 0.0 : static_cast<double>(expf(v - raw.maximum)); });
     sum = block_reduce(sum, Add(), shared.real);
     const double base = static_cast<double>(raw.maximum) + log(sum);
     Wide last = ~Wide{0};
@@ -458,12 +479,10 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
     if (params.temperature > 0 && params.top_k != 1 && finite) {
         const bool cut = (params.top_k > 0 && params.top_k < args.vocab) || params.top_p < 1 || params.min_p > 0;
         if (!cut) {
-            const auto weight = [&](int i) {
-                const float v = row.value(i);
-                return v == -INFINITY ? Wide{0} : row.weight(v);
-            };
-            const Wide total = sum_over(args.vocab, weight, shared);
-            token = find_by_id(args.vocab, part_of(params.uniform, total), weight, shared);
+            const auto weight = [&](float v) { return v == -INFINITY ? Wide{0} : row.weight(v); };
+            const Wide total = sum_over(row, weight, shared);
+            token = find_by_id(
+                args.vocab, part_of(params.uniform, total), [&](int i) { return weight(row.value(i)); }, shared);
         } else {
             token = draw_gathered(row, params, shared);
             if (token < 0) {
