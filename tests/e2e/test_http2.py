@@ -5,6 +5,7 @@ import json
 import pytest
 
 from support.client import chat_body
+from support.fake_engine import answer
 from support.http2 import Http2
 from support.ports import free_port
 from support.users import user
@@ -42,6 +43,59 @@ def test_reset_stream_leaves_the_queue(queued):
     engine.open_gate()
     assert client.wait(streams[0], streams[1], streams[3], streams[4]) == [200] * 4
     assert engine.contents() == ["first", "r1", "r3", "r4"]
+
+
+def test_as_many_streams_as_a_connection_may_have(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    port = free_port()
+    gate = gateway([engine], [user("alice", threshold=200)], server=f"listen 127.0.0.1:{port} http2;")
+    engine.hold()
+    client = Http2(port)
+    streams = [client.send(chat_body(content=str(number), stream=number % 2 == 1), "alice") for number in range(128)]
+    gate.wait_queued(127)
+    for stream in streams[20:70]:
+        client.reset(stream)
+    gate.wait_queued(77)
+    engine.open_gate()
+    assert client.wait(*streams[:20], *streams[70:]) == [200] * 78
+    assert engine.contents() == [str(number) for number in [*range(20), *range(70, 128)]]
+    gate.wait_outcomes({"completed": 78, "cancelled_queued": 50})
+    client.close()
+
+
+def test_a_stream_that_is_not_read_holds_up_nobody_else(fake_engine, gateway):
+    def script(exchange):
+        answer(exchange, "word " * 30_000 if exchange.request.content() == "long" else "short")
+
+    engine = fake_engine(max_running=2, script=script)
+    port = free_port()
+    gate = gateway([engine], server=f"listen 127.0.0.1:{port} http2; send_timeout 2s;")
+    client = Http2(port)
+    stalled = client.send(chat_body(content="long", stream=True), "alice")
+    client.unread.add(stalled)
+    client.read_until(lambda: len(client.bodies.get(stalled, b"")) == 65535)
+    others = [client.send(chat_body(content="short"), "alice") for _ in range(4)]
+    assert client.wait(*others) == [200] * 4
+    gate.wait_held(0)
+    client.wait(stalled)
+    assert stalled in client.reset_codes
+    gate.wait_outcomes({"completed": 4, "cancelled_running": 1})
+    client.close()
+
+
+def test_streams_survive_a_reload(queued):
+    """Four wait, and the body of one more is on its way."""
+    gate, engine, client, streams = queued
+    body = chat_body(content="late")
+    late = client.begin("alice")
+    client.data(late, body[:10])
+    gate.reload()
+    client.read_until(lambda: client.goaway)
+    client.data(late, body[10:], end=True)
+    gate.wait_queued(5)
+    engine.open_gate()
+    assert client.wait(*streams, late) == [200] * 6
+    assert engine.contents() == ["first", "r1", "r2", "r3", "r4", "late"]
 
 
 def test_lost_connection_leaves_the_queue_and_the_engine(queued):
