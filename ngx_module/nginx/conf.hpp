@@ -77,6 +77,8 @@ struct MainConf {
     ngx_uint_t client_priority;  // core::ClientPriority
     ngx_uint_t usage;            // UsageRecords
 
+    ngx_int_t proxy_host;  // index of proxy's variable
+
     ngx_resolver_t* resolver;  // of http{}, for host names in engine reports and of Redis
     ngx_msec_t resolver_timeout;
 };

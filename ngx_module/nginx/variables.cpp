@@ -4,6 +4,7 @@
 
 #include "ngx_module/nginx/auth.hpp"
 #include "ngx_module/nginx/body.hpp"
+#include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
@@ -151,12 +152,23 @@ ngx_int_t get_value(ngx_http_request_t* r, ngx_http_variable_value_t* value, uin
     }
 }
 
-// The Host header of every request to an engine, asked for twice: shorter than the way of the others.
-ngx_int_t get_engine_host(ngx_http_request_t* r, ngx_http_variable_value_t* value, uintptr_t) {
-    const Request* request = get_request(r);
-    if (request == nullptr || request->target.engine == core::kNone) {
+// nginx's own default of the Host header.
+ngx_int_t get_proxy_host(ngx_http_request_t* r, ngx_http_variable_value_t* value) {
+    const ngx_http_variable_value_t* host =
+        ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(main_conf(r).proxy_host));
+    if (host == nullptr || host->not_found) {
         set_none(value);
         return NGX_OK;
+    }
+    return set_text(value, {host->len, host->data});
+}
+
+// The Host header of every request to an engine, asked for twice: shorter than the way of the others. Subrequests
+// (auth_request, mirror) go elsewhere, but their locations may inherit llm_dispatch and with it the default header.
+ngx_int_t get_engine_host(ngx_http_request_t* r, ngx_http_variable_value_t* value, uintptr_t) {
+    const Request* request = r == r->main ? get_request(r) : nullptr;
+    if (request == nullptr || request->target.engine == core::kNone) {
+        return get_proxy_host(r, value);
     }
     return set_text(value, request->target.host);
 }
@@ -199,6 +211,12 @@ constexpr Variable kVariables[] = {
 }  // namespace
 
 ngx_int_t add_variables(ngx_conf_t* cf) {
+    auto* conf = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_dispatch_module));
+    ngx_str_t proxy_host = to_ngx("proxy_host");
+    conf->proxy_host = ngx_http_get_variable_index(cf, &proxy_host);
+    if (conf->proxy_host == NGX_ERROR) {
+        return NGX_ERROR;
+    }
     for (const Variable& variable : kVariables) {
         ngx_str_t name = to_ngx(variable.name);
         ngx_http_variable_t* added = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);

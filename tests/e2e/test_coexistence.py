@@ -213,6 +213,17 @@ def test_mirror_of_a_request_that_falls_back(fake_engine, gateway):
     assert shadow.wait_requests(1)[0].body == b'{"model":"real"}'
 
 
+def test_auth_request_and_mirror_in_a_dispatching_server(fake_engine, gateway):
+    """Their locations inherit llm_dispatch: the one was asked without any Host, the other with the engine's."""
+    judge, shadow = (fake_engine(script=lambda exchange: exchange.json({})) for _ in range(2))
+    gate = gateway([fake_engine()], server="llm_dispatch on;", location="auth_request /judge; mirror /shadow;",
+                   locations=f"location = /judge {{ internal; proxy_pass {judge.url}; proxy_pass_request_body off; proxy_set_header Content-Length ''; }}"
+                   + shadow_location(shadow))
+    assert gate.client.ask(token="alice").status == 200
+    assert judge.requests[0].header("host") == f"127.0.0.1:{judge.port}"
+    assert shadow.wait_requests(1)[0].header("host") == f"127.0.0.1:{shadow.port}"
+
+
 def test_auth_request_of_a_fallback_sees_the_client(fake_engine, gateway):
     """It saw the key of the engine that had failed, and not the client's token."""
     real, other, judge = fake_engine(script=error(502)), fake_engine(["another"]), fake_engine(script=lambda exchange: exchange.json({}))
