@@ -110,7 +110,8 @@ long anonymous_megabytes() {
 
 class ModelBench {
   public:
-    ModelBench(const std::string& dir, const std::string& name, const Ceilings& ceilings, int context)
+    ModelBench(const std::string& dir, const std::string& name, const Ceilings& ceilings, int context,
+               const CudaOptions& cuda = {})
         : name_(name), ceilings_(ceilings), context_(context) {
         BackendOptions options;
         options.model_dir = dir;
@@ -119,7 +120,7 @@ class ModelBench {
         options.max_context = std::min(8192, load_model_config(dir).max_context);
         options.kv_tokens = int64_t{256} * (context + 256);
         const auto start = Clock::now();
-        backend_ = std::make_unique<CudaBackend>(options);
+        backend_ = std::make_unique<CudaBackend>(options, cuda);
         std::printf("%-14s ready after %.1f s with %ld MB of anonymous host memory (algorithms timed or from the file)\n",
                     name.c_str(), seconds_since(start), anonymous_megabytes());
     }
@@ -185,6 +186,8 @@ class ModelBench {
         Batch b(1, tokens, backend_->info().vocab_size);
         stages("prefill", tokens, [&]() -> const Step& { return b.prompt(tokens); });
     }
+
+    double weights() const { return static_cast<double>(backend_->model().bytes_per_step()); }
 
   private:
     struct Batch;
@@ -337,7 +340,8 @@ int run(int argc, char** argv) {
     std::printf("ceiling: memory read        %8.0f GB/s\n", ceilings.bytes_per_second / 1e9);
     std::printf("ceiling: bf16 products      %8.0f TFLOP/s (8192 x 8192 x 8192, random data)\n", ceilings.flops / 1e12);
     for (int i = 1; i + 1 < argc; i += 2) {  // NAME DIR ...
-        ModelBench bench(argv[i + 1], argv[i], ceilings, 1024);
+        auto own = std::make_unique<ModelBench>(argv[i + 1], argv[i], ceilings, 1024);
+        ModelBench& bench = *own;
         for (const int batch : {1, 8, 32, 128, 256}) {
             bench.decode(batch, batch == 1 ? 100 : 50);
         }
@@ -348,6 +352,14 @@ int run(int argc, char** argv) {
             bench.decode_stages(batch);
         }
         bench.prefill_stages(8192);
+        if (bench.weights() < 2e9) {  // quickly loaded again: what overlapping launches and graphs are worth
+            own.reset();
+            CudaOptions without;
+            without.overlap = false;
+            ModelBench(argv[i + 1], "  no overlap", ceilings, 1024, without).decode(1, 100);
+            without.graphs = false;
+            ModelBench(argv[i + 1], "  nor graphs", ceilings, 1024, without).decode(1, 100);
+        }
     }
     return 0;
 }

@@ -70,12 +70,21 @@ __global__ void __launch_bounds__(256) rms_norm_kernel(NormArgs args) {
     const size_t source = args.rows != nullptr ? static_cast<size_t>(args.rows[row]) : row;
     const float* x = args.x + source * static_cast<size_t>(args.stride);
     float squares = 0;
-    for (int i = static_cast<int>(threadIdx.x) * 4; i < args.stride; i += static_cast<int>(blockDim.x) * 4) {
-        const Vec16 v = load16(x + i);
+    constexpr int kLoads = 4;  // at once
+    const int step = static_cast<int>(blockDim.x) * 4;
+    for (int first = static_cast<int>(threadIdx.x) * 4; first < args.stride; first += kLoads * step) {
+        Vec16 v[kLoads];
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float value = __uint_as_float(v.word[j]);
-            squares += value * value;
+        for (int load = 0; load < kLoads; load++) {
+            v[load] = first + load * step < args.stride ? load16(x + first + load * step) : Vec16{{0, 0, 0, 0}};
+        }
+#pragma unroll
+        for (int load = 0; load < kLoads; load++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float value = __uint_as_float(v[load].word[j]);
+                squares += value * value;
+            }
         }
     }
     squares = block_reduce(squares, Add(), scratch);

@@ -29,18 +29,30 @@ __host__ __device__ __forceinline__ int swizzled(int row, int chunk) {
     return row * kHead + (chunk ^ (row & 7)) * 8;
 }
 
-// A tile of keys or values from position `at`; zeros from `end` on.
+// A tile of keys and one of values from position `at`; zeros from `end` on.
 template <int kHead>
-__device__ __forceinline__ void load_kv_tile(const AttentionArgs& a, const uint16_t* base, const int* table, int at,
-                                             int end, uint16_t* shared) {
+__device__ __forceinline__ void load_kv_tiles(const uint16_t* keys, const uint16_t* values, const int* table, int at,
+                                              int end, uint16_t* shared) {
     constexpr int kChunks = kHead / 8;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < PrefillShape<kHead>::kKeys * kChunks; i += kPrefillWarps * kWarpSize) {
-        const int row = i / kChunks;
-        const int chunk = i % kChunks;
-        const bool valid = at + row < end;
-        const int slot = valid ? table[at + row] : 0;
-        async_copy16(shared + swizzled<kHead>(row, chunk), base + static_cast<size_t>(slot) * kHead + chunk * 8, valid);
+    constexpr int kThreads = kPrefillWarps * kWarpSize;
+    constexpr int kKeys = PrefillShape<kHead>::kKeys;
+    constexpr int kEach = kKeys * kChunks / kThreads;  // chunks of each thread, of keys and of values
+    static_assert(kEach * kThreads == kKeys * kChunks, "no thread has fewer");
+    int slot[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; i++) {
+        const int position = at + (static_cast<int>(threadIdx.x) + i * kThreads) / kChunks;
+        slot[i] = position < end ? table[position] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kEach; i++) {
+        const int row = (static_cast<int>(threadIdx.x) + i * kThreads) / kChunks;
+        const int chunk = static_cast<int>(threadIdx.x) % kChunks;
+        const bool valid = slot[i] >= 0;
+        const size_t from = static_cast<size_t>(valid ? slot[i] : 0) * kHead + static_cast<size_t>(chunk * 8);
+        uint16_t* to = shared + swizzled<kHead>(row, chunk);
+        async_copy16(to, keys + from, valid);
+        async_copy16(to + kKeys * kHead, values + from, valid);
     }
 }
 
@@ -105,8 +117,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         __syncthreads();  // the tile is needed for keys
     }
 
-    load_kv_tile<kHead>(a, keys, table, begin, end, shared);
-    load_kv_tile<kHead>(a, values, table, begin, end, shared + kTile);
+    load_kv_tiles<kHead>(keys, values, table, begin, end, shared);
     async_commit();
 
     float out[kHead / 8][4];
@@ -127,8 +138,7 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         const uint16_t* value_tile = key_tile + kTile;
         if (round + 1 < rounds) {
             uint16_t* next = shared + (round + 1) % 2 * 2 * kTile;
-            load_kv_tile<kHead>(a, keys, table, at + kKeys, end, next);
-            load_kv_tile<kHead>(a, values, table, at + kKeys, end, next + kTile);
+            load_kv_tiles<kHead>(keys, values, table, at + kKeys, end, next);
             async_commit();
             async_wait<1>();
         } else {
