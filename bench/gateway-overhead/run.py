@@ -81,7 +81,7 @@ class Bench:
                   "location": 'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Authorization ""; '
                               "proxy_buffering off;"}
         if name == "dispatch":
-            values.update(load=f"load_module {self.module};", servers="llm_balance;", location="llm_dispatch on;",
+            values.update(load=f'load_module "{self.module}";', servers="llm_balance;", location="llm_dispatch on;",
                           http=f"llm_zone llm 64m; llm_priority_db file:{self.directory}/tokens.json; "
                                f"llm_engine http://127.0.0.1:{self.upstream_port} model=m max_running=1000;")
         process = self.start_nginx(self.write("gateway.conf", name, values), port, name, prefix)

@@ -16,7 +16,7 @@ from support.wire import Incomplete
 
 def write_plain_conf(gate, http=""):
     """A configuration in which the module is loaded, but nobody uses it; no module at all without `http`."""
-    load = f"load_module {gate._values['module']};" if http else ""
+    load = f"load_module \"{gate._values['module']}\";" if http else ""
     gate.conf.write_text(f"""{gate.blocks['main']} {load}
 daemon off; worker_processes 4; pid {gate.directory}/nginx.pid; error_log {gate.directory}/error.log info;
 events {{ worker_connections 64; }}
