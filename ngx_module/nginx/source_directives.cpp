@@ -76,11 +76,19 @@ char* resolve_engine(ngx_conf_t* cf, StaticEngine& engine) {
     if (ngx_parse_url(cf->pool, &url) != NGX_OK || url.naddrs == 0) {
         return refuse(cf, words(cf)[1], url.err != nullptr ? url.err : "the host has no address");
     }
-    if (url.addrs[0].socklen > sizeof(engine.address)) {
+    // "localhost" is ::1 as well, where few engines listen: of several addresses an IPv4 one
+    const ngx_addr_t* end = url.addrs + url.naddrs;
+    const ngx_addr_t* address =
+        std::find_if(static_cast<const ngx_addr_t*>(url.addrs), end,
+                     [](const ngx_addr_t& each) { return each.sockaddr->sa_family == AF_INET; });
+    if (address == end) {
+        address = url.addrs;
+    }
+    if (address->socklen > sizeof(engine.address)) {
         return refuse(cf, words(cf)[1], "the address is too long");
     }
-    ngx_memcpy(&engine.address, url.addrs[0].sockaddr, url.addrs[0].socklen);
-    engine.address_len = url.addrs[0].socklen;
+    ngx_memcpy(&engine.address, address->sockaddr, address->socklen);
+    engine.address_len = address->socklen;
     if (engine.id.empty()) {
         engine.id = authority;
     }

@@ -129,7 +129,7 @@ void EngineSink::resolve(const std::string& id, Place& place) {
                     return;
                 }
             }
-            // nginx's resolver gives them in any order; for names in its configuration it, too, takes IPv4 first
+            // nginx's resolver gives them in any order; as for engines that are listed, one of IPv4 is taken first
             const auto v4 = std::find_if(found.begin(), found.end(), [](const PeerAddress& address) {
                 return address.get()->sa_family == AF_INET;
             });

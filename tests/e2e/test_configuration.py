@@ -1,9 +1,11 @@
 """nginx -t: a wrong value names the directive, the file and the line; a right one passes."""
 
 import re
+import subprocess
 
 import pytest
 
+from support.client import chat_body
 from support.nginx import fill
 from support.paths import CONF, MODULE, nginx_version
 
@@ -179,3 +181,17 @@ def test_balancer_without_dispatch_is_500_and_a_log_line(fake_engine, gateway):
 
 def test_placeholders_leave_nginx_variables_alone():
     assert fill("a { b ${c} {d} $e; }", {"d": 1}) == "a { b ${c} 1 $e; }"
+
+
+@pytest.mark.skipif(subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0, reason="needs a file system of its own")
+def test_localhost_is_the_address_where_engines_listen(fake_engine, gateway, tmp_path):
+    """As many machines have it, it is ::1 as well, and first."""
+    engine = fake_engine()
+    hosts = tmp_path / "hosts"
+    hosts.write_text("::1 localhost ip6-localhost\n127.0.0.1 localhost\n::1 only6\n")
+    gate = gateway(http=f"llm_engine http://localhost:{engine.port} model=m id=both; llm_engine http://only6:{engine.port} model=other id=six;", start=False)
+    argv = gate._argv
+    gate._argv = lambda: ["unshare", "-m", "bash", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "-", *argv()]
+    gate.start()
+    assert [gate.client.ask(token="alice").status for _ in range(2)] == [200] * 2
+    assert gate.client.ask(chat_body("other"), token="alice").status == 502, "a name of IPv6 only stays one"
