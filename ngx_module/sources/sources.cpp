@@ -1,5 +1,6 @@
 #include "ngx_module/sources/sources.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -32,6 +33,9 @@ std::string resolve_redis(RedisConfig& redis) {
         return {};
     }
     const std::string problem = resolve_now(redis.url.host, redis.url.port, redis.addresses);
+    // all are tried in turn; of "localhost" the one where servers listen that know of IPv4 only
+    std::stable_partition(redis.addresses.begin(), redis.addresses.end(),
+                          [](const PeerAddress& each) { return each.get()->sa_family == AF_INET; });
     return problem.empty() ? problem : "\"llm_redis\": " + problem;
 }
 

@@ -8,6 +8,7 @@ import pytest
 from support.client import chat_body
 from support.nginx import fill
 from support.paths import CONF, MODULE, nginx_version
+from support.poll import until
 
 WRONG = [
     ("http", "llm_engine", "llm_engine http://127.0.0.1:1;"),
@@ -153,8 +154,8 @@ def test_sample_nginx_conf_passes(nginx, tmp_path):
     """conf/nginx.conf as it is, but for paths that this machine or user may lack."""
     gate = nginx(start=False)
     text = (CONF / "nginx.conf").read_text()
-    for path, here in {"modules/ngx_http_llm_dispatch_module.so": MODULE, "/var/log/nginx": tmp_path, "/run/nginx.pid": tmp_path / "pid",
-                       "/etc/nginx/llm-tokens.json": CONF / "llm-tokens.json", "user www-data;": ""}.items():
+    for path, here in {"modules/ngx_http_llm_dispatch_module.so": f'"{MODULE}"', "/var/log/nginx": tmp_path, "/run/nginx.pid": tmp_path / "pid",
+                       "file:/etc/nginx/llm-tokens.json": f'"file:{CONF / "llm-tokens.json"}"', "user www-data;": ""}.items():
         assert path in text, path
         text = text.replace(path, str(here))
     temporary = "".join(f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -184,14 +185,17 @@ def test_placeholders_leave_nginx_variables_alone():
 
 
 @pytest.mark.skipif(subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0, reason="needs a file system of its own")
-def test_localhost_is_the_address_where_engines_listen(fake_engine, gateway, tmp_path):
+def test_localhost_is_the_address_where_engines_listen(redis_server, fake_engine, gateway, tmp_path):
     """As many machines have it, it is ::1 as well, and first."""
     engine = fake_engine()
     hosts = tmp_path / "hosts"
     hosts.write_text("::1 localhost ip6-localhost\n127.0.0.1 localhost\n::1 only6\n")
-    gate = gateway(http=f"llm_engine http://localhost:{engine.port} model=m id=both; llm_engine http://only6:{engine.port} model=other id=six;", start=False)
+    gate = gateway(http=f"llm_engine http://localhost:{engine.port} model=m id=both; llm_engine http://only6:{engine.port} model=other id=six;"
+                        f"llm_redis redis://localhost:{redis_server.port};", start=False)
     argv = gate._argv
     gate._argv = lambda: ["unshare", "-m", "bash", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "-", *argv()]
     gate.start()
     assert [gate.client.ask(token="alice").status for _ in range(2)] == [200] * 2
     assert gate.client.ask(chat_body("other"), token="alice").status == 502, "a name of IPv6 only stays one"
+    until(lambda: gate.status()["sources"]["redis"]["up"], gate.error_log)
+    assert "(keys)" not in gate.error_log(), "Redis was reached at once"
