@@ -60,7 +60,7 @@ def test_the_printed_line_works_and_everything_stops(tmp_path, clients, number):
         assert ready.stdout == "200"
         answer = subprocess.run([*shlex.split(line), "-s"], capture_output=True, text=True, check=True, timeout=60).stdout
         assert answer.count("data: ") >= 3 and answer.rstrip().endswith("data: [DONE]"), answer
-        logs = re.search(r"^== Logs: (\S+)", text, re.MULTILINE)[1]
+        logs = re.search(r"^== Logs: (.+)", text, re.MULTILINE)[1]
         assert {"redis.log", "engine.log", "error.log", "access.log"} <= set(os.listdir(logs))
     finally:
         os.killpg(process.pid, number)

@@ -25,10 +25,10 @@ MAKE = """
     [ "$*" = build ]
     rm {home}/build/release
     mkdir {home}/build/release
-    for name in $(/usr/bin/make -n -C {root} build | sed -n 's/.*build.sh release -- //p'); do
+    for name in $(/usr/bin/make -n -C "{root}" build | sed -n 's/.*build.sh release -- //p'); do
         file=$name
         [ $name != ngx_http_llm_dispatch_module ] || file=$name.so
-        ln -s {build}/$file {home}/build/release/
+        ln -s "{build}/$file" {home}/build/release/
     done
 """
 # nginx reads a translated copy of the configuration that the operator has edited.

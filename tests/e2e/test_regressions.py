@@ -17,10 +17,11 @@ from support.wire import Incomplete
 def write_plain_conf(gate, http=""):
     """A configuration in which the module is loaded, but nobody uses it; no module at all without `http`."""
     load = f"load_module \"{gate._values['module']}\";" if http else ""
+    temporary = "".join(f"{name}_temp_path {gate.directory}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     gate.conf.write_text(f"""{gate.blocks['main']} {load}
 daemon off; worker_processes 4; pid {gate.directory}/nginx.pid; error_log {gate.directory}/error.log info;
 events {{ worker_connections 64; }}
-http {{ access_log off; client_body_temp_path {gate.directory}/body; {http}
+http {{ access_log off; {temporary} {http}
     server {{ listen 127.0.0.1:{gate.port}; location / {{ return 200 plain; }} }} }}
 """)
 

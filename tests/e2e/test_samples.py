@@ -272,7 +272,7 @@ def test_the_complete_sample_in_front_of_an_engine(nginx, fake_engine, tmp_path)
     tokens = write_tokens(tmp_path / "tokens.json", json.loads((CONF / "llm-tokens.json").read_text())["users"])
     gate = nginx(start=False)
     text = (CONF / "nginx.conf").read_text()
-    for path, here in {"modules/ngx_http_llm_dispatch_module.so": MODULE, "/var/log/nginx": tmp_path, "/run/nginx.pid": tmp_path / "pid",
+    for path, here in {"modules/ngx_http_llm_dispatch_module.so": f'"{MODULE}"', "/var/log/nginx": tmp_path, "/run/nginx.pid": tmp_path / "pid",
                        "/etc/nginx/llm-tokens.json": tokens, "user www-data;": "daemon off;" + gate.blocks["main"],
                        "worker_processes auto;": "worker_processes 4;", "worker_rlimit_nofile 65536;": "",
                        "worker_connections 16384": "worker_connections 512", "llm_zone llm 64m": "llm_zone llm 8m",
