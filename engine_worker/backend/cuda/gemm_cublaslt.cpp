@@ -10,7 +10,7 @@
 namespace llm::engine::cuda {
 namespace {
 
-constexpr int kCandidates = 12;
+constexpr int kCandidates = 32;
 constexpr int kRounds = 4;  // of timing, the best counts
 
 void check(cublasStatus_t status, const char* what) {

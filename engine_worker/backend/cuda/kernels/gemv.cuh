@@ -30,6 +30,20 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int 
     const float scale1 = args.scale != nullptr ? args.scale[n1] : 1.0f;
     const float bias0 = args.bias != nullptr ? args.bias[n0] : 0.0f;
     const float bias1 = args.bias != nullptr ? args.bias[n1] : 0.0f;
+    // What is read is asked for before anything is written, so that it is waited for once.
+    const float weight0 = args.next.x != nullptr ? args.next.weight[n0] : 0.0f;
+    const float weight1 = args.next.x != nullptr ? args.next.weight[n1] : 0.0f;
+    float before0[2] = {0, 0};
+    float before1[2] = {0, 0};
+    if (args.epilogue == GemvEpilogue::kAdd) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int row = block * 8 + lane % 4 * 2 + i;
+            const float* y = static_cast<const float*>(args.y) + static_cast<size_t>(row) * static_cast<size_t>(args.y_stride);
+            before0[i] = row < args.rows ? y[n0] : 0.0f;
+            before1[i] = row < args.rows ? y[n1] : 0.0f;
+        }
+    }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int row = block * 8 + lane % 4 * 2 + i;
@@ -46,10 +60,9 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int 
             continue;
         }
         float* y = static_cast<float*>(args.y) + offset;
+        first = before0[i] + first;
+        second = before1[i] + second;
         if (live) {
-            const bool add = args.epilogue == GemvEpilogue::kAdd;
-            first = add ? y[n0] + first : first;
-            second = add ? y[n1] + second : second;
             y[n0] = first;
             y[n1] = second;
         }
@@ -60,8 +73,8 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int 
             }
             if (live) {
                 uint16_t* x = args.next.x + offset;
-                x[n0] = to_bf16(first * args.next.weight[n0]);
-                x[n1] = to_bf16(second * args.next.weight[n1]);
+                x[n0] = to_bf16(first * weight0);
+                x[n1] = to_bf16(second * weight1);
                 if (lane / 4 == 0) {
                     args.next.squares[row * args.next.parts + tile] = squares;
                 }
