@@ -2,6 +2,7 @@
 """Output tokens per second of an llm-engine that this starts, with many requests at once over HTTP.
 
   bench/engine/http_load.py ENGINE MODEL_DIR TOKENS_IN TOKENS_OUT [--requests 512] [--at-once 256] [--backend cuda]
+                            [further options of the engine]
 
 Prompts differ from their first token on, so the prefix cache does not help. ENGINE is the program llm-engine.
 """
@@ -59,13 +60,13 @@ def main():
     parser.add_argument("--requests", type=int, default=512)
     parser.add_argument("--at-once", type=int, default=256)
     parser.add_argument("--backend", default="cuda")
-    options = parser.parse_args()
+    options, further = parser.parse_known_args()
     with tempfile.NamedTemporaryFile("r") as log:
         start = time.monotonic()
         engine = subprocess.Popen(
             [options.engine, "--model", options.model, "--served-model-name", "bench", "--backend", options.backend,
              "--listen", "127.0.0.1:0", "--max-running", str(options.at_once), "--max-waiting", str(options.requests),
-             "--max-context", "2048"], stderr=open(log.name, "w"))
+             "--max-context", "2048", *further], stderr=open(log.name, "w"))
         try:
             port = None
             while port is None:

@@ -9,7 +9,11 @@ namespace {
 
 constexpr int32_t kBlock = BlockManager::kBlockSize;
 constexpr int32_t kScoredChunk = 64;  // tokens of a chunk that all need logits: those are large
-constexpr double kStretch = 1.5;  // a step with prefill may take this many times the decodes alone
+// How long a step with prefill may take: this many times the decodes alone, and so many milliseconds in any case, which
+// is 33 tokens per second for everybody. On a GPU whose decodes take 10 ms, half as long again would leave prompts a third
+// of its time: prompts of 1,000 tokens with answers of 250 would halve its throughput.
+constexpr double kStretch = 1.5;
+constexpr double kPleasantMs = 30;
 
 int32_t blocks_for(int32_t n_tokens) {
     return (n_tokens + kBlock - 1) / kBlock;
@@ -248,7 +252,8 @@ void Scheduler::plan_prefill(double now) {
     int32_t room = options_.max_step_tokens;
     if (plan_.load.decodes > 0) {
         const double target =
-            options_.step_target_ms > 0 ? options_.step_target_ms : kStretch * cost_.predict(plan_.load);
+            options_.step_target_ms > 0 ? options_.step_target_ms
+                                        : std::max(kStretch * cost_.predict(plan_.load), kPleasantMs);
         room = std::max(cost_.prefill_room(plan_.load, target, 2 * options_.min_chunk), options_.min_chunk);
         room = std::min(room, options_.max_step_tokens - plan_.load.decodes);
     }

@@ -32,7 +32,7 @@ struct SchedulerOptions {
     int32_t n_blocks = 0;           // of BlockManager::kBlockSize slots
     int32_t min_chunk = 32;         // prefill tokens that a step takes however long decodes last; > 0
     int32_t quantum = 16;           // steps that an admitted sequence may keep its seat
-    double step_target_ms = 0;      // longest step while somebody decodes; 0 = 1.5 times the decodes alone
+    double step_target_ms = 0;      // longest step while somebody decodes; 0 = 1.5 times the decodes alone, 30 at least
     uint64_t hash_key = 0;          // see BlockManager
 };
 

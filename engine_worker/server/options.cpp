@@ -156,7 +156,7 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) {
              return set_integer(v, 64, kMillion, o.compute.max_step_tokens);
          }},
-        {"--step-ms", "MS", "longest step while text is generated [1.5 times a step without prompts]",
+        {"--step-ms", "MS", "longest step while text is generated [1.5 times a step without prompts, 30 at least]",
          [](Options& o, const std::string& v) { return set_number(v, o.step_target_ms); }},
         {"--drain-timeout", "S", "seconds that SIGTERM waits for running requests [120]",
          [](Options& o, const std::string& v) { return set_number(v, o.drain_timeout); }},

@@ -119,17 +119,25 @@ TEST_F(SchedulerTest, EverybodyWhoDecodesGetsATokenInEveryStepHoweverLongTheProm
 }
 
 TEST_F(SchedulerTest, ChunksFitTheStepsTimeOnceTheCostIsKnown) {
-    make(8, 1000, 1024);
-    add(10, 500);
-    const uint64_t warm = add(600, 2);
-    for (int i = 0; i < 60; ++i) {
-        step(0.01, 4.0);
+    struct {
+        double decode_ms;
+        int32_t chunk;  // of tokens that take 0.1 ms
+    } const cases[] = {
+        {100, 500},  // half as long again
+        {4, 260},    // 30 ms
+    };
+    for (const auto& c : cases) {
+        make(8, 1000, 1024);
+        add(10, 500);
+        const uint64_t warm = add(600, 2);
+        for (int i = 0; i < 60; ++i) {
+            step(0.1, c.decode_ms);
+        }
+        EXPECT_FALSE(is_running(warm));
+        const uint64_t id = add(3000, 2);
+        const int32_t chunk = step(0.1, c.decode_ms).tokens[id];
+        EXPECT_NEAR(chunk, c.chunk, 0.1 * c.chunk) << c.decode_ms;
     }
-    EXPECT_FALSE(is_running(warm));
-    const uint64_t id = add(3000, 2);
-    // A decode alone takes 4 ms; half as much again is 2 ms, room for 200 tokens of 0.01 ms.
-    const int32_t chunk = step(0.01, 4.0).tokens[id];
-    EXPECT_NEAR(chunk, 200, 40);
 }
 
 TEST_F(SchedulerTest, SeatsAreGivenByClassThenArrival) {
