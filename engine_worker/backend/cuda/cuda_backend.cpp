@@ -135,8 +135,7 @@ void CudaBackend::update_table(const Step& step) {
         if (ranges == 0) {
             return;
         }
-        send(layout.ranges, layout.ranges + static_cast<size_t>(ranges) * sizeof(TableRange));
-        send(layout.values, layout.values + buffers_->values_used());
+        send(layout.ranges, layout.values + buffers_->values_used());  // the values come next: one copy costs less than two
         launch_update_table(reinterpret_cast<int*>(table_.data()), buffers_->device<TableRange>(layout.ranges),
                             buffers_->device<int>(layout.values), ranges, stream_.get());
         if (buffers_->table_complete(step)) {
@@ -187,8 +186,7 @@ bool CudaBackend::launch_graph(const Step& step) {
     v.splits = std::min(v.splits, plan_splits(bucket, config.n_heads, config.n_kv_heads, 1 << 30,
                                               device_.multiprocessors));
     const StepLayout& layout = buffers_->layout();
-    send(0, layout.head_end);
-    send(layout.sample_rows, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
+    send(0, layout.sample_rows + static_cast<size_t>(bucket) * sizeof(SampleRow));
     if (buffers_->extra_used() > 0) {
         send(layout.extra, layout.extra + buffers_->extra_used());
     }

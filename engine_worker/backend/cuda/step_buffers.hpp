@@ -28,9 +28,9 @@ struct StepLayout {
     explicit StepLayout(const StepLimits& limits);
     size_t tokens = 0, positions = 0, slots = 0, logit_rows = 0, tiles = 0;
     size_t head_end = 0;                       // what a forward pass reads lies before
-    size_t sample_rows = 0, extra = 0;         // sampling: rows [max_tokens], then edits and masks
+    size_t sample_rows = 0, extra = 0;         // sampling: rows [max_tokens], at head_end; then edits and masks
     size_t extra_bytes = 0;
-    size_t ranges = 0, values = 0;             // updates of the slot table
+    size_t ranges = 0, values = 0;             // updates of the slot table, one after the other
     int max_values = 0;
     size_t total = 0;
 };

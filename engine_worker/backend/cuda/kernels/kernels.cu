@@ -31,6 +31,9 @@ void launch(const char* name, Kernel kernel, dim3 grid, unsigned threads, size_t
                                    {threads, 1, 1}, shared, overlap_launches, [=] { kernel(args...); });
     check(cudaGetLastError(), name);
 }
+bool kernels_wait() {
+    return true;
+}
 template <typename Kernel>
 void allow_shared(Kernel kernel, int bytes) {
     check(llm::emulation::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<size_t>(bytes)),
@@ -51,6 +54,12 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, unsigned thr
     config.attrs = &early;
     config.numAttrs = overlap_launches ? 1 : 0;
     check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), name);
+}
+// Whether the kernels that this GPU runs wait for the launch before them: not those translated from the PTX of an older capability.
+bool kernels_wait() {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, rms_norm_kernel), "any kernel");
+    return attributes.ptxVersion >= 90;
 }
 template <typename Kernel>
 void allow_shared(Kernel kernel, int bytes) {
@@ -155,7 +164,7 @@ const char* built_capabilities() {
 }
 
 void prepare_kernels(bool overlap) {
-    overlap_launches = overlap;
+    overlap_launches = overlap && kernels_wait();
     allow_shared(gemm_e4m3_kernel, GemmShared::kBytes);
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);

@@ -225,7 +225,7 @@ void launch_sample(const SampleArgs& args, int rows, int threads, cudaStream_t s
 // The compute capabilities with machine code in this library, and the one whose PTX it carries: "8.0, 8.9, 9.0".
 const char* built_capabilities();
 // Raises the limits of shared memory that kernels need; once per process, after the device was chosen. `overlap`: launches
-// may begin while the one before them ends (needs compute capability 9.0).
+// may begin while the one before them ends (needs compute capability 9.0; left undone where kernels were built for less).
 void prepare_kernels(bool overlap);
 
 }  // namespace llm::engine::cuda
