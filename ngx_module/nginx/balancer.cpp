@@ -128,7 +128,7 @@ ngx_int_t init_peer(ngx_http_request_t* r, ngx_http_upstream_srv_conf_t*) {
         return NGX_ERROR;
     }
     Request* request = get_request(r);
-    if (request == nullptr ||
+    if (request == nullptr || loc_conf(r).dispatch == 0 ||
         (request->stage != Stage::running && request->stage != Stage::bypass) ||
         request->target.address == nullptr) {
         ngx_log_error(

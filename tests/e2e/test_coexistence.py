@@ -154,6 +154,16 @@ def test_refusals_after_the_answer_of_another_upstream(fake_engine, gateway):
     assert_error(gate.client.ask(token="alice"), 404, "model_not_found")
 
 
+def test_engines_are_reached_only_where_requests_are_dispatched(fake_engine, gateway):
+    """Led out of the dispatching location, a request reached its engine without the engine's key."""
+    engine = fake_engine()
+    gate = gateway(http=f"llm_engine {engine.url} model=m key=secret;", location="try_files /nowhere @engines;",
+                   locations="location @engines { proxy_pass http://llm_engines; }")
+    assert gate.client.ask(token="alice").status == 500
+    gate.wait_logged('reached without "llm_dispatch on"')
+    assert not engine.requests
+
+
 def test_outcome_in_a_trailer_and_after_the_answer(fake_engine, gateway):
     engine, ledger = fake_engine(), fake_engine(script=lambda exchange: exchange.json({}))
     gate = gateway([engine], location="add_trailer X-Outcome $llm_outcome; post_action /ledger;",
