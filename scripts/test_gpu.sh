@@ -17,7 +17,7 @@ if [ -z "${BUILD_DIR:-}" ] && ! command -v nvcc >/dev/null && [ ! -x /usr/local/
     echo "There is a GPU, but no CUDA toolkit (nvcc) to build the tests with: no test was run."
     exit 1
 fi
-gpu_programs cuda_gpu_test
+gpu_programs cuda_gpu_test llm_backend_cuda.so
 
 results=$programs/results
 mkdir -p "$results"
@@ -42,6 +42,12 @@ if [ -n "$sanitizer" ]; then
     done
 else
     echo "compute-sanitizer is not installed: memcheck and racecheck were not run."
+fi
+if command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null; then
+    echo "== What is loaded before a kernel waits"
+    cuobjdump -sass -arch sm_90 "$programs/llm_backend_cuda.so" | "$system_python" scripts/check_launch_order.py || status=1
+else
+    echo "cuobjdump is not installed: the order of loads in the machine code was not checked."
 fi
 "$system_python" scripts/count_results.py "${expected[@]}" || status=1
 exit $status
