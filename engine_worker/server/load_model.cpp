@@ -13,7 +13,8 @@
 namespace llm::engine {
 namespace {
 
-constexpr int32_t kCpuStepTokens = 512;    // --max-step-tokens, unless given
+constexpr int32_t kGpuRunning = 256;     // --max-running, unless given; elsewhere kDefaultRunning
+constexpr int32_t kStepTokens = 512;     // --max-step-tokens, unless given
 constexpr int32_t kGpuStepTokens = 4096;
 constexpr int32_t kMinPrefillRoom = 64;  // tokens of a step beside one per sequence
 
@@ -23,7 +24,20 @@ constexpr std::string_view kChatMl =
     "'<|im_end|>' "
     "+ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-std::unique_ptr<Backend> make_backend(const Options& options, const BackendOptions& compute) {
+// Sizes that were not given, as the device has use for them.
+BackendOptions sized(const Options& options, bool gpu) {
+    BackendOptions out = options.compute;
+    out.model_dir = options.backend == "sim" ? "" : options.model;
+    out.max_step_seqs = options.max_running > 0 ? options.max_running : gpu ? kGpuRunning : kDefaultRunning;
+    if (out.max_step_tokens == 0) {
+        out.max_step_tokens = gpu ? kGpuStepTokens : kStepTokens;
+    }
+    out.max_step_tokens = std::max(out.max_step_tokens, out.max_step_seqs + kMinPrefillRoom);
+    return out;
+}
+
+std::unique_ptr<Backend> make_backend(const Options& options) {
+    const BackendOptions compute = sized(options, false);
     if (options.backend == "sim") {
         return make_sim_backend(compute, options.sim);
     }
@@ -32,11 +46,7 @@ std::unique_ptr<Backend> make_backend(const Options& options, const BackendOptio
         bool installed = false;
         const std::string why = cuda_unavailable(&installed);
         if (why.empty()) {
-            BackendOptions on_gpu = compute;
-            if (options.compute.max_step_tokens == 0) {
-                on_gpu.max_step_tokens = std::max(compute.max_step_tokens, kGpuStepTokens);
-            }
-            return make_cuda_backend(on_gpu);
+            return make_cuda_backend(sized(options, true));
         }
         if (options.backend == "cuda") {
             throw std::runtime_error("--backend cuda: " + why);
@@ -73,12 +83,6 @@ LoadedModel load_model(const Options& options) {
     model.names = served_names(options);
     model.created = std::time(nullptr);
 
-    BackendOptions compute = options.compute;
-    compute.max_step_seqs = options.max_running;
-    if (compute.max_step_tokens == 0) {
-        compute.max_step_tokens = kCpuStepTokens;
-    }
-    compute.max_step_tokens = std::max(compute.max_step_tokens, options.max_running + kMinPrefillRoom);
     if (options.backend == "sim") {
         model.tokenizer = make_byte_tokenizer();
         model.chat_template = ChatTemplate::parse(kChatMl);
@@ -87,7 +91,6 @@ LoadedModel load_model(const Options& options) {
         if (!std::filesystem::is_directory(options.model)) {
             throw std::runtime_error("--model: " + options.model + " is not a directory");
         }
-        compute.model_dir = options.model;
         model.tokenizer = Tokenizer::load(options.model);
         model.chat_template = ChatTemplate::load(options.model);
         model.tool_template = ChatTemplate::load_for_tools(options.model);
@@ -98,7 +101,7 @@ LoadedModel load_model(const Options& options) {
         load_pooling(options.model, model.pooling, model.no_embeddings);
     }
     model.special_text = std::make_unique<SpecialText>(*model.tokenizer);
-    out.backend = make_backend(options, compute);
+    out.backend = make_backend(options);
     model.hidden_size = out.backend->info().hidden_size;
     model.tool_format = tool_format_of(*(model.tool_template ? model.tool_template : model.chat_template));
     model.grammars = std::make_unique<GrammarCache>(*model.tokenizer, out.backend->info().vocab_size);

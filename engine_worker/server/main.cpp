@@ -42,7 +42,7 @@ std::string describe(const Options& options, uint16_t port, EngineReport& out) {
     out.org = options.org;
     out.boot = unix_milliseconds();
     out.ttl_ms = kReportTtlMs;
-    out.max_running = static_cast<uint32_t>(options.max_running);
+    out.max_running = static_cast<uint32_t>(options.max_running > 0 ? options.max_running : kDefaultRunning);
     out.preempts = true;
     if (out.id.empty()) {
         out.id = host_name() + ":" + (port != 0 ? std::to_string(port) : options.listen);
@@ -176,7 +176,7 @@ int serve(const Options& options) {
     try {
         loaded = load_model(options);
         EngineOptions engine_options;
-        engine_options.max_running = options.max_running;
+        engine_options.max_running = loaded.backend->info().max_step_seqs;
         engine_options.step_target_ms = options.step_target_ms;
         engine_options.end_tokens = loaded.model->end_tokens;
         std::random_device random;

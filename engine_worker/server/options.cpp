@@ -143,7 +143,7 @@ const std::vector<OptionSpec>& specs() {
          }},
         {"--threads", "N", "CPU threads [all]",
          [](Options& o, const std::string& v) { return set_integer(v, 0, 4096, o.compute.threads); }},
-        {"--max-running", "N", "sequences at once [64]",
+        {"--max-running", "N", "sequences at once [64, on a GPU 256]",
          [](Options& o, const std::string& v) { return set_integer(v, 1, 8192, o.max_running); }},
         {"--max-waiting", "N", "sequences in line before 429 [256]",
          [](Options& o, const std::string& v) { return set_integer(v, 0, kMillion, o.max_waiting); }},

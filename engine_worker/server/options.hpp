@@ -13,6 +13,8 @@
 
 namespace llm::engine {
 
+inline constexpr int kDefaultRunning = 64;
+
 struct Options {
     std::string model;  // directory; with the sim backend a name
     std::vector<std::string> served_names;
@@ -31,7 +33,7 @@ struct Options {
         return defaults;
     }();
     SimOptions sim;
-    int max_running = 64;
+    int max_running = 0;  // 0 = kDefaultRunning, more on a GPU
     int max_waiting = 256;
     double step_target_ms = 0;
     double drain_timeout = 120;

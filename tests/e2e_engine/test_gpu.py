@@ -49,6 +49,12 @@ def test_the_same_text_as_the_cpu(start_engine, emulated):
         assert complete(on_gpu, **fields) == complete(on_cpu, **fields)
 
 
+def test_sequences_at_once_unless_told(start_engine, emulated):
+    for backend, sequences in (("cuda", 256), ("cpu", 64)):
+        engine = start_engine("--backend", backend, "--kv-tokens", "2048", model=DEMO)
+        assert f" on {backend}, {sequences} sequences" in engine.output()
+
+
 def test_without_a_gpu_auto_computes_on_the_cpu_and_cuda_ends(start_engine, emulated):
     emulated("none")
     engine = start_engine("--backend", "auto", *SMALL, model=DEMO)
