@@ -271,7 +271,7 @@ def test_an_engine_whose_name_gets_another_address(redis_server, fake_engine, na
     first.die()
     name_server.addresses["engine.test"] = ["127.0.0.2"]
     reporter.report(boot=reporter.boot + 1)
-    until(lambda: gate.client.ask(token="alice").status == 200, "the engine is found where it is now", 8)
+    until(lambda: gate.client.ask(token="alice").status == 200, "the engine is found where it is now", 20)
     assert second.requests
 
 
