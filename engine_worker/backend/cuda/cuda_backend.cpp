@@ -1,6 +1,7 @@
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <stdexcept>
 
 #include "engine_worker/backend/cuda/algorithm_cache.hpp"
@@ -204,10 +205,16 @@ bool CudaBackend::launch_graph(const Step& step) {
     // not happen while recording.
     record();
     if (more_graphs_) {
-        auto graph = std::make_unique<Graph>(stream_, record);
-        more_graphs_ = graph->ready();
-        if (more_graphs_) {
-            graphs_[key] = std::move(graph);
+        try {
+            auto graph = std::make_unique<Graph>(stream_, record);
+            more_graphs_ = graph->ready();
+            if (more_graphs_) {
+                graphs_[key] = std::move(graph);
+            }
+        } catch (const std::exception& error) {
+            // This step needs no graph; if the GPU itself is lost, the next call says so.
+            more_graphs_ = false;
+            std::fprintf(stderr, "llm-engine: decoding goes on without CUDA graphs, which is slower: %s\n", error.what());
         }
     }
     return true;

@@ -75,7 +75,7 @@ class CudaBackend : public Backend {
     std::vector<PrefillTile> tiles_;
     std::vector<int> buckets_;
     std::map<std::pair<int, int>, std::unique_ptr<Graph>> graphs_;  // by bucket and splits
-    bool more_graphs_ = true;  // until memory for one is missing
+    bool more_graphs_ = true;  // until one cannot be made, for want of memory above all
 };
 
 }  // namespace llm::engine::cuda

@@ -153,6 +153,9 @@ void Graph::end(const Stream& stream) {
         exec_ = nullptr;
         return;
     }
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+    }
     check_cuda(error, "preparing a graph");
 }
 

@@ -262,7 +262,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
     long& left = device().graphs_until_failure;
     if (left == 0) {
-        return last_error = cudaErrorMemoryAllocation;
+        return last_error = device().graph_error;
     }
     left -= left > 0 ? 1 : 0;
     *exec = new EmulatedGraph(*graph);

@@ -19,7 +19,8 @@ struct Device {
     size_t memory = size_t{512} << 20;
     long allocations_until_failure = -1;  // cudaMalloc fails after so many more; -1 = never
     long calls_until_lost = -1;           // every call fails after so many more launches or copies
-    long graphs_until_failure = -1;       // there is no memory for a graph after so many more
+    long graphs_until_failure = -1;       // no graph can be made after so many more
+    cudaError_t graph_error = cudaErrorMemoryAllocation;  // why
     size_t used = 0;                      // bytes of device memory that are allocated now
     size_t graph_launches = 0;
     size_t kernels = 0;                   // that were launched, or recorded

@@ -67,16 +67,18 @@ TEST_F(CudaBackendTest, TakesNoMemoryAfterTheStart) {
     EXPECT_EQ(gpu.used, used);
 }
 
-TEST_F(CudaBackendTest, StepsRunWithoutMemoryForGraphs) {
+TEST_F(CudaBackendTest, StepsRunWithoutGraphs) {
     const TempDir dir;
     llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
     const std::vector<Sequence> one = {{prompt(1, 30), {}}};
     const std::vector<Sequence> three = {{prompt(2, 9), {}}, {prompt(3, 40), {}}, {prompt(4, 5), {}}};
     auto& gpu = llm::emulation::device();
     std::vector<std::vector<std::pair<int32_t, float>>> said;
-    for (const long graphs : {-1L, 1L, 0L}) {
+    for (const auto& [graphs, error] : {std::pair{-1L, cudaSuccess}, {1L, cudaErrorMemoryAllocation}, {0L, cudaErrorMemoryAllocation},
+                                        {1L, cudaErrorInvalidValue}, {0L, cudaErrorInvalidValue}}) {
         CudaBackend backend(options(dir.path()));
         gpu.graphs_until_failure = graphs;
+        gpu.graph_error = error;
         gpu.graph_launches = 0;
         std::vector<Sequence> a = one, b = three, c = one;
         said.push_back(decode(backend, a, 3));
