@@ -97,9 +97,12 @@ void* current_proxy_conf(ngx_conf_t* cf) {
 
 char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level) {
     constexpr ngx_msec_t kReadTimeout = 600'000;  // silence of an engine, not time in our queue
+    // A host that has lost its power answers nothing: within nginx's 60 s all its seats would wait for it.
+    constexpr ngx_msec_t kConnectTimeout = 5'000;
     set_if_unset<ngx_uint_t>(level, "proxy_http_version", NGX_CONF_UNSET_UINT, NGX_HTTP_VERSION_11);
     set_if_unset<ngx_flag_t>(level, "proxy_buffering", NGX_CONF_UNSET, 0);
     set_if_unset<ngx_msec_t>(level, "proxy_read_timeout", NGX_CONF_UNSET_MSEC, kReadTimeout);
+    set_if_unset<ngx_msec_t>(level, "proxy_connect_timeout", NGX_CONF_UNSET_MSEC, kConnectTimeout);
     // Which failures may be tried again; whether there is another engine to try is the balancer's decision.
     set_if_unset<ngx_uint_t>(level, "proxy_next_upstream", 0,
                              NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_ERROR |

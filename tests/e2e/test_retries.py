@@ -1,5 +1,8 @@
 """Attempts: what is repeated, where, and what never is."""
 
+import contextlib
+import socket
+
 import pytest
 
 from support.client import chat_body
@@ -82,6 +85,22 @@ def test_a_failure_that_the_user_does_not_have_repeated(fake_engine, gateway, al
     entry = gate.access_log(1)[0]
     blamed = {engine["id"]: engine["failures"] for engine in gate.status()["engines"]}
     assert entry["attempts"] == "1" and blamed[entry["engine"]] == 1 and sum(blamed.values()) == 1
+
+
+def test_a_host_that_does_not_answer_at_all(fake_engine, gateway):
+    """Its power has failed, say. nginx waits 60 s for a connection."""
+    good = fake_engine()
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # whom it does not accept fill its queue; the kernel drops further attempts
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(silent.getsockname())
+        gate = gateway([good], http=f"llm_engine http://127.0.0.1:{silent.getsockname()[1]} model=m id=silent; llm_routing round_robin;")
+        pending = [gate.client.send(token="alice", timeout=30) for _ in range(2)]
+        assert [each.reply().status for each in pending] == [200, 200]
+        failures = {engine["id"]: engine["failures"] for engine in gate.status()["engines"]}
+        assert failures == {"silent": 1, good.name: 0}
 
 
 def test_garbage_before_the_head(fake_engine, gateway):
