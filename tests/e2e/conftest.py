@@ -1,6 +1,7 @@
 """Fixtures: factories that start what a test needs, and check at its end that nothing is left behind."""
 
 import pathlib
+import resource
 
 import pytest
 
@@ -13,6 +14,11 @@ from support.redis_server import RedisServer
 from support.reporter import REPORTER, Reporter
 from support.llm_engine import LlmEngine
 from support.users import user, write_tokens
+
+# A thousand connections at once need more files than the 1024 that a user's shell usually allows.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if resource.RLIM_INFINITY != _soft < 16384:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16384 if _hard == resource.RLIM_INFINITY else min(_hard, 16384), _hard))
 
 
 @pytest.fixture

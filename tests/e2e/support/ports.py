@@ -4,6 +4,7 @@ A port found by binding to 0 can be taken by anybody before the server that is t
 ephemeral range, so no outgoing connection takes one, and a lock file per port keeps parallel test processes apart.
 """
 
+import errno
 import fcntl
 import os
 import random
@@ -24,8 +25,10 @@ def free_port():
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-        except OSError:
+        except OSError as error:
             lock.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EAGAIN):
+                raise
             continue
         _locks.append(lock)
         return port
