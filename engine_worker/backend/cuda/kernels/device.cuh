@@ -115,6 +115,15 @@ __device__ __forceinline__ Vec16 load16_shared_by_blocks(const void* address) {
 #endif
 }
 
+// Hides where a pointer came from: in a loop it is then advanced, as written, and not computed anew from what it began as.
+template <typename T>
+__device__ __forceinline__ void advance(T*& pointer, int count) {
+    pointer += count;
+#if !defined(LLM_CUDA_EMULATION)
+    asm volatile("" : "+l"(pointer));
+#endif
+}
+
 // Start of the block's dynamic shared memory, 16-byte aligned.
 __device__ __forceinline__ unsigned char* shared_bytes() {
 #if defined(LLM_CUDA_EMULATION)

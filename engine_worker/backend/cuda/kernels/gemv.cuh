@@ -118,11 +118,6 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
 
     constexpr size_t kBytes = kE4m3 ? 1 : 2;
     const size_t row_bytes = static_cast<size_t>(args.k) * kBytes;
-    const auto* w = static_cast<const unsigned char*>(args.w) +
-                    static_cast<size_t>(tile * kGemvTile + group_id) * row_bytes + static_cast<size_t>(quarter * 16);
-    const uint16_t* x = args.x + static_cast<size_t>(group_id) * static_cast<size_t>(args.k) +
-                        static_cast<size_t>(quarter * kLane);
-
     float sum[kBlocks][4];
 #pragma unroll
     for (int b = 0; b < kBlocks; b++) {
@@ -135,15 +130,24 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
     const int chunks = args.k / kChunk;
     const int step = splits * warps * kGemvUnroll;
     int first = (split * warps + warp) * kGemvUnroll;
+    // Of this lane at chunk `first`; they advance with it.
+    const auto* w_upper = static_cast<const unsigned char*>(args.w) +
+                          static_cast<size_t>(tile * kGemvTile + group_id) * row_bytes +
+                          static_cast<size_t>(first * 64 + quarter * 16);
+    const auto* w_lower = w_upper + 8 * row_bytes;
+    const uint16_t* x = args.x + static_cast<size_t>(group_id) * static_cast<size_t>(args.k) +
+                        static_cast<size_t>(first * kChunk + quarter * kLane);
+    advance(w_upper, 0);
+    advance(w_lower, 0);
+    advance(x, 0);
     Vec16 upper[kGemvUnroll];
     Vec16 lower[kGemvUnroll];
     const auto load_weights = [&] {
 #pragma unroll
         for (int u = 0; u < kGemvUnroll; u++) {
-            const size_t offset = static_cast<size_t>(first + u) * 64;
             const bool valid = first + u < chunks;
-            upper[u] = valid ? load16_once(w + offset) : zero;
-            lower[u] = valid ? load16_once(w + 8 * row_bytes + offset) : zero;
+            upper[u] = valid ? load16_once(w_upper + u * 64) : zero;
+            lower[u] = valid ? load16_once(w_lower + u * 64) : zero;
         }
     };
     // The first weights are under way while the launch before this one ends.
@@ -153,18 +157,27 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
     if (args.norm.squares != nullptr) {
         gemv_row_scales(args, warp, warps, lane, row_scale);
     }
+    // Few rows leave registers for all of a turn's activations at once, so that they are waited for once.
+    constexpr bool kTogether = kBlocks == 1 && !kE4m3;
+    const auto load_row = [&](int u, int b, int part) {
+        const bool live = first + u < chunks && b * 8 + group_id < args.rows;
+        return live ? load16(x + static_cast<size_t>(b * 8) * static_cast<size_t>(args.k) + u * kChunk + part * 8) : zero;
+    };
     while (first < chunks) {
+        Vec16 rows[kTogether ? kGemvUnroll : 1];
+        if constexpr (kTogether) {
+#pragma unroll
+            for (int u = 0; u < kGemvUnroll; u++) {
+                rows[u] = load_row(u, 0, 0);
+            }
+        }
 #pragma unroll
         for (int u = 0; u < kGemvUnroll; u++) {
-            const bool valid = first + u < chunks;
 #pragma unroll
             for (int b = 0; b < kBlocks; b++) {
-                const bool live = valid && b * 8 + group_id < args.rows;
-                const uint16_t* from = x + static_cast<size_t>(b * 8) * static_cast<size_t>(args.k) +
-                                       static_cast<size_t>(first + u) * kChunk;
+                const Vec16 x0 = kTogether ? rows[kTogether ? u : 0] : load_row(u, b, 0);
                 if constexpr (kE4m3) {
-                    const Vec16 x0 = live ? load16(from) : zero;
-                    const Vec16 x1 = live ? load16(from + 8) : zero;
+                    const Vec16 x1 = load_row(u, b, 1);
 #pragma unroll
                     for (int j = 0; j < 4; j++) {
                         uint32_t a[4];
@@ -174,7 +187,6 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
                         mma_bf16(sum[b], a, half.word[j % 2 * 2], half.word[j % 2 * 2 + 1]);
                     }
                 } else {
-                    const Vec16 x0 = live ? load16(from) : zero;
 #pragma unroll
                     for (int j = 0; j < 2; j++) {
                         const uint32_t a[4] = {upper[u].word[2 * j], lower[u].word[2 * j], upper[u].word[2 * j + 1],
@@ -185,6 +197,9 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
             }
         }
         first += step;
+        advance(w_upper, step * 64);
+        advance(w_lower, step * 64);
+        advance(x, step * kChunk);
         load_weights();
     }
 
