@@ -66,7 +66,10 @@ __global__ void __launch_bounds__(kGemmWarps* kWarpSize, 2) gemm_e4m3_kernel(Gem
     const uint16_t* x = args.x + static_cast<size_t>(first_row) * k;
     const auto load_rows = [&](int step) {
         uint16_t* to = shared + step % GemmShared::kStages * GemmShared::kStage;
-        for (int i = static_cast<int>(threadIdx.x); i < kGemmRows * kGemmStep / 8; i += kThreads) {
+        static_assert(kGemmRows * kGemmStep / 8 % kThreads == 0, "no thread has fewer");
+#pragma unroll
+        for (int each = 0; each < kGemmRows * kGemmStep / 8 / kThreads; each++) {
+            const int i = static_cast<int>(threadIdx.x) + each * kThreads;
             const int row = i / (kGemmStep / 8);
             const int column = i % (kGemmStep / 8) * 8;
             const int at = step * kGemmStep + column;
