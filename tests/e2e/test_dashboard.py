@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from support.client import chat_body
+from support.fake_engine import leave_to_successor
 from support.poll import until
 from support.users import user
 
@@ -287,15 +288,7 @@ def test_two_engines_of_one_name(redis_server, fake_engine, gateway, browser):
     """One that leaves and its successor: both are there, and each stays in its place."""
     gate = gateway(http=f"llm_redis {redis_server.url};")
     leaving, successor = fake_engine(name="twin"), fake_engine(name="twin")
-    reporter = leaving.announce(redis_server.url)
-    gate.wait_model("m", "alice")
-    leaving.hold()
-    running = gate.client.send(token="alice")
-    leaving.wait_requests(1)
-    reporter.leave()
-    until(lambda: gate.status()["engines"][0]["leaving"], "it has left")
-    successor.announce(redis_server.url)
-    until(lambda: len(gate.status()["engines"]) == 2, "both are known")
+    running = leave_to_successor(gate, redis_server.url, leaving, successor)
     open_dashboard(browser, gate)
     states = "[...document.querySelectorAll('[data-engine=twin] .state')].map(state => state.textContent)"
     assert sorted(browser.run(states)) == ["leaving", "ready"]

@@ -9,6 +9,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.fake_engine import leave_to_successor
 from support.name_server import NameServer
 from support.paths import ROOT
 from support.poll import stays, until
@@ -213,15 +214,7 @@ def test_of_two_engines_with_one_id_the_later_start_wins(redis_server, gate, fak
 def test_a_leaving_engine_and_its_successor_are_one_series(redis_server, gate, fake_engine):
     """Two would make Prometheus refuse the page."""
     leaving, successor = fake_engine(name="twin"), fake_engine(name="twin")
-    reporter = leaving.announce(redis_server.url)
-    gate.wait_model("m", "alice")
-    leaving.hold()
-    running = gate.client.send(token="alice")
-    leaving.wait_requests(1)
-    reporter.leave()
-    until(lambda: gate.status()["engines"][0]["leaving"], "it has left")
-    successor.announce(redis_server.url)
-    until(lambda: len(gate.status()["engines"]) == 2, "both are known")
+    running = leave_to_successor(gate, redis_server.url, leaving, successor)
     assert gate.client.ask(token="alice").status == 200 and len(successor.requests) == 1
     assert gate.metrics().values("llm_engine_up", engine="twin") == [1]
     until(lambda: gate.metrics().values("llm_engine_held", engine="twin") == [1], "only the leaving one's seat is held")

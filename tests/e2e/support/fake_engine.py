@@ -334,3 +334,19 @@ class Reporter:
         self._stop = True
         self._wake.set()
         self._thread.join()
+
+
+def leave_to_successor(gate, redis_url, leaving, successor):
+    """
+    `leaving`, which alice's request holds, says goodbye; `successor` of the same name comes. Returns that request; leaving.open_gate() ends it.
+    """
+    reporter = leaving.announce(redis_url)
+    gate.wait_model("m", "alice")
+    leaving.hold()
+    running = gate.client.send(token="alice")
+    leaving.wait_requests(1)
+    reporter.leave()
+    until(lambda: gate.status()["engines"][0]["leaving"], "it has left")
+    successor.announce(redis_url)
+    until(lambda: len(gate.status()["engines"]) == 2, "both are known")
+    return running

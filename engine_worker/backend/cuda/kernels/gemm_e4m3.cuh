@@ -81,16 +81,21 @@ __global__ void __launch_bounds__(kGemmWarps* kWarpSize, 2) gemm_e4m3_kernel(Gem
     };
 
     float sum[kTiles][kBlocks][4];
+    // visit(sum, its number) for all of this thread's.
+    const auto for_each_sum = [&](auto visit) {
 #pragma unroll
-    for (int i = 0; i < kTiles; i++) {
+        for (int i = 0; i < kTiles; i++) {
 #pragma unroll
-        for (int b = 0; b < kBlocks; b++) {
+            for (int b = 0; b < kBlocks; b++) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                sum[i][b][j] = 0;
+                for (int j = 0; j < 4; j++) {
+                    visit(sum[i][b][j], (i * kBlocks + b) * 4 + j);
+                }
             }
         }
-    }
+    };
+    const auto clear = [](float& value, int) { value = 0; };
+    for_each_sum(clear);
     Vec16 weights[2][kTiles][kChunks][2];
     load_weights(low, weights[0]);
     begin_launch();
@@ -141,7 +146,6 @@ __global__ void __launch_bounds__(kGemmWarps* kWarpSize, 2) gemm_e4m3_kernel(Gem
 
     GemvArgs block = args;
     block.rows = rows;
-    block.x = x;
     const size_t offset = static_cast<size_t>(first_row) * static_cast<size_t>(args.y_stride);
     block.y = args.epilogue == GemvEpilogue::kSwiglu ? static_cast<void*>(static_cast<uint16_t*>(args.y) + offset)
                                                      : static_cast<float*>(args.y) + offset;
@@ -154,43 +158,14 @@ __global__ void __launch_bounds__(kGemmWarps* kWarpSize, 2) gemm_e4m3_kernel(Gem
             return args.partial + (static_cast<size_t>(s) * tiles + tile) * kSums +
                    static_cast<size_t>(warp * kTiles * kBlocks * 4 * kWarpSize + lane);
         };
-        float* mine = part(split);
-#pragma unroll
-        for (int i = 0; i < kTiles; i++) {
-#pragma unroll
-            for (int b = 0; b < kBlocks; b++) {
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    mine[((i * kBlocks + b) * 4 + j) * kWarpSize] = sum[i][b][j];
-                }
-            }
-        }
+        for_each_sum([mine = part(split)](float& value, int i) { mine[i * kWarpSize] = value; });
         __shared__ unsigned ticket;
         if (!is_last_block(args.tickets + tile, static_cast<unsigned>(splits), &ticket)) {
             return;
         }
-#pragma unroll
-        for (int i = 0; i < kTiles; i++) {
-#pragma unroll
-            for (int b = 0; b < kBlocks; b++) {
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    sum[i][b][j] = 0;
-                }
-            }
-        }
+        for_each_sum(clear);
         for (int s = 0; s < splits; s++) {
-            const float* from = part(s);
-#pragma unroll
-            for (int i = 0; i < kTiles; i++) {
-#pragma unroll
-                for (int b = 0; b < kBlocks; b++) {
-#pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        sum[i][b][j] += __ldcg(from + ((i * kBlocks + b) * 4 + j) * kWarpSize);
-                    }
-                }
-            }
+            for_each_sum([from = part(s)](float& value, int i) { value += __ldcg(from + i * kWarpSize); });
         }
     }
 #pragma unroll
