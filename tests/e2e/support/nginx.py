@@ -243,6 +243,11 @@ class Nginx:
                 except ProcessLookupError:
                     pass
 
+    def lose(self):
+        """The machine is lost: all processes end at once, and the test's end expects no more of them."""
+        self.kill()
+        self._process = None
+
     def finish(self):
         """Stops nginx and asserts what must hold after every test: invariants I1 and I5, and that nothing stays behind."""
         if self._process is None:
