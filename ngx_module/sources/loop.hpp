@@ -1,8 +1,12 @@
-// Small tools for background work on nginx's event loop: a timer that keeps no worker alive, and log lines
-// that appear once a minute however often their cause does.
+// Small tools for background work on nginx's event loop: a timer that keeps no worker alive, log lines that
+// appear once a minute however often their cause does, and what a connection's failures lead to.
 #pragma once
 
 #include "ngx_module/nginx/ngx.hpp"
+
+#include <utility>
+
+#include "ngx_module/sources/backoff.hpp"
 
 namespace llm::nginx::sources {
 
@@ -102,6 +106,42 @@ class OncePerMinute {
   private:
     bool used_ = false;
     ngx_msec_t last_ = 0;
+};
+
+// The failures of one connection: how long to wait after each, and which of them to tell in the log. A server that takes
+// connections only to drop them, or refuses what is asked of it, stays one trouble: only a connection that stood for
+// kSettledMs ends it, else each attempt would be the first, with its own two lines.
+class Outage {
+  public:
+    Outage(uint32_t first_ms, uint32_t cap_ms) : backoff_(first_ms, cap_ms) {}
+
+    // The connection stands. True: this is news, as its loss was told.
+    bool end() {
+        standing_ = true;
+        since_ = ngx_current_msec;
+        return std::exchange(told_, false);
+    }
+    // It broke, or could not be made. True: tell it, if `may_tell`.
+    bool begin(bool may_tell) {
+        if (std::exchange(standing_, false) && ngx_current_msec - since_ >= kSettledMs) {
+            backoff_.reset();
+            complaint_.reset();
+        }
+        const bool tell = may_tell && complaint_.pass();
+        told_ = told_ || tell;
+        return tell;
+    }
+    // Milliseconds until the next attempt.
+    ngx_msec_t pause() { return backoff_.next(static_cast<uint32_t>(ngx_random())); }
+
+  private:
+    static constexpr ngx_msec_t kSettledMs = 5'000;
+
+    Backoff backoff_;
+    OncePerMinute complaint_;
+    bool standing_ = false;
+    bool told_ = false;
+    ngx_msec_t since_ = 0;
 };
 
 // True once this process is on its way out: nothing new may be started or armed.

@@ -58,7 +58,7 @@ PgClient::PgClient(const PgEndpoint& endpoint, Listener& listener, Life life)
       resolver_(endpoint.resolver),
       timer_([](void* self) { static_cast<PgClient*>(self)->on_timer(); }, this),
       more_([](void* self) { static_cast<PgClient*>(self)->pump(); }, this),
-      backoff_(kFirstDelayMs, kLongestDelayMs) {}
+      outage_(kFirstDelayMs, kLongestDelayMs) {}
 
 void PgClient::start() {
     if (state_ == State::stopped && !must_end()) {
@@ -216,12 +216,10 @@ void PgClient::poll_connect() {
     state_ = State::ready;
     first_target_ = 0;
     timer_.stop();
-    if (backoff_.attempts() > 0) {
+    if (outage_.end()) {
         ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: database %s: connected again",
                       place().c_str());
     }
-    backoff_.reset();
-    complaint_.reset();
     listener_.on_ready();
 }
 
@@ -433,13 +431,13 @@ void PgClient::fail(const std::string& reason) {
     if (state_ == State::stopped) {
         return;
     }
-    if (!must_end() && complaint_.pass()) {
+    if (outage_.begin(!must_end())) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: database %s: %s; trying again", place().c_str(),
                       reason.c_str());
     }
     stop();
     state_ = State::waiting;
-    timer_.start(backoff_.next(static_cast<uint32_t>(ngx_random())));
+    timer_.start(outage_.pause());
     listener_.on_lost();
 }
 

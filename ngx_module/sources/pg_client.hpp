@@ -17,7 +17,6 @@
 #include <string_view>
 #include <vector>
 
-#include "ngx_module/sources/backoff.hpp"
 #include "ngx_module/sources/host_resolver.hpp"
 #include "ngx_module/sources/loop.hpp"
 #include "ngx_module/sources/pg_url.hpp"
@@ -133,8 +132,7 @@ class PgClient {
 
     Timer timer_;
     Continuation more_;
-    Backoff backoff_;
-    OncePerMinute complaint_;
+    Outage outage_;
 };
 
 // A message of libpq in one line.

@@ -32,7 +32,7 @@ RespClient::RespClient(const char* role, const RespEndpoint& endpoint, Listener&
       resolver_(endpoint.resolver),
       timer_([](void* self) { static_cast<RespClient*>(self)->on_tick(); }, this),
       more_([](void* self) { static_cast<RespClient*>(self)->read(); }, this),
-      backoff_(kFirstDelayMs, kLongestDelayMs) {}
+      outage_(kFirstDelayMs, kLongestDelayMs) {}
 
 void RespClient::start() {
     if (state_ == State::stopped && !leaving()) {
@@ -240,12 +240,10 @@ void RespClient::on_greeting(const char* step, const redisReply& reply) {
     connection_->read->log = ngx_cycle->log;
     connection_->write->log = ngx_cycle->log;
     set_state(State::ready, kTickMs);
-    if (backoff_.attempts() > 0) {
+    if (outage_.end()) {
         ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: redis %s (%s): connected again",
                       place().c_str(), role_);
     }
-    backoff_.reset();
-    complaint_.reset();
     ping_sent_ = false;
     last_heard_ = ngx_current_msec;
     listener_.on_ready();
@@ -380,12 +378,12 @@ void RespClient::fail(const std::string& reason) {
     if (state_ == State::stopped) {
         return;
     }
-    if (!leaving() && complaint_.pass()) {
+    if (outage_.begin(!leaving())) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: redis %s (%s): %s; trying again", place().c_str(),
                       role_, reason.c_str());
     }
     close();
-    set_state(State::waiting, backoff_.next(static_cast<uint32_t>(ngx_random())));
+    set_state(State::waiting, outage_.pause());
     listener_.on_lost();
 }
 

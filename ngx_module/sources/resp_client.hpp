@@ -15,7 +15,6 @@
 #include <string_view>
 #include <vector>
 
-#include "ngx_module/sources/backoff.hpp"
 #include "ngx_module/sources/host_resolver.hpp"
 #include "ngx_module/sources/loop.hpp"
 #include "ngx_module/sources/resp_codec.hpp"
@@ -107,10 +106,9 @@ class RespClient {
 
     Timer timer_;  // of the present state: deadline, back-off, or the next look at silence
     Continuation more_;
-    Backoff backoff_;
+    Outage outage_;
     bool ping_sent_ = false;
     ngx_msec_t last_heard_ = 0;
-    OncePerMinute complaint_;
 };
 
 }  // namespace llm::nginx::sources

@@ -1,6 +1,7 @@
 """Clients in PostgreSQL: loaded, changed while we run, and the database absent or gone."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -359,3 +360,17 @@ def test_hosts_without_an_address_or_an_answer_do_not_stand_before_others(databa
         gate = gateway([fake_engine()], users=None, http=f"resolver 127.0.0.1:{name_server} ipv6=off valid=1s; "
                                                          f'llm_priority_db "postgresql://llm@{hosts}/{name}";')
         until(lambda: gate.client.ask(token="alice").status == 200, lambda: f"the third host is asked:\n{gate.error_log()}", 30)
+
+
+def test_a_database_that_drops_each_connection_fills_no_log(database, fake_engine, gateway):
+    """As a pooler in front of one that is down: it lets clients in, and goes when they ask."""
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name), workers=1)
+    until(lambda: gate.client.ask(token="alice").status == 200, "the clients are known")
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    for _ in range(6):
+        until(lambda: connection.execute(f"SELECT count(pg_terminate_backend(pid)) {others}").fetchone()[0], "it has come back")
+    gate.wait_logged("connected again")
+    assert len(re.findall(r"trying again", gate.error_log())) <= 2  # of its connections: for the clients, and for their changes
+    assert len(re.findall(r"connected again", gate.error_log())) <= 2
+    assert gate.client.ask(token="alice").status == 200

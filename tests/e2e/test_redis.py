@@ -323,3 +323,17 @@ def test_the_logins_of_the_security_page_are_enough(redis_server, llm_engine, ga
     engine.finish()
     until(lambda: gate.metrics().total("llm_engine_up") == 0, "it has said goodbye")
     assert redis_server.client.keys("*") == [] and redis_server.client.acl_log() == []
+
+
+def test_a_redis_that_refuses_what_is_asked_of_it_fills_no_log(redis_server, fake_engine, gateway):
+    """An ACL without SCAN: each attempt gets as far as the greeting."""
+    redis_server.client.acl_setuser("gateway", enabled=True, passwords=["+secret"], keys=["llm:engine:*"], channels=["llm:engines"],
+                                    commands=["+get", "+mget", "+subscribe", "+ping"])
+    connections = lambda: redis_server.client.info("stats")["total_connections_received"]
+    before = connections()
+    gate = gateway([fake_engine()], http=f"llm_redis {redis_server.url.replace('//', '//gateway:secret@')};", workers=1)
+    until(lambda: connections() > before + 6, "it tries again and again", 20)
+    gate.wait_logged(r"SCAN was refused: NOPERM")
+    assert len(re.findall(r"SCAN was refused", gate.error_log())) == 1
+    assert len(re.findall(r"connected again", gate.error_log())) <= 1
+    assert gate.client.ask(token="alice").status == 200
