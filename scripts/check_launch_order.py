@@ -7,7 +7,7 @@ Compilers may move loads behind that wait: results stay right, and time is lost 
 import re
 import sys
 
-EARLY = re.compile(r"gemv_kernel|gemm_e4m3_kernel|decode_attention_kernel")
+EARLY = re.compile(r"gemv_kernel|gemm_kernel|decode_attention_kernel")
 
 
 def main():
@@ -19,7 +19,7 @@ def main():
             kernel = found.group(1) if EARLY.search(found.group(1)) else None
             loads.setdefault(kernel, 0)
         elif kernel and loads[kernel] is not None:
-            if re.search(r"\bLDG\.E\.\S*128", line):
+            if re.search(r"\bLDG(STS)?\.E\.\S*128", line):
                 loads[kernel] += 1
             elif "ACQBULK" in line:
                 if loads[kernel] == 0:

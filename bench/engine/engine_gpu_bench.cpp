@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/engine/gpu_products.hpp"
 #include "bench/engine/model_shapes.hpp"
 #include "bench/engine/read_bandwidth.hpp"
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
@@ -339,6 +340,10 @@ int run(int argc, char** argv) {
                 device.multiprocessors, memory_text(device.total_memory).c_str());
     std::printf("ceiling: memory read        %8.0f GB/s\n", ceilings.bytes_per_second / 1e9);
     std::printf("ceiling: bf16 products      %8.0f TFLOP/s (8192 x 8192 x 8192, random data)\n", ceilings.flops / 1e12);
+    if (argc == 2 && std::string(argv[1]) == "--products") {
+        llm::bench::print_products(device, ceilings.bytes_per_second);
+        return 0;
+    }
     for (int i = 1; i + 1 < argc; i += 2) {  // NAME DIR ...
         auto own = std::make_unique<ModelBench>(argv[i + 1], argv[i], ceilings, 1024);
         ModelBench& bench = *own;

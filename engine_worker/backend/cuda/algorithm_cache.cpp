@@ -11,7 +11,7 @@
 namespace llm::engine::cuda {
 namespace {
 
-constexpr const char* kFirstLine = "llm-engine gemm algorithms 1";
+constexpr const char* kFirstLine = "llm-engine gemm algorithms 2";
 
 }  // namespace
 
@@ -44,6 +44,20 @@ AlgorithmCache::AlgorithmCache(std::string file, std::string owner) : file_(std:
 const AlgorithmBytes* AlgorithmCache::find(const GemmShape& shape) const {
     const auto it = entries_.find(shape);
     return it == entries_.end() ? nullptr : &it->second;
+}
+
+bool AlgorithmCache::own_is_faster(const GemmShape& shape, int most_rows) const {
+    const GemmShape first{shape.n, shape.k, shape.rows, 0};
+    for (auto it = entries_.lower_bound(first); it != entries_.end(); ++it) {
+        const GemmShape& known = it->first;
+        if (known.n != shape.n || known.k != shape.k || known.rows > most_rows) {
+            break;
+        }
+        if (known.kind == shape.kind) {
+            return it->second == kOwnKernel;
+        }
+    }
+    return true;
 }
 
 void AlgorithmCache::put(const GemmShape& shape, const AlgorithmBytes& algorithm) {

@@ -14,8 +14,11 @@ struct GemmShape {
     auto operator<=>(const GemmShape&) const = default;
 };
 
-// cublasLtMatmulAlgo_t, opaque.
+// cublasLtMatmulAlgo_t, opaque, or kOwnKernel: not cuBLASLt at all.
 using AlgorithmBytes = std::array<uint64_t, 8>;
+constexpr uint64_t kNoAlgorithm = ~uint64_t{0};
+inline constexpr AlgorithmBytes kOwnKernel = {kNoAlgorithm, kNoAlgorithm, kNoAlgorithm, kNoAlgorithm,
+                                              kNoAlgorithm, kNoAlgorithm, kNoAlgorithm, kNoAlgorithm};
 
 class AlgorithmCache {
   public:
@@ -23,6 +26,9 @@ class AlgorithmCache {
     AlgorithmCache(std::string file, std::string owner);
 
     const AlgorithmBytes* find(const GemmShape& shape) const;
+    // Whether kOwnKernel is the choice for this shape, or for the same with the next larger number of rows up to `most_rows`;
+    // true if none of them has one.
+    bool own_is_faster(const GemmShape& shape, int most_rows) const;
     void put(const GemmShape& shape, const AlgorithmBytes& algorithm);
     size_t size() const { return entries_.size(); }
     // Replaces the file at once or not at all. False: it could not be written.

@@ -31,13 +31,11 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
     size_t tickets = 0;
     size_t expanded = 0;
     const auto consider = [&](const GpuMatrix& m) {
-        const GemvShape shape = plan_gemv(m.n, m.k, m.bytes_per_weight(), limits.multiprocessors);
-        partial = std::max(partial, gemv_partial_floats(m.n, m.bytes_per_weight(), shape));
-        tickets = std::max(tickets, size(m.n) / 16);
-        if (m.scale != nullptr) {
-            partial = std::max(partial, gemm_partial_floats(m.n, m.k, limits.multiprocessors));
-            tickets = std::max(tickets, size(gemm_blocks(m.n, kGemmMaxRows8)));
-        }
+        const int bytes = m.bytes_per_weight();
+        const GemvShape shape = plan_gemv(m.n, m.k, bytes, limits.multiprocessors);
+        partial = std::max({partial, gemv_partial_floats(m.n, bytes, shape),
+                            gemm_partial_floats(m.n, m.k, bytes, limits.multiprocessors)});
+        tickets = std::max({tickets, size(m.n) / 16, size(gemm_blocks(m.n, gemm_max_rows(bytes), bytes))});
         expanded = std::max(expanded, m.scale != nullptr ? size(m.n) * size(m.k) : 0);
     };
     for (const GpuLayer& layer : model.layers) {
@@ -115,28 +113,9 @@ AppliedNorm Forward::applied_norm(int first_row) const {
 void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_t*>* tune) {
     const GpuMatrix& m = *p.matrix;
     const bool e4m3 = m.scale != nullptr;
-    if (rows <= (e4m3 ? kGemmMaxRows8 : kGemvMaxRows)) {
-        if (tune != nullptr) {
-            return;
-        }
-        const GemvArgs args{m.w, m.scale, m.bias, p.x,        p.y,        gemv_partial_, tickets_,
-                            m.n, m.k,     rows,   p.y_stride, p.epilogue, p.norm,        p.next};
-        if (rows <= (e4m3 ? kGemvMaxRows8 : kGemvMaxRows)) {
-            launch_gemv(args, plan_gemv(m.n, m.k, m.bytes_per_weight(), limits_.multiprocessors), stream_.get());
-        } else {
-            launch_gemm_e4m3(args, plan_gemm_splits(m.n, m.k, rows, limits_.multiprocessors), stream_.get());
-        }
-        return;
-    }
     const bool swiglu = p.epilogue == GemvEpilogue::kSwiglu;
-    GemmCall call;
-    call.w = static_cast<const uint16_t*>(m.w);
-    if (e4m3) {
-        call.w = expanded_;
-        if (tune == nullptr) {
-            launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
-        }
-    }
+    GemmCall call;  // of cuBLASLt
+    call.w = e4m3 ? expanded_ : static_cast<const uint16_t*>(m.w);
     call.x = p.x;
     call.bias = m.bias;
     call.y = swiglu ? gate_up_ : p.y;
@@ -146,13 +125,36 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
     call.y_stride = swiglu ? m.n : p.y_stride;
     call.bf16_out = swiglu;
     call.add = p.epilogue == GemvEpilogue::kAdd;
+    const auto activate = [&] {
+        if (swiglu) {
+            launch_silu_multiply(gate_up_, m.n, static_cast<uint16_t*>(p.y), p.y_stride, rows, stream_.get());
+        }
+    };
+    const bool gemv = rows <= (e4m3 ? kGemvMaxRows8 : kGemvMaxRows);
+    const auto multiply = [&](const void* w) {  // with the kernels for few rows
+        const GemvArgs args{w,   m.scale, m.bias, p.x,        p.y,        gemv_partial_, tickets_,
+                            m.n, m.k,     rows,   p.y_stride, p.epilogue, p.norm,        p.next};
+        if (gemv) {
+            launch_gemv(args, plan_gemv(m.n, m.k, m.bytes_per_weight(), limits_.multiprocessors), stream_.get());
+        } else {
+            launch_gemm(args, plan_gemm_splits(m.n, m.k, rows, m.bytes_per_weight(), limits_.multiprocessors),
+                        stream_.get());
+        }
+    };
+    const bool few = rows <= gemm_max_rows(m.bytes_per_weight());
+    const bool only_few = gemv || (few && e4m3);  // cuBLASLt is never better
     if (tune != nullptr) {
-        gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune);
-        return;
-    }
-    gemm_->run(call);
-    if (swiglu) {
-        launch_silu_multiply(gate_up_, m.n, static_cast<uint16_t*>(p.y), p.y_stride, rows, stream_.get());
+        if (!only_few) {
+            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, few ? multiply : OwnProduct(), activate);
+        }
+    } else if (only_few || (few && gemm_->own_is_faster(call))) {
+        multiply(m.w);
+    } else {
+        if (e4m3) {
+            launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
+        }
+        gemm_->run(call);
+        activate();
     }
 }
 

@@ -1,8 +1,10 @@
-// Products of many rows: cuBLASLt, with the algorithm for each shape chosen by timing and remembered in a file.
+// Products of many rows: cuBLASLt, with the algorithm for each shape chosen by timing and remembered in a file. Where the
+// backend has a kernel of its own for a shape, it is one of those that are timed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,6 +27,9 @@ struct GemmCall {
     bool add = false;
 };
 
+// Makes the whole product in another way, with these weights instead of the call's.
+using OwnProduct = std::function<void(const uint16_t* w)>;
+
 class Gemm {
   public:
     static constexpr size_t kWorkspace = size_t{32} << 20;
@@ -35,8 +40,12 @@ class Gemm {
 
     // Makes sure that an algorithm is chosen for the call's shape, by timing it (on the call's own memory) unless the
     // file knows it. To be called before graphs are recorded. `weights`: matrices of that shape that take turns as call.w
-    // while it is timed, since in a step none is in the GPU's cache when its turn comes.
-    void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {});
+    // while it is timed, since in a step none is in the GPU's cache when its turn comes. `own`, if there is one, competes with
+    // cuBLASLt and what has to follow it, `after`.
+    void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {}, const OwnProduct& own = nullptr,
+              const std::function<void()>& after = nullptr);
+    // What tune() found for this shape, or for the same with the next larger number of rows; if neither was timed, true.
+    bool own_is_faster(const GemmCall& call) const;
     // Writes what tune() found to the file; failing to is not an error.
     void save() const;
 

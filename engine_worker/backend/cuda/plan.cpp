@@ -131,18 +131,18 @@ size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape) 
     return shape.splits > 1 ? static_cast<size_t>(shape.splits) * static_cast<size_t>(n) * rows : 0;
 }
 
-int plan_gemm_splits(int n, int k, int rows, int multiprocessors) {
-    const int steps = (k + kGemmStep - 1) / kGemmStep;
-    return std::clamp(std::min(2 * multiprocessors / gemm_blocks(n, rows), steps / 2), 1, 8);
+int plan_gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors) {
+    const int steps = (k * bytes_per_weight + kGemmStepBytes - 1) / kGemmStepBytes;
+    const int wanted = bytes_per_weight == 1 ? 2 * multiprocessors : multiprocessors;
+    return std::clamp(std::min(wanted / gemm_blocks(n, rows, bytes_per_weight), steps / 2), 1, 8);
 }
 
-size_t gemm_partial_floats(int n, int k, int multiprocessors) {
+size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors) {
     size_t most = 0;
-    for (int rows = kGemmRows; rows <= kGemmMaxRows8; rows += kGemmRows) {
-        const int splits = plan_gemm_splits(n, k, rows, multiprocessors);
-        most = std::max(most, splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(gemm_blocks(n, rows)) *
-                                               kGemmOutputs * kGemmRows
-                                         : 0);
+    for (int rows = 32; rows <= gemm_max_rows(bytes_per_weight); rows += 32) {
+        const int splits = plan_gemm_splits(n, k, rows, bytes_per_weight, multiprocessors);
+        const int floats = gemm_blocks(n, rows, bytes_per_weight) * kGemmOutputs * gemm_block_rows(rows, bytes_per_weight);
+        most = std::max(most, splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(floats) : 0);
     }
     return most;
 }

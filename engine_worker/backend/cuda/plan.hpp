@@ -57,12 +57,13 @@ GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors);
 // Floats of GemvArgs::partial for that shape with the most rows.
 size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape);
 
-// Up to so many rows, products with e4m3 weights widen them on the way; more rows are worth a copy in bf16.
-inline constexpr int kGemmMaxRows8 = 256;
-// Blocks that share k in such a product, 1..8, so that there are two blocks per multiprocessor.
-int plan_gemm_splits(int n, int k, int rows, int multiprocessors);
-// Floats of GemvArgs::partial for the worst number of rows up to kGemmMaxRows8.
-size_t gemm_partial_floats(int n, int k, int multiprocessors);
+// The most rows that launch_gemm() is meant for. Of two-byte weights: where arithmetic begins to cost more than reading them.
+// Of one-byte weights: where a copy of the matrix in bf16 costs less.
+constexpr int gemm_max_rows(int bytes_per_weight) { return bytes_per_weight == 1 ? 256 : 64; }
+// Blocks that share k in such a product, 1..8: so that each multiprocessor has one block, or two if they widen weights.
+int plan_gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors);
+// Floats of GemvArgs::partial for the worst number of rows up to gemm_max_rows().
+size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors);
 
 // Tiles of the sequences [step.n_decode, step.n_seq), those with the longest context first.
 void plan_prefill(const Step& step, int n_heads, int n_kv_heads, std::vector<PrefillTile>& out);

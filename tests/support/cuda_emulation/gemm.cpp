@@ -16,7 +16,10 @@ struct Gemm::Parts {
 Gemm::Gemm(const Stream& stream, std::byte*, const std::string&, const std::string&)
     : parts_(new Parts{stream}) {}
 Gemm::~Gemm() = default;
-void Gemm::tune(const GemmCall&, const std::vector<const uint16_t*>&) {}
+void Gemm::tune(const GemmCall&, const std::vector<const uint16_t*>&, const OwnProduct&, const std::function<void()>&) {}
+bool Gemm::own_is_faster(const GemmCall&) const {
+    return true;
+}
 void Gemm::save() const {}
 
 void Gemm::run(const GemmCall& call) {

@@ -71,5 +71,41 @@ TEST(Gemm, EveryKindTunedAndNot) {
     }
 }
 
+TEST(Gemm, OwnKernelsCompete) {
+    const llm::testing::TempDir dir;
+    const GpuArray<uint8_t> workspace(Gemm::kWorkspace);
+    constexpr int kN = 1024, kK = 1024, kRows = 32;
+    const GpuArray<uint16_t> w(std::vector<uint16_t>(kN * kK, 0)), x(std::vector<uint16_t>(kRows * kK, 0));
+    const GpuArray<float> y(kRows * kN);
+    GemmCall call;
+    call.w = w.get();
+    call.x = x.get();
+    call.y = y.get();
+    call.n = call.y_stride = kN;
+    call.k = kK;
+    call.rows = kRows;
+    GemmCall other = call;
+    other.bf16_out = true;
+    for (const bool again : {false, true}) {  // again: from the file
+        Gemm gemm(test_stream(), reinterpret_cast<std::byte*>(workspace.get()), "test", dir.path() + "/algorithms");
+        EXPECT_EQ(gemm.own_is_faster(call), !again) << "where nothing was timed, the own kernel";
+        int products = 0;
+        gemm.tune(other, {w.get()}, [&](const uint16_t* of) {
+            EXPECT_EQ(of, w.get());
+            products++;
+        });
+        gemm.tune(call, {w.get()}, [&](const uint16_t*) {
+            products++;
+            for (int i = 0; i < 200; i++) {
+                test_stream().zero(y.get(), kRows * kN * sizeof(float));
+            }
+        });
+        EXPECT_TRUE(gemm.own_is_faster(other)) << "it does nothing";
+        EXPECT_FALSE(gemm.own_is_faster(call)) << "it clears its result 200 times";
+        EXPECT_EQ(products == 0, again);
+        gemm.save();
+    }
+}
+
 }  // namespace
 }  // namespace llm::engine::cuda

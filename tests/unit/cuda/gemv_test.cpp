@@ -70,8 +70,8 @@ class Gemv : public ::testing::Test {
         const GpuArray<float> gpu_bias(bias), gpu_scale(scale);
         const GpuArray<float> y = c.epilogue == GemvEpilogue::kAdd ? GpuArray<float>(before) : GpuArray<float>(rows * n);
         const GpuArray<uint16_t> half(rows * n / 2);
-        const auto blocks = static_cast<size_t>(gemm_blocks(c.n, c.rows));
-        const GpuArray<float> partial(static_cast<size_t>(c.splits) * blocks * kGemmOutputs * kGemmRows);
+        const auto blocks = static_cast<size_t>(gemm_blocks(c.n, c.rows, c.e4m3 ? 1 : 2));
+        const GpuArray<float> partial(static_cast<size_t>(c.splits) * blocks * kGemmOutputs * kGemmMostBlockRows);
         const GpuArray<unsigned> tickets(std::vector<unsigned>(std::max(n / 16, blocks), 0));
         GemvArgs args{};
         args.w = gpu_w.get();
@@ -89,7 +89,7 @@ class Gemv : public ::testing::Test {
         if (c.warps > 0) {
             launch_gemv(args, {c.warps, c.splits}, test_stream().get());
         } else {
-            launch_gemm_e4m3(args, c.splits, test_stream().get());
+            launch_gemm(args, c.splits, test_stream().get());
         }
         for (const unsigned ticket : tickets.values()) {
             EXPECT_EQ(ticket, 0u);
@@ -161,17 +161,22 @@ TEST_F(Gemv, EveryCut) {
     }
 }
 
-TEST_F(Gemv, MoreRowsOfOneByteWeights) {
+TEST_F(Gemv, MoreRows) {
     prepare_kernels(false);
-    for (const int rows : {1, 33, 63, 64, 65, 130}) {
-        run({144, 192, rows, 0, 1, true, GemvEpilogue::kStore, true});
-    }
-    for (const GemvEpilogue epilogue : {GemvEpilogue::kStore, GemvEpilogue::kAdd, GemvEpilogue::kSwiglu}) {
-        run({16, 64, 40, 0, 1, true, epilogue, false});
-        run({272, 832, 70, 0, 3, true, epilogue, epilogue == GemvEpilogue::kAdd});
-    }
-    for (const int splits : {2, 5, 8}) {
-        run({128, 704, 35, 0, splits, true, GemvEpilogue::kStore, false});
+    for (const bool e4m3 : {false, true}) {
+        for (const int rows : {1, 17, 24, 32, 33, 63, 64, 65, 130}) {
+            run({144, 192, rows, 0, 1, e4m3, GemvEpilogue::kStore, true});
+        }
+        for (const GemvEpilogue epilogue : {GemvEpilogue::kStore, GemvEpilogue::kAdd, GemvEpilogue::kSwiglu}) {
+            run({16, 64, 20, 0, 1, e4m3, epilogue, false});
+            run({16, 64, 40, 0, 1, e4m3, epilogue, false});
+            run({272, 832, 30, 0, 3, e4m3, epilogue, epilogue == GemvEpilogue::kAdd});
+            run({272, 832, 70, 0, 3, e4m3, epilogue, epilogue == GemvEpilogue::kAdd});
+        }
+        for (const int splits : {2, 5, 8}) {
+            run({128, 704, 19, 0, splits, e4m3, GemvEpilogue::kStore, false});
+            run({128, 704, 35, 0, splits, e4m3, GemvEpilogue::kStore, false});
+        }
     }
 }
 
@@ -187,6 +192,8 @@ TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
     compare({32, 256, 32, 4, 1, true, GemvEpilogue::kStore, false}, 3);
     prepare_kernels(false);
     compare({32, 512, 100, 0, 2, true, GemvEpilogue::kStore, false}, 50);
+    compare({32, 512, 100, 0, 2, false, GemvEpilogue::kStore, false}, 50);
+    compare({32, 512, 64, 0, 2, false, GemvEpilogue::kStore, false}, 20);
 }
 
 // Two products with a norm between them, which has no kernel of its own: residual += w1 * x, then
@@ -287,14 +294,18 @@ TEST_F(Gemv, PlannedShapesCoverRealModels) {
             EXPECT_LT(shape.warps * shape.splits, std::max(5, 2 * groups)) << n << "x" << k;
             // work for most of the multiprocessors
             EXPECT_GE(n / 16 * shape.splits, std::min(110, n / 16 * std::max(1, groups / 8))) << n << "x" << k;
-            for (const int rows : {33, 64, 65, 256}) {
-                const int splits = plan_gemm_splits(n, k, rows, 132);
+            for (const int rows : {17, 32, 33, 64, 65, 256}) {
+                if (rows > gemm_max_rows(bytes)) {
+                    continue;
+                }
+                const int splits = plan_gemm_splits(n, k, rows, bytes, 132);
                 EXPECT_TRUE(splits >= 1 && splits <= 8);
-                EXPECT_LE(splits * 2 * kGemmStep, std::max(k, 2 * kGemmStep));
+                EXPECT_LE(splits * 2 * kGemmStepBytes, std::max(k * bytes, 2 * kGemmStepBytes));
                 if (splits > 1) {
-                    EXPECT_LE(splits * gemm_blocks(n, rows), 2 * 132);
-                    EXPECT_LE(static_cast<size_t>(splits * gemm_blocks(n, rows)) * kGemmOutputs * kGemmRows,
-                              gemm_partial_floats(n, k, 132));
+                    const int blocks = splits * gemm_blocks(n, rows, bytes);
+                    EXPECT_LE(blocks, (bytes == 1 ? 2 : 1) * 132);
+                    EXPECT_LE(static_cast<size_t>(blocks * kGemmOutputs * gemm_block_rows(rows, bytes)),
+                              gemm_partial_floats(n, k, bytes, 132));
                 }
             }
         }

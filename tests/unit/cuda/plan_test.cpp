@@ -227,6 +227,25 @@ TEST(AlgorithmCache, KeepsWhatBelongsToTheSameGpuAndLibrary) {
     EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path() + "/deep/er"), {}), 1) << "left a temporary";
 }
 
+TEST(AlgorithmCache, TellsWhereTheOwnKernelIsFaster) {
+    AlgorithmCache cache("", "owner");
+    const auto faster = [&](int rows, int kind = 1) { return cache.own_is_faster({4096, 1024, rows, kind}, 64); };
+    EXPECT_TRUE(faster(17)) << "nothing was timed";
+    cache.put({4096, 1024, 24, 1}, kOwnKernel);
+    cache.put({4096, 1024, 32, 0}, {1});
+    cache.put({4096, 1024, 32, 1}, kOwnKernel);
+    cache.put({4096, 1024, 48, 1}, {2});
+    cache.put({4096, 1024, 128, 1}, {3});
+    EXPECT_TRUE(faster(17));
+    EXPECT_TRUE(faster(24));
+    EXPECT_TRUE(faster(25)) << "32 rows of another kind come first";
+    EXPECT_FALSE(faster(33));
+    EXPECT_FALSE(faster(48));
+    EXPECT_TRUE(faster(49)) << "what is timed above 64 was not timed against it";
+    EXPECT_FALSE(faster(20, 0));
+    EXPECT_TRUE(cache.own_is_faster({4096, 2048, 48, 1}, 64)) << "another shape";
+}
+
 TEST(AlgorithmCache, ADamagedFileCountsAsNone) {
     const llm::testing::TempDir dir;
     const std::string file = dir.path() + "/gemm-algorithms";

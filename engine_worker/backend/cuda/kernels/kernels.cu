@@ -6,7 +6,7 @@
 
 #include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
 #include "engine_worker/backend/cuda/kernels/elementwise.cuh"
-#include "engine_worker/backend/cuda/kernels/gemm_e4m3.cuh"
+#include "engine_worker/backend/cuda/kernels/gemm.cuh"
 #include "engine_worker/backend/cuda/kernels/gemv.cuh"
 #include "engine_worker/backend/cuda/kernels/prefill_attention.cuh"
 #include "engine_worker/backend/cuda/kernels/sample.cuh"
@@ -118,9 +118,31 @@ void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stre
     }
 }
 
-void launch_gemm_e4m3(const GemvArgs& args, int splits, cudaStream_t stream) {
-    const dim3 grid(blocks_for(args.n, kGemmOutputs), static_cast<unsigned>(splits), blocks_for(args.rows, kGemmRows));
-    launch("gemm_e4m3", gemm_e4m3_kernel, grid, kGemmWarps * kWarpSize, GemmShared::kBytes, stream, args);
+namespace {
+
+template <int kBlocks, int kRowWarps, bool kE4m3>
+struct GemmVariant {
+    using Tile = GemmTile<kBlocks, kRowWarps, kE4m3>;
+    static void launch(const char* name, const GemvArgs& args, int splits, cudaStream_t stream) {
+        const dim3 grid(blocks_for(args.n, kGemmOutputs), static_cast<unsigned>(splits), blocks_for(args.rows, Tile::kRows));
+        cuda::launch(name, gemm_kernel<kBlocks, kRowWarps, kE4m3>, grid, Tile::kThreads, Tile::kSharedBytes, stream, args);
+    }
+    static void prepare() { allow_shared(gemm_kernel<kBlocks, kRowWarps, kE4m3>, Tile::kSharedBytes); }
+};
+using Gemm32 = GemmVariant<4, 1, false>;
+using Gemm64 = GemmVariant<4, 2, false>;
+using GemmE4m3 = GemmVariant<8, 1, true>;
+
+}  // namespace
+
+void launch_gemm(const GemvArgs& args, int splits, cudaStream_t stream) {
+    if (args.scale != nullptr) {
+        GemmE4m3::launch("gemm_e4m3", args, splits, stream);
+    } else if (gemm_block_rows(args.rows, 2) == Gemm32::Tile::kRows) {
+        Gemm32::launch("gemm", args, splits, stream);
+    } else {
+        Gemm64::launch("gemm", args, splits, stream);
+    }
 }
 
 void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t stream) {
@@ -165,7 +187,9 @@ const char* built_capabilities() {
 
 void prepare_kernels(bool overlap) {
     overlap_launches = overlap && kernels_wait();
-    allow_shared(gemm_e4m3_kernel, GemmShared::kBytes);
+    Gemm32::prepare();
+    Gemm64::prepare();
+    GemmE4m3::prepare();
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);

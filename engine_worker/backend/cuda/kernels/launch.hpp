@@ -112,7 +112,7 @@ struct GemvArgs {
     unsigned* tickets;   // splits > 1: [n / 16], zero; zero again afterwards
     int n;
     int k;
-    int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8; launch_gemm_e4m3: any number)
+    int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8; launch_gemm: any number)
     int y_stride;
     GemvEpilogue epilogue;
     AppliedNorm norm;
@@ -126,17 +126,21 @@ struct GemvShape {
 };
 void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stream);
 
-// The same for more rows of e4m3, without norms. Blocks of kGemmOutputs matrix rows and kGemmRows activation rows;
-// `splits` of them share k, in steps of kGemmStep. splits > 1: partial has splits * gemm_blocks() * kGemmOutputs *
-// kGemmRows floats, tickets gemm_blocks().
-inline constexpr int kGemmWarps = 4;
-inline constexpr int kGemmOutputs = 32 * kGemmWarps;
-inline constexpr int kGemmRows = 64;
-inline constexpr int kGemmStep = 128;
-constexpr int gemm_blocks(int n, int rows) {
-    return (n + kGemmOutputs - 1) / kGemmOutputs * ((rows + kGemmRows - 1) / kGemmRows);
+// The same for more rows, without norms. Blocks of kGemmOutputs matrix rows and gemm_block_rows() activation rows; `splits` of
+// them share k, in steps of kGemmStepBytes of a matrix row. splits > 1: partial has splits * gemm_blocks() * kGemmOutputs *
+// gemm_block_rows() floats, tickets gemm_blocks().
+inline constexpr int kGemmColumnWarps = 4;
+inline constexpr int kGemmOutputs = 32 * kGemmColumnWarps;
+inline constexpr int kGemmMostBlockRows = 64;
+inline constexpr int kGemmStepBytes = 128;
+constexpr int gemm_block_rows(int rows, int bytes_per_weight) {
+    return bytes_per_weight == 2 && rows <= 32 ? 32 : kGemmMostBlockRows;
 }
-void launch_gemm_e4m3(const GemvArgs& args, int splits, cudaStream_t stream);
+constexpr int gemm_blocks(int n, int rows, int bytes_per_weight) {
+    const int block_rows = gemm_block_rows(rows, bytes_per_weight);
+    return (n + kGemmOutputs - 1) / kGemmOutputs * ((rows + block_rows - 1) / block_rows);
+}
+void launch_gemm(const GemvArgs& args, int splits, cudaStream_t stream);
 
 struct AttentionArgs {
     const uint16_t* query;   // bf16 [tokens][n_heads][head_dim_padded]
