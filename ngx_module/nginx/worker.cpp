@@ -44,35 +44,42 @@ Worker& worker() {
     return instance;
 }
 
-// Field 22 of /proc/PID/stat: clock ticks since boot at which the process started. 0 when it cannot be read.
-uint64_t process_start_time(ngx_pid_t pid) {
+struct ProcessFacts {
+    uint64_t start_time = 0;  // clock ticks since boot; 0 when it cannot be read
+    bool ended = false;       // and not yet waited for by its parent, which may be busy with a reload
+};
+
+// Fields 3 and 22 of /proc/PID/stat.
+ProcessFacts facts_of_process(ngx_pid_t pid) {
     char path[64];
     std::snprintf(path, sizeof(path), "/proc/%d/stat", static_cast<int>(pid));
     FILE* file = std::fopen(path, "re");
     if (file == nullptr) {
-        return 0;
+        return {};
     }
     char line[1024];
     const bool read = std::fgets(line, sizeof(line), file) != nullptr;
     std::fclose(file);
     // the command name, in parentheses, may hold anything: count fields after the last ')'
     const char* rest = read ? std::strrchr(line, ')') : nullptr;
+    char state = '\0';
     unsigned long long start = 0;
     if (rest == nullptr || std::sscanf(rest + 1,
-                                       " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                                       " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
                                        "%*d %*d %llu",
-                                       &start) != 1) {
-        return 0;
+                                       &state, &start) != 2) {
+        return {};
     }
-    return start;
+    return {start, state == 'Z' || state == 'X'};
 }
 
 bool is_dead(const core::ProcessView& process) {
     if (kill(process.pid, 0) == -1 && ngx_errno == ESRCH) {
         return true;
     }
-    const uint64_t start = process_start_time(process.pid);
-    return start != 0 && process.start_time != 0 && start != process.start_time;
+    const ProcessFacts facts = facts_of_process(process.pid);
+    return facts.ended ||
+           (facts.start_time != 0 && process.start_time != 0 && facts.start_time != process.start_time);
 }
 
 // Frees what dead processes held. `everybody` asks about all, else only about those whose heartbeat is
@@ -193,7 +200,7 @@ void leave_zone(Worker& self) {
 
 // Takes a slot of the zone's table of processes and the bell that rings for it; false while there is none.
 bool join(Worker& self, ngx_log_t* log) {
-    const uint64_t start = process_start_time(ngx_pid);
+    const uint64_t start = facts_of_process(ngx_pid).start_time;
     {
         const int64_t now = now_us();
         core::ZoneLock lock(self.zone);

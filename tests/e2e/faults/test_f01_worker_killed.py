@@ -86,6 +86,22 @@ def test_its_seats_go_to_those_who_wait(crashed):
         == [200] * sum(1 for _, worker in requests if worker != victim)
 
 
+def test_a_master_that_is_busy_delays_nothing(crashed):
+    """One that reads a configuration, say: until it has waited for a dead worker, the process is still there, as a zombie."""
+    gate, engine, requests = crashed
+    stop_for_now(gate.pid)
+    try:
+        victim = kill_one(gate, requests)
+        waiting = sum(1 for _, worker in requests[8:] if worker != victim)
+        moved = min(waiting, sum(1 for _, worker in requests[:8] if worker == victim))
+        engine.wait_requests(8 + moved, 4)
+    finally:
+        os.kill(gate.pid, signal.SIGCONT)
+    engine.open_gate()
+    assert [pending.reply().status for pending, worker in requests if worker != victim] \
+        == [200] * sum(1 for _, worker in requests if worker != victim)
+
+
 def kill_stopped(gate, victim):
     """Kills a worker; returns the client's ports of the connections it had at its end."""
     stop_for_now(victim)  # nothing is accepted or answered between the look and the kill
