@@ -32,7 +32,8 @@ struct MetricRule {
     std::string_view value{};  // … has this value
 };
 
-// A field from a JSON document: `pointer` as in RFC 6901, the first that is there counts.
+// A field from a JSON document: `pointer` as in RFC 6901, the first that is there counts. A "*" in it stands for every
+// element of an array, whose numbers are added up.
 struct JsonRule {
     Field field;
     std::string_view path;
@@ -47,8 +48,9 @@ struct Adapter {
     std::string_view metrics_hint;  // what to do when there are no metrics
     std::string_view signature;     // a metric that this engine always has; without it the text is another's
     std::span<const MetricRule> metrics;
-    std::span<const JsonRule> facts;  // asked for now and then
+    std::span<const JsonRule> facts;  // asked for now and then, in this order, for as long as something is not known
     uint32_t max_running = 64;        // where neither the operator nor the engine says
+    std::string_view replica_label{};  // of the running metric: every value is a replica, with max_running of its own
     bool rare_health = false;         // its health costs an inference: asked for now and then only
     std::string_view models_path = "/v1/models";  // OpenAI's list
 };

@@ -16,8 +16,11 @@ using nlohmann::json;
 constexpr std::string_view kRankLabels[] = {"tp_rank", "pp_rank", "moe_ep_rank", "pid"};
 
 bool matches(const MetricRule& rule, const Sample& sample) {
-    // a breakdown by priority stands beside the total, whose label is empty
-    return sample.label("priority").empty() && (rule.label.empty() || sample.label(rule.label) == rule.value);
+    // SGLang: beside a gauge's total, whose label is empty, stands its breakdown by priority. Of its counters every
+    // request is in one series only.
+    const bool gauge = rule.field == Field::running || rule.field == Field::waiting;
+    return (!gauge || sample.label("priority").empty()) &&
+           (rule.label.empty() || sample.label(rule.label) == rule.value);
 }
 
 std::string group_of(const Sample& sample) {
@@ -51,6 +54,30 @@ std::optional<double> value_of(const MetricRule& rule, std::string_view metric,
         sum = rule.field == Field::started ? std::max(sum, value) : sum + value;
     }
     return rule.field == Field::kv_usage ? std::min(1.0, sum / static_cast<double>(groups.size())) : sum;
+}
+
+// The number above 0 at `pointer`, or the sum of those in an array; nothing if one is not there.
+std::optional<double> number_at(const json& content, std::string_view pointer) {
+    constexpr std::string_view kEvery = "/*";
+    const size_t every = pointer.find(kEvery);
+    const json::json_pointer first{std::string(pointer.substr(0, every))};
+    if (!content.contains(first)) {
+        return std::nullopt;
+    }
+    const json& value = content[first];
+    if (every == std::string_view::npos) {
+        const double number = value.is_number() ? value.get<double>() : 0;
+        return number > 0 && std::isfinite(number) ? std::optional(number) : std::nullopt;
+    }
+    std::optional<double> sum;
+    for (const json& element : value.is_array() ? value : json::array()) {
+        const std::optional<double> one = number_at(element, pointer.substr(every + kEvery.size()));
+        if (!one) {
+            return std::nullopt;
+        }
+        sum = sum.value_or(0) + *one;
+    }
+    return sum;
 }
 
 std::string first_line(std::string_view text) {
@@ -91,6 +118,15 @@ std::string read_metrics(const Adapter& adapter, std::string_view text, Observat
     if (!out[Field::user_seconds]) {
         out[Field::decode_tokens].reset();
     }
+    std::set<std::string_view> replicas;
+    for (const Sample& sample : samples) {
+        if (sample.name == adapter.signature) {
+            replicas.insert(sample.label(adapter.replica_label));
+        }
+    }
+    if (replicas.size() > 1 && !adapter.replica_label.empty() && out[Field::running] && !out[Field::max_running]) {
+        out[Field::max_running] = static_cast<double>(replicas.size()) * adapter.max_running;
+    }
     return "";
 }
 
@@ -114,13 +150,8 @@ std::string read_models(std::string_view text, std::vector<std::string>& out) {
 void read_facts(const Adapter& adapter, std::string_view path, std::string_view text, Observation& out) {
     const json content = json::parse(text, nullptr, false);
     for (const JsonRule& rule : adapter.facts) {
-        const json::json_pointer pointer{std::string(rule.pointer)};
-        if (rule.path != path || out[rule.field] || content.is_discarded() || !content.contains(pointer)) {
-            continue;
-        }
-        const json& value = content[pointer];
-        if (value.is_number() && value.get<double>() > 0 && std::isfinite(value.get<double>())) {
-            out[rule.field] = value.get<double>();
+        if (rule.path == path && !out[rule.field] && !content.is_discarded()) {
+            out[rule.field] = number_at(content, rule.pointer);
         }
     }
 }
@@ -128,7 +159,7 @@ void read_facts(const Adapter& adapter, std::string_view path, std::string_view 
 EngineProbe::EngineProbe(const Adapter& adapter, const ProbeOptions& options)
     : adapter_(adapter),
       options_(options),
-      client_({.timeout_s = options.timeout_s, .connect_timeout_s = options.timeout_s, .ca_file = {}}) {}
+      client_({.timeout_s = options.timeout_s, .connect_timeout_s = options.timeout_s, .ca_file = options.ca_file}) {}
 
 // False when there was no answer; `out` then says why.
 bool EngineProbe::get(const std::string& url, Observation& out, HttpReply& reply) {
@@ -190,14 +221,23 @@ bool EngineProbe::ask_facts(Observation& out) {
     if (adapter_.rare_health && !ask_health(out)) {
         return false;
     }
-    std::set<std::string_view> paths;
-    for (const JsonRule& rule : adapter_.facts) {
-        paths.insert(rule.path);
-    }
+    std::vector<std::string_view> paths;
     if (facts.models.empty()) {
-        paths.insert(adapter_.models_path);
+        paths.push_back(adapter_.models_path);
     }
+    for (const JsonRule& rule : adapter_.facts) {
+        paths.push_back(rule.path);
+    }
+    std::set<std::string_view> asked;
     for (const std::string_view path : paths) {
+        const bool of_use =
+            (path == adapter_.models_path && facts.models.empty()) ||
+            std::any_of(adapter_.facts.begin(), adapter_.facts.end(), [&](const JsonRule& rule) {
+                return rule.path == path && !facts[rule.field];
+            });
+        if (!of_use || !asked.insert(path).second) {
+            continue;
+        }
         HttpReply reply;
         const std::string url = options_.url + std::string(path);
         if (!get(url, out, reply)) {

@@ -48,6 +48,7 @@ struct ProbeOptions {
     std::string url;                  // http://host:port, no slash at its end
     std::string metrics_url;          // empty = url and the adapter's path
     std::string api_key;              // sent as a bearer token, empty = none
+    std::string ca_file;              // certificates to trust for https, empty = the system's
     std::vector<std::string> models;  // empty = asked for
     double timeout_s = 2;
     double facts_every_s = 10;  // model list, limits, costly health

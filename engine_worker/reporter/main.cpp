@@ -89,6 +89,7 @@ ProbeOptions probe_options(const Options& options) {
     out.url = options.url;
     out.metrics_url = options.metrics_url;
     out.api_key = options.api_key;
+    out.ca_file = options.ca_file;
     out.models = options.models;
     out.timeout_s = options.timeout_s;
     return out;

@@ -110,6 +110,11 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_url(v, o.metrics_url); }},
         {"--api-key-file", "FILE", "a key that the engine wants, in the first line",
          [](Options& o, const std::string& v) { return read_key(v, o.api_key); }},
+        {"--ca-file", "FILE", "trust these certificates (PEM) for https [the system's]",
+         [](Options& o, const std::string& v) {
+             o.ca_file = v;
+             return std::ifstream(v) ? std::string() : "the file " + v + " cannot be read";
+         }},
         {"--once", "", "print the report that would be sent, and end; needs no Redis", {}},
     };
     return all;

@@ -14,6 +14,7 @@ struct Options {
     std::string url;          // http://host:port, no slash at its end
     std::string metrics_url;  // empty = the adapter's
     std::string api_key;      // for the engine
+    std::string ca_file;      // certificates to trust for https, empty = the system's
     RedisUrl redis;
     std::string prefix = "llm:";
     std::string id;             // empty = HOST:PORT of the url

@@ -2,6 +2,7 @@
 
 import pathlib
 import resource
+import subprocess
 
 import pytest
 
@@ -174,3 +175,13 @@ def browser(tmp_path):
     assert not unexpected, unexpected
     outside = [url for url in made.requests if not url.startswith(("http://127.0.0.1:", "data:", "about:"))]
     assert not outside, outside
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for 127.0.0.1 and localhost: (certificate, key)."""
+    directory = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                    "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
+                   check=True, capture_output=True)
+    return directory / "cert.pem", directory / "key.pem"

@@ -32,8 +32,8 @@ def vllm(running=0, waiting=0, tokens=0, seconds=0.0, completed=0, started=1.7e9
 def pages():
     made = []
 
-    def make(content):
-        made.append(Pages(content))
+    def make(content, **keywords):
+        made.append(Pages(content, **keywords))
         return made[-1]
 
     yield make
@@ -49,9 +49,9 @@ def once(*words, status=0):
 
 KINDS = {
     "vllm": ({"/health": "", "/metrics": "vllm_metrics.txt", "/v1/models": "vllm_models.json"},
-             {"models": ["facebook/opt-125m", "sql-lora"], "running": 12, "kv_usage": 0.375, "max_context": 2048, "max_running": 256}),
+             {"models": ["facebook/opt-125m", "sql-lora"], "running": 12, "kv_usage": 0.375, "max_context": 2048, "max_running": 512}),
     "sglang": ({"/health": "", "/metrics": "sglang_metrics.txt", "/get_server_info": "sglang_get_server_info.json"},
-               {"models": ["m"], "running": 162, "max_running": 128, "max_context": 4096}),
+               {"models": ["m"], "running": 162, "max_running": 256, "max_context": 4096}),
     "llamacpp": ({"/health": '{"status":"ok"}', "/metrics": "llamacpp_metrics.txt", "/props": "llamacpp_props.json"},
                  {"models": ["m"], "running": 3, "max_running": 4, "max_context": 4096}),
     "tgi": ({"/health": "", "/metrics": "tgi_metrics.txt", "/info": "tgi_info.json"}, {"running": 5, "max_running": 128, "max_context": 2048}),
@@ -74,6 +74,21 @@ def test_every_kind_of_engine(pages, kind):
     assert {name: report[name] for name in expected} == expected
     assert ("user_seconds" in report) == (kind not in ("triton", "ollama"))
     assert report["tokens_out"] == 0, "counted from now on"
+
+
+def test_sglang_is_not_asked_for_a_page_that_it_warns_of(pages):
+    """Newer versions say at each request that /get_server_info will be removed."""
+    engine = pages({"/health": "", "/metrics": golden("sglang_metrics.txt"), "/v1/models": MODELS,
+                    "/server_info": golden("sglang_get_server_info.json"), "/get_server_info": (500, "")})
+    assert once("--engine", "sglang", "--url", engine.url)["max_running"] == 256
+    assert "/get_server_info" not in engine.asked
+
+
+def test_an_https_engine_with_a_certificate_of_its_own(pages, certificate):
+    engine = pages({"/health": "", "/metrics": vllm(running=3), "/v1/models": MODELS}, certificate=certificate)
+    assert "certificate" in once("--engine", "vllm", "--url", engine.url, status=1)
+    report = once("--engine", "vllm", "--url", engine.url, "--ca-file", str(certificate[0]))
+    assert (report["running"], report["url"]) == (3, engine.url)
 
 
 def test_a_gateway_learns_of_the_engine_and_its_speed(redis_server, pages, fake_engine, reporter, nginx):

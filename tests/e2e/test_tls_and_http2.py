@@ -1,7 +1,6 @@
 """https engines, alone and beside plain ones; clients that speak HTTP/2."""
 
 import ssl
-import subprocess
 
 import httpx
 import pytest
@@ -9,16 +8,6 @@ import pytest
 from support.client import chat_body
 from support.http2 import Http2
 from support.ports import free_port
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A self-signed certificate for 127.0.0.1 and localhost: (certificate, key)."""
-    directory = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
-                   check=True, capture_output=True)
-    return directory / "cert.pem", directory / "key.pem"
 
 
 def https_gateway(gateway, lines):

@@ -20,10 +20,11 @@ constexpr MetricRule kMetrics[] = {
 };
 constexpr JsonRule kFacts[] = {
     {Field::max_context, "/v1/models", "/data/0/max_model_len"},
-    {Field::max_running, "/get_server_info", "/max_running_requests"},
-    {Field::max_running, "/get_server_info", "/internal_states/0/effective_max_running_requests_per_dp"},
+    {Field::max_running, "/server_info", "/internal_states/*/effective_max_running_requests_per_dp"},
     {Field::max_running, "/server_info", "/max_running_requests"},
-    {Field::max_running, "/server_info", "/internal_states/0/effective_max_running_requests_per_dp"},
+    // older versions; newer ones write a warning into their log when it is asked for
+    {Field::max_running, "/get_server_info", "/internal_states/*/effective_max_running_requests_per_dp"},
+    {Field::max_running, "/get_server_info", "/max_running_requests"},
 };
 
 }  // namespace

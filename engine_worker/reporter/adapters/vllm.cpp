@@ -34,6 +34,7 @@ const Adapter kVllm = {
     .metrics = kMetrics,
     .facts = kFacts,
     .max_running = 256,  // its usual max_num_seqs, which it does not tell
+    .replica_label = "engine",  // data parallel ranks
 };
 
 }  // namespace llm::reporter

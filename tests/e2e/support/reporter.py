@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import threading
 
 from . import jitter
@@ -19,14 +20,18 @@ ENDPOINTS = ROOT / "tests" / "golden" / "engine_endpoints"
 
 
 class Pages:
-    """An HTTP server on a port of its own; `pages` maps paths to text, (status, text), or a function that gives one of them."""
+    """An HTTP server on a port of its own; `pages` maps paths to text, (status, text), or a function that gives one of them.
 
-    def __init__(self, pages):
+    With `certificate`, a pair of files, it speaks https.
+    """
+
+    def __init__(self, pages, certificate=None):
         self.pages = dict(pages)
         self.asked = []
         self._open = set()
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
+        self._certificate = certificate
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,6 +72,10 @@ class Pages:
     def start(self):
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
         self._server.daemon_threads = True
+        if self._certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self):

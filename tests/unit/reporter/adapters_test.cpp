@@ -49,6 +49,7 @@ void expect(const Observation& seen, const std::map<Field, double>& fields) {
 
 TEST(Adapters, Vllm) {
     expect(read("vllm", text_of("vllm_metrics.txt")), {{Field::running, 12},
+                                                       {Field::max_running, 512},  // of two ranks
                                                        {Field::waiting, 2},
                                                        {Field::kv_usage, 0.375},
                                                        {Field::tokens_in, 200},
@@ -77,6 +78,26 @@ TEST(Adapters, SglangCountsARankOnce) {
                                                            {Field::decode_tokens, 7400757},
                                                            {Field::user_seconds, 866964.5791549598},
                                                            {Field::completed, 14007}});
+}
+
+// With --enable-priority-scheduling each request's counters are in the series of its priority alone, without a total.
+TEST(Adapters, SglangAddsUpTheCountersOfPriorities) {
+    expect(read("sglang",
+                "sglang:num_running_reqs{priority=\"\"} 3\n"
+                "sglang:num_running_reqs{priority=\"1\"} 2\n"
+                "sglang:generation_tokens_total{priority=\"\",is_streaming=\"true\"} 10\n"
+                "sglang:generation_tokens_total{priority=\"1\",is_streaming=\"true\"} 20\n"
+                "sglang:generation_tokens_total{priority=\"1\",is_streaming=\"false\"} 30\n"
+                "sglang:inter_token_latency_seconds_sum{priority=\"1\"} 4\n"
+                "sglang:inter_token_latency_seconds_count{priority=\"1\"} 50\n"),
+           {{Field::running, 3}, {Field::tokens_out, 60}, {Field::decode_tokens, 50}, {Field::user_seconds, 4}});
+}
+
+TEST(Adapters, VllmHasItsUsualSeatsOnEveryRank) {
+    const Observation seen = read("vllm",
+                                  "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 3\n"
+                                  "vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 4\n");
+    expect(seen, {{Field::running, 7}, {Field::max_running, 512}});
 }
 
 TEST(Adapters, LlamaCpp) {
@@ -145,8 +166,11 @@ TEST(Adapters, ReadFactsAndModels) {
         return out[field];
     };
     EXPECT_EQ(fact("vllm", "/v1/models", text_of("vllm_models.json"), Field::max_context), 2048);
-    EXPECT_EQ(fact("sglang", "/get_server_info", text_of("sglang_get_server_info.json"), Field::max_running),
-              128);
+    const std::string states = text_of("sglang_get_server_info.json");  // of two data parallel ranks
+    EXPECT_EQ(fact("sglang", "/get_server_info", states, Field::max_running), 256);
+    EXPECT_EQ(fact("sglang", "/server_info", states, Field::max_running), 256);
+    EXPECT_EQ(fact("sglang", "/server_info", R"({"max_running_requests":7,"internal_states":[]})", Field::max_running), 7);
+    EXPECT_EQ(fact("sglang", "/server_info", R"({"max_running_requests":7,"internal_states":[{}]})", Field::max_running), 7);
     EXPECT_EQ(fact("llamacpp", "/props", text_of("llamacpp_props.json"), Field::max_running), 4);
     EXPECT_EQ(fact("llamacpp", "/props", text_of("llamacpp_props.json"), Field::max_context), 4096);
     EXPECT_EQ(fact("tgi", "/info", text_of("tgi_info.json"), Field::max_running), 128);

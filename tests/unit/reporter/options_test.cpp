@@ -76,6 +76,7 @@ TEST(ReporterOptions, SayWhatIsAllowed) {
     told({"--speed", "1"}, "unknown option --speed");
     told({"--id"}, "needs a value");
     told({"--api-key-file", "/nonexistent"}, "cannot be read");
+    told({"--ca-file", "/nonexistent"}, "cannot be read");
     EXPECT_NE(parse_options({"--url", "http://h:1", "--redis", "redis://r"}, out = Options{})
                   .find("--engine is missing"),
               std::string::npos);
