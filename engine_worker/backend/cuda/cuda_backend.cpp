@@ -160,11 +160,15 @@ StepView CudaBackend::view(const Step& step, int rows, int n_tiles) const {
     view.n_decode = step.n_decode;
     view.n_tiles = n_tiles;
     view.in_order = is_decode(step);
-    int longest = 1;
-    for (int32_t s = 0; s < step.n_decode; s++) {
-        longest = std::max(longest, step.ctx_len[s]);
-    }
+    const auto longest_of = [&](int32_t first, int32_t end) {
+        return first < end ? *std::max_element(step.ctx_len + first, step.ctx_len + end) : 1;
+    };
+    const int longest = longest_of(0, step.n_decode);
     const ModelConfig& config = model_.config;
+    if (n_tiles > 0) {
+        view.prefill_splits = plan_prefill_splits(n_tiles, config.n_kv_heads, longest_of(step.n_decode, step.n_seq),
+                                                  device_.multiprocessors);
+    }
     view.splits = step.n_decode == 0 ? 1
                                      : plan_splits(step.n_decode, config.n_heads, config.n_kv_heads, longest,
                                                    device_.multiprocessors);

@@ -50,6 +50,8 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
         parts = std::max(parts, splits > 1 ? size(n) * size(splits) : 0);
     }
 
+    const int prompt_parts = prefill_parts(limits.multiprocessors);
+    const size_t prompt_rows = size(prompt_parts) * kQueryTile;
     const auto put = [&](auto Forward::*member, size_t count) {
         std::remove_reference_t<decltype(out->*member)> pointer = nullptr;
         place(pointer, count);
@@ -71,9 +73,11 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
     put(&Forward::expanded_, expanded);
     put(&Forward::gemv_partial_, partial);
     put(&Forward::tickets_, tickets);
-    put(&Forward::split_partial_, parts * size(config.n_heads) * size(padded));
-    put(&Forward::split_ml_, parts * size(config.n_heads) * 2);
-    put(&Forward::split_tickets_, sequences * size(config.n_kv_heads * head_parts(config.n_heads / config.n_kv_heads)));
+    // decodes and prompts take turns
+    put(&Forward::split_partial_, std::max(parts * size(config.n_heads), prompt_rows) * size(padded));
+    put(&Forward::split_ml_, std::max(parts * size(config.n_heads), prompt_rows) * 2);
+    put(&Forward::split_tickets_, std::max(sequences * size(config.n_kv_heads * head_parts(config.n_heads / config.n_kv_heads)),
+                                           size(prompt_parts)));
     put(&Forward::sample_out_, tokens);
     put(&Forward::sampled_, tokens);
     put(&Forward::gemm_workspace_, Gemm::kWorkspace);
@@ -205,7 +209,8 @@ void Forward::attention(const StepView& step, int layer) {
     }
     if (step.n_tiles > 0) {
         launch_rotate_and_store(token, query_, step.n_decode, step.rows - step.n_decode, stream_.get());
-        launch_prefill_attention(args, step.tiles, step.n_tiles, stream_.get());
+        launch_prefill_attention({args, step.tiles, split_partial_, split_ml_, split_tickets_, step.prefill_splits},
+                                 step.n_tiles, stream_.get());
     }
 }
 

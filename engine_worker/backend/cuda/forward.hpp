@@ -32,7 +32,8 @@ struct StepView {
     int rows = 0;       // tokens, padding included
     int n_decode = 0;   // of them, the first so many belong to one sequence each
     int n_tiles = 0;
-    int splits = 1;
+    int splits = 1;          // of the contexts of decodes
+    int prefill_splits = 1;  // of prompts
     bool in_order = false;  // logit_rows names every row, in order
 };
 
@@ -109,7 +110,7 @@ class Forward {
     uint16_t* expanded_ = nullptr;     // the largest matrix of one-byte weights as bf16
     float* gemv_partial_ = nullptr;
     unsigned* tickets_ = nullptr;
-    float* split_partial_ = nullptr;   // of decode attention
+    float* split_partial_ = nullptr;   // of attention
     float* split_ml_ = nullptr;
     unsigned* split_tickets_ = nullptr;
     SampleOut* sample_out_ = nullptr;

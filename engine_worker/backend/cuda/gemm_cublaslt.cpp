@@ -109,7 +109,7 @@ struct Gemm::Parts {
     }
 
     // Milliseconds of the best of kRounds of `product` (true if it was made), with the weights that have their turn; negative
-    // if it cannot be made. Gives up when the first is twice `to_beat`, unless that is negative.
+    // if it cannot be made. Gives up when it is a quarter slower than `to_beat`, unless that is negative.
     template <typename Product>
     float time(const std::vector<const uint16_t*>& weights, size_t& turn, float to_beat, const Product& product) const {
         float best = -1;
@@ -128,7 +128,7 @@ struct Gemm::Parts {
             if (best < 0 || ms < best) {
                 best = ms;
             }
-            if (to_beat >= 0 && best > 2 * to_beat) {
+            if (to_beat >= 0 && best > 1.25f * to_beat) {
                 break;
             }
         }

@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kMaxSlots = int64_t{1} << 28;
 constexpr int kWarpsPerMultiprocessor = 16;  // enough loads under way to keep memory busy
 constexpr int kGemvGroup = 256;              // bytes of a row that a warp reads at a time
+constexpr int kPrefillBlocksPerMultiprocessor = 2;  // at once, by registers, with heads of 128
 constexpr int kDecodeBlocksPerMultiprocessor = 3;  // at once, by registers, with heads of 128; more would be a second round
 
 std::string number(int64_t value) {
@@ -108,6 +109,14 @@ int plan_splits(int sequences, int n_heads, int n_kv_heads, int longest_context,
     const int useful = std::max(1, longest_context / 64);
     const int splits = std::clamp(std::min(wanted, useful), 1, kMaxSplits);
     return static_cast<int>(std::bit_floor(static_cast<unsigned>(splits)));
+}
+
+int prefill_parts(int multiprocessors) {
+    return kPrefillBlocksPerMultiprocessor * multiprocessors;
+}
+
+int plan_prefill_splits(int n_tiles, int n_kv_heads, int longest_context, int multiprocessors) {
+    return std::clamp(std::min(prefill_parts(multiprocessors) / (n_tiles * n_kv_heads), longest_context / 256), 1, kMaxSplits);
 }
 
 GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors) {

@@ -52,6 +52,12 @@ int bucket_for(const std::vector<int>& buckets, int n);
 // once, but no part below 64 positions of the longest context.
 int plan_splits(int sequences, int n_heads, int n_kv_heads, int longest_context, int multiprocessors);
 
+// The same for prompts: into how many parts the contexts of `n_tiles` tiles are split, 1..kMaxSplits; as many blocks as run at once,
+// but no part below 256 positions of the longest context. More than 1 only for so few tiles that tiles * n_kv_heads * splits is
+// at most prefill_parts().
+int plan_prefill_splits(int n_tiles, int n_kv_heads, int longest_context, int multiprocessors);
+int prefill_parts(int multiprocessors);
+
 // n is a multiple of 16; `bytes_per_weight` 2 or 1.
 GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors);
 // Floats of GemvArgs::partial for that shape with the most rows.

@@ -120,7 +120,7 @@ class Attention {
         }
     }
 
-    void check_prefill() {
+    void check_prefill(int splits = 1) {
         Step step;
         step.n_seq = static_cast<int>(contexts_.size());
         step.n_tok = static_cast<int>(positions_.size());
@@ -129,10 +129,17 @@ class Attention {
         std::vector<PrefillTile> tiles;
         plan_prefill(step, s_.n_heads, s_.n_kv, tiles);
         const GpuArray<PrefillTile> gpu_tiles(tiles);
+        const size_t parts = tiles.size() * static_cast<size_t>(s_.n_kv * splits);
+        const GpuArray<float> partial(parts * static_cast<size_t>(kQueryTile * s_.padded)), ml(parts * kQueryTile * 2);
+        const GpuArray<unsigned> tickets(std::vector<unsigned>(tiles.size() * static_cast<size_t>(s_.n_kv), 0));
         prepare_kernels(false);
         check([&](const AttentionArgs& args) {
-            launch_prefill_attention(args, gpu_tiles.get(), static_cast<int>(tiles.size()), test_stream().get());
+            launch_prefill_attention({args, gpu_tiles.get(), partial.get(), ml.get(), tickets.get(), splits},
+                                     static_cast<int>(tiles.size()), test_stream().get());
         });
+        for (const unsigned ticket : tickets.values()) {
+            EXPECT_EQ(ticket, 0u);
+        }
     }
 
   private:
@@ -253,6 +260,7 @@ TEST(PrefillAttention, GroupsAndHeadDimensions) {
                                Shape{3, 1, 16, 64, 0}, Shape{2, 1, 256, 256, 0}}) {
         Attention attention(shape, {1, 40, 130}, {1, 40, 37});
         attention.check_prefill();
+        attention.check_prefill(2);
     }
 }
 
@@ -261,10 +269,19 @@ TEST(PrefillAttention, ChunksAtEveryPlaceOfATile) {
     attention.check_prefill();
 }
 
+TEST(PrefillAttention, SplitContextsAndMoreSplitsThanTheyHave) {
+    Attention attention({4, 2, 128, 128, 0}, {1, 63, 64, 65, 128, 129, 700}, {1, 2, 1, 3, 1, 20, 5});
+    for (const int splits : {2, 3, 11, 32}) {
+        SCOPED_TRACE(splits);
+        attention.check_prefill(splits);
+    }
+}
+
 TEST(PrefillAttention, SlidingWindow) {
     for (const int window : {1, 24, 70}) {
         Attention attention({4, 2, 64, 64, window}, {20, 100, 300}, {20, 100, 30});
         attention.check_prefill();
+        attention.check_prefill(3);
     }
 }
 

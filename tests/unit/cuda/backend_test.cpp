@@ -8,6 +8,7 @@
 
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
+#include "engine_worker/backend/cuda/plan.hpp"
 #include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 #include "tests/support/step_runner.hpp"
@@ -185,6 +186,35 @@ TEST_F(CudaBackendTest, AgreesWithTheCpuBackend) {
     EXPECT_LT(worst_regret, 0.2);
     EXPECT_LT(mean, 0.06);
     EXPECT_LT(differences[differences.size() * 99 / 100], 0.2);
+}
+
+// Few tokens after a long context, as in a conversation whose beginning is in the cache: attention splits the context.
+TEST_F(CudaBackendTest, TheShortEndOfALongPromptIsLikeDecodingIt) {
+    const TempDir dir;
+    std::string config = kConfig;
+    config.replace(config.find("512"), 3, "1024");
+    llm::testing::write_random_model(dir.path(), config, 6, DType::kBf16);
+    CudaBackend backend(options(dir.path()));
+    ASSERT_GT(plan_prefill_splits(1, 2, 600, backend.device().multiprocessors), 1);
+    StepRunner runner(backend);
+    Sequence together{prompt(3, 600), {}};
+    for (const size_t count : {size_t{256}, size_t{256}, size_t{85}}) {
+        runner.run({{&together, count}});
+    }
+    Sequence other{prompt(4, 5), {}};
+    const std::vector<float> got = runner.run({{&other, 5, true}, {&together, 3, true}}).logits;
+    runner.release(together);
+
+    Sequence alone{prompt(3, 600), {}};
+    for (const size_t count : {size_t{256}, size_t{256}, size_t{85}}) {
+        runner.run({{&alone, count}});
+    }
+    for (size_t token = 0; token < 3; token++) {
+        const std::vector<float> expected = runner.run({{&alone, 1, true}}).logits;
+        for (size_t i = 0; i < 333; i++) {
+            ASSERT_NEAR(got[(5 + token) * 333 + i], expected[i], 0.1) << token << " " << i;
+        }
+    }
 }
 
 TEST_F(CudaBackendTest, MixedStepsPreemptionAndSharedPrefixesChangeNothing) {

@@ -103,6 +103,15 @@ TEST(Plan, SplitsFillTheMachineButNotWithCrumbs) {
     EXPECT_EQ(plan_splits(8, 32, 8, 100000, 132), 4);
     EXPECT_EQ(plan_splits(24, 32, 8, 100000, 132), 2);
     EXPECT_EQ(plan_splits(32, 32, 8, 100000, 132), 1);  // 256 blocks; 512 would not all run at once
+    EXPECT_EQ(plan_prefill_splits(1, 8, 100000, 132), 32);
+    EXPECT_EQ(plan_prefill_splits(4, 8, 100000, 132), 8);
+    EXPECT_EQ(plan_prefill_splits(4, 8, 1023, 132), 3);  // no part below 256 positions
+    EXPECT_EQ(plan_prefill_splits(4, 8, 255, 132), 1);
+    EXPECT_EQ(plan_prefill_splits(17, 8, 100000, 132), 1);  // 272 blocks would not all run at once
+    for (int tiles = 1; tiles < 200; tiles++) {
+        const int splits = plan_prefill_splits(tiles, 2, 1 << 30, 132);
+        EXPECT_TRUE(splits == 1 || tiles * 2 * splits <= prefill_parts(132));
+    }
     for (int n = 1; n < 300; n++) {
         const int splits = plan_splits(n, 14, 2, 1 << 30, 132);
         EXPECT_EQ(splits & (splits - 1), 0);

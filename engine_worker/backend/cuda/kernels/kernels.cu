@@ -157,18 +157,19 @@ void launch_decode_attention(const DecodeArgs& args, int sequences, cudaStream_t
            DecodeShared::bytes(group < kMaxGroup ? group : kMaxGroup, a.head_dim_padded), stream, args);
 }
 
-void launch_prefill_attention(const AttentionArgs& args, const PrefillTile* tiles, int n_tiles, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(args.n_kv_heads));
+void launch_prefill_attention(const PrefillArgs& args, int n_tiles, cudaStream_t stream) {
+    const AttentionArgs& a = args.attention;
+    const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(a.n_kv_heads), static_cast<unsigned>(args.splits));
     constexpr unsigned kThreads = kPrefillWarps * kWarpSize;
-    if (args.head_dim_padded == 64) {
-        launch("prefill_attention", prefill_attention_kernel<64>, grid, kThreads, PrefillShape<64>::kSharedBytes,
-               stream, args, tiles);
-    } else if (args.head_dim_padded == 128) {
-        launch("prefill_attention", prefill_attention_kernel<128>, grid, kThreads, PrefillShape<128>::kSharedBytes,
-               stream, args, tiles);
+    const auto start = [&](auto kernel, int shared) {
+        launch("prefill_attention", kernel, grid, kThreads, static_cast<size_t>(shared), stream, args);
+    };
+    if (a.head_dim_padded == 64) {
+        start(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
+    } else if (a.head_dim_padded == 128) {
+        start(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     } else {
-        launch("prefill_attention", prefill_attention_kernel<256>, grid, kThreads, PrefillShape<256>::kSharedBytes,
-               stream, args, tiles);
+        start(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);
     }
 }
 

@@ -187,7 +187,15 @@ struct PrefillTile {
     int first_row;    // of the sequence's rows, counted from first_token
     int rows;
 };
-void launch_prefill_attention(const AttentionArgs& args, const PrefillTile* tiles, int n_tiles, cudaStream_t stream);
+struct PrefillArgs {
+    AttentionArgs attention;
+    const PrefillTile* tiles;
+    float* partial;     // splits > 1: [n_tiles][n_kv_heads][splits][kQueryTile][head_dim_padded]
+    float* partial_ml;  // [n_tiles][n_kv_heads][splits][kQueryTile][2]: maximum and sum
+    unsigned* tickets;  // [n_tiles][n_kv_heads], zero; zero again afterwards
+    int splits;         // 1..kMaxSplits
+};
+void launch_prefill_attention(const PrefillArgs& args, int n_tiles, cudaStream_t stream);
 
 // How one row of logits becomes a token; backend.hpp documents the order.
 struct SampleEdit {

@@ -1,11 +1,12 @@
 // Attention of prompts: tensor cores over tiles of 64 query rows and 64 context positions, found through the slot
 // table (the scheme of FlashAttention-2, Dao 2023, with m16n8k16 products).
 //
-// Block (tile, key/value head) of 4 warps; the rows of a tile are the query heads of the group for one token after
+// Block (tile, key/value head, split of the context) of 4 warps; the rows of a tile are the query heads of the group for one token after
 // another, so a key is loaded once for all of them. Each warp owns 16 rows. Keys and values come by cp.async, the
 // next tile while this one is computed. Rows of shared memory are swizzled by 16-byte chunks: chunk c of row r lies at
 // c ^ (r % 8), and ldmatrix meets no bank twice. Head dimension 256 takes 32 positions at a time and keeps its queries
-// in shared memory, or registers would not do.
+// in shared memory, or registers would not do. Where there are few tiles (short ends of long conversations) blocks split the
+// context, and the last of those that share a tile joins what they found.
 #pragma once
 
 #include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
@@ -56,15 +57,87 @@ __device__ __forceinline__ void load_kv_tiles(const uint16_t* keys, const uint16
     }
 }
 
+// Leaves what this block found and, in the last block of its tile, takes all splits together: `out` of 4 sums per 8 columns, of
+// rows g and g + 8 of the warp's 16, their maxima and totals. False: another block goes on. All threads call.
 template <int kHead>
-__global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_kernel(AttentionArgs a,
-                                                                                      const PrefillTile* tiles) {
+__device__ __forceinline__ bool join_prefill_splits(const PrefillArgs& args, float (&out)[kHead / 8][4], float (&maximum)[2],
+                                                    float (&total)[2]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const size_t tile = static_cast<size_t>(blockIdx.x) * gridDim.y + blockIdx.y;
+    // As the threads hold them: [tile][split][warp][8 columns][lane][4], and [tile][split][warp][lane / 4][row][2]
+    const auto sums = [&](int split, int n) {
+        return args.partial + ((tile * static_cast<size_t>(args.splits) + static_cast<size_t>(split)) * kPrefillWarps +
+                               static_cast<size_t>(warp)) * (16 * kHead) +
+               (n * kWarpSize + lane) * 4;
+    };
+    const auto ml = [&](int split) {
+        return args.partial_ml + ((tile * static_cast<size_t>(args.splits) + static_cast<size_t>(split)) * kPrefillWarps +
+                                  static_cast<size_t>(warp)) * (16 * 2) +
+               lane / 4 * 4;
+    };
+    const int own = static_cast<int>(blockIdx.z);
+#pragma unroll
+    for (int n = 0; n < kHead / 8; n++) {
+        store16(sums(own, n), {{__float_as_uint(out[n][0]), __float_as_uint(out[n][1]), __float_as_uint(out[n][2]),
+                                __float_as_uint(out[n][3])}});
+    }
+    if (lane % 4 == 0) {
+        store16(ml(own), {{__float_as_uint(maximum[0]), __float_as_uint(total[0]), __float_as_uint(maximum[1]),
+                           __float_as_uint(total[1])}});
+    }
+    __shared__ unsigned ticket;
+    if (!is_last_block(args.tickets + tile, static_cast<unsigned>(args.splits), &ticket)) {
+        return false;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        maximum[i] = kLowest;
+        total[i] = 0;
+    }
+    for (int split = 0; split < args.splits; split++) {
+        const Vec16 v = load16_shared_by_blocks(ml(split));
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            maximum[i] = fmaxf(maximum[i], __uint_as_float(v.word[2 * i]));
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < kHead / 8; n++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            out[n][j] = 0;
+        }
+    }
+    for (int split = 0; split < args.splits; split++) {
+        const Vec16 v = load16_shared_by_blocks(ml(split));
+        float weight[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            weight[i] = exp2f(__uint_as_float(v.word[2 * i]) - maximum[i]);
+            total[i] += weight[i] * __uint_as_float(v.word[2 * i + 1]);
+        }
+#pragma unroll
+        for (int n = 0; n < kHead / 8; n++) {
+            const Vec16 found = load16_shared_by_blocks(sums(split, n));
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                out[n][j] += weight[j / 2] * __uint_as_float(found.word[j]);
+            }
+        }
+    }
+    return true;
+}
+
+template <int kHead>
+__global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_kernel(PrefillArgs args) {
     using Shape = PrefillShape<kHead>;
     constexpr int kKeys = Shape::kKeys;
     constexpr int kTile = kKeys * kHead;
+    const AttentionArgs& a = args.attention;
     begin_launch();
     auto* shared = reinterpret_cast<uint16_t*>(shared_bytes());  // [stage][keys, values][kKeys][kHead] (, queries)
-    const PrefillTile tile = tiles[blockIdx.x];
+    const PrefillTile tile = args.tiles[blockIdx.x];
     const int kv_head = static_cast<int>(blockIdx.y);
     const int group = a.n_heads / a.n_kv_heads;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
@@ -87,10 +160,16 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
 
     const int first_position = a.positions[tile.first_token + tile.first_row / group];
     const int last_position = a.positions[tile.first_token + (tile.first_row + tile.rows - 1) / group];
-    const int end = last_position + 1;
+    int end = last_position + 1;
     int begin = a.window > 0 && first_position >= a.window ? first_position - a.window + 1 : 0;
     begin = begin / kKeys * kKeys;
-    const int rounds = (end - begin + kKeys - 1) / kKeys;
+    int rounds = (end - begin + kKeys - 1) / kKeys;
+    if (args.splits > 1) {  // this block's; none is left for some if the tile's context is short
+        const int part = (rounds + args.splits - 1) / args.splits;
+        begin += static_cast<int>(blockIdx.z) * part * kKeys;
+        end = begin + part * kKeys < end ? begin + part * kKeys : end;
+        rounds = begin < end ? (end - begin + kKeys - 1) / kKeys : 0;
+    }
     const int* table = a.table + static_cast<size_t>(tile.sequence) * static_cast<size_t>(a.table_stride);
     const size_t cache = static_cast<size_t>(kv_head) * static_cast<size_t>(a.kv_slots) * kHead;
     const uint16_t* keys = a.keys + cache;
@@ -117,8 +196,10 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         __syncthreads();  // the tile is needed for keys
     }
 
-    load_kv_tiles<kHead>(keys, values, table, begin, end, shared);
-    async_commit();
+    if (rounds > 0) {
+        load_kv_tiles<kHead>(keys, values, table, begin, end, shared);
+        async_commit();
+    }
 
     float out[kHead / 8][4];
 #pragma unroll
@@ -237,6 +318,12 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
     for (int i = 0; i < 2; i++) {
         total[i] += __shfl_xor_sync(kFullMask, total[i], 1);
         total[i] += __shfl_xor_sync(kFullMask, total[i], 2);
+    }
+    if (args.splits > 1 && !join_prefill_splits<kHead>(args, out, maximum, total)) {
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
         const int row = warp * 16 + g + i * 8;
         if (row >= tile.rows) {
             continue;
