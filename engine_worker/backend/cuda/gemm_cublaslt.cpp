@@ -12,7 +12,8 @@ namespace llm::engine::cuda {
 namespace {
 
 constexpr int kCandidates = 32;
-constexpr int kRounds = 4;  // of timing, the best counts
+constexpr int kRounds = 4;           // of timing, the best counts
+constexpr float kEnoughTimed = 1.0f;  // milliseconds after which there are no more rounds: long products vary less
 
 void check(cublasStatus_t status, const char* what) {
     if (status != CUBLAS_STATUS_SUCCESS) {
@@ -113,6 +114,7 @@ struct Gemm::Parts {
     template <typename Product>
     float time(const std::vector<const uint16_t*>& weights, size_t& turn, float to_beat, const Product& product) const {
         float best = -1;
+        float sum = 0;
         Event start(true);
         Event end(true);
         for (int round = 0; round < kRounds; round++) {
@@ -128,7 +130,8 @@ struct Gemm::Parts {
             if (best < 0 || ms < best) {
                 best = ms;
             }
-            if (to_beat >= 0 && best > 1.25f * to_beat) {
+            sum += ms;
+            if (sum > kEnoughTimed || (to_beat >= 0 && best > 1.25f * to_beat)) {
                 break;
             }
         }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <map>
 #include <string>
+#include <thread>
 
 #include "engine_worker/backend/cuda/kernels/launch.hpp"
 #include "engine_worker/backend/cuda/plan.hpp"
@@ -14,6 +16,8 @@ namespace llm::engine::cuda {
 namespace {
 
 constexpr size_t kStaging = size_t{16} << 20;
+constexpr unsigned kFillers = 4;  // threads: one copies from the page cache at a fraction of what the bus takes
+constexpr size_t kWorthSharing = size_t{1} << 20;
 
 // Hands out addresses in one block; with no block it only counts.
 class Arena {
@@ -39,7 +43,7 @@ class Uploader {
             one = PinnedMemory(kStaging);
         }
     }
-    // Sends `rows` rows of row_bytes; fill(row, target) writes each.
+    // Sends `rows` rows of row_bytes; fill(row, target) writes each, several threads different ones.
     void rows(const void* device, int rows, size_t row_bytes, const std::function<void(int, std::byte*)>& fill) {
         auto* target = static_cast<std::byte*>(const_cast<void*>(device));
         const int at_once = static_cast<int>(std::max<size_t>(1, kStaging / row_bytes));
@@ -50,8 +54,19 @@ class Uploader {
             const int count = std::min(at_once, rows - first);
             sent_[current_].synchronize();
             std::byte* from = staging_[current_].data();
-            for (int i = 0; i < count; i++) {
-                fill(first + i, from + static_cast<size_t>(i) * row_bytes);
+            const auto fill_part = [&](int part, int parts) {
+                for (int i = count * part / parts; i < count * (part + 1) / parts; i++) {
+                    fill(first + i, from + static_cast<size_t>(i) * row_bytes);
+                }
+            };
+            const int parts = static_cast<size_t>(count) * row_bytes < kWorthSharing ? 1 : fillers_;
+            std::vector<std::future<void>> others;
+            for (int part = 1; part < parts; part++) {
+                others.push_back(std::async(std::launch::async, fill_part, part, parts));
+            }
+            fill_part(0, parts);
+            for (auto& other : others) {
+                other.get();
             }
             stream_.upload(target + static_cast<size_t>(first) * row_bytes, from, static_cast<size_t>(count) * row_bytes);
             sent_[current_].record(stream_);
@@ -62,6 +77,7 @@ class Uploader {
 
   private:
     const Stream& stream_;
+    const int fillers_ = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, kFillers));
     PinnedMemory staging_[2];
     Event sent_[2];
     int current_ = 0;

@@ -4,11 +4,13 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
 #include "engine_worker/backend/cuda/plan.hpp"
+#include "engine_worker/backend/cuda/weights.hpp"
 #include "shared/json.hpp"
 #include "tests/support/model_builder.hpp"
 #include "tests/support/step_runner.hpp"
@@ -279,6 +281,31 @@ TEST_F(CudaBackendTest, SamplingWithExtrasGoesThroughGraphs) {
         b.tokens.push_back(77);
     }
     EXPECT_GT(backend.graphs(), 0u);
+}
+
+// Larger than a pinned buffer, and filled by several threads.
+TEST_F(CudaBackendTest, UploadsEveryRowOfALargeMatrix) {
+    const TempDir dir;
+    const std::string config_text = R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 72,
+        "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8,
+        "vocab_size": 140001, "max_position_embeddings": 64, "tie_word_embeddings": true})";
+    llm::testing::write_random_model(dir.path(), config_text, 6, DType::kBf16);
+    const ModelConfig config = load_model_config(dir.path());
+    const ModelTensors tensors = load_model_tensors(config);
+    const Stream stream;
+    const GpuModel model = upload_model(config, tensors, stream);
+    ASSERT_EQ(model.lm_head.n, 140016);
+    ASSERT_EQ(model.hidden_stride, 128);
+    std::vector<uint16_t> got(size_t{140016} * 128);
+    stream.download(got.data(), model.embedding, got.size() * sizeof(uint16_t));
+    stream.synchronize();
+    const std::vector<uint16_t> zero(128, 0);
+    for (size_t row = 0; row < 140016; row++) {
+        const bool real = row < 140001;
+        const void* expected = real ? static_cast<const void*>(tensors.embedding.data + row * 72 * 2) : zero.data();
+        ASSERT_EQ(std::memcmp(&got[row * 128], expected, 72 * 2), 0) << row;
+        ASSERT_EQ(std::memcmp(&got[row * 128 + 72], zero.data(), 56 * 2), 0) << row;
+    }
 }
 
 // e4m3 nearest to `value`.
