@@ -254,11 +254,18 @@ def check_growth(first, now):
     assert now["memory"] <= first["memory"] * 1.3 + (8 << 20), f"memory grows: {first} became {now}"
 
 
+def number(name, default):
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        sys.exit(f"{name} is \"{text}\"; a whole number is expected")
+    return int(text)
+
+
 def main():
-    seconds = float(os.environ.get("SOAK_SECONDS") or 1800)
-    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(10 ** 6))
+    seconds = number("SOAK_SECONDS", 1800)
+    seed = number("SEED", random.SystemRandom().randrange(10 ** 6))
     rng = random.Random(seed)
-    print(f"SEED={seed}, {seconds:.0f} s", flush=True)
+    print(f"SEED={seed}, {seconds} s", flush=True)
     table, ratios = Table(), []
     with tempfile.TemporaryDirectory(prefix="llm-soak-", ignore_cleanup_errors=True) as directory:
         world = World(pathlib.Path(directory), rng)
