@@ -106,7 +106,7 @@ CONTEXTS = {
     "empty": {"messages": []},
 }
 VALUES = {"messages": [user("hi")], "extra": {
-    "n": 3, "f": 2.5, "big": 1e20, "small": 1e-7, "whole": 2.0, "t": True, "no": False, "none_": None, "s": "Hello World", "u": "Élan 日本 😀", "q": "it's",
+    "n": 3, "f": 2.5, "big": 1e20, "small": 1e-7, "whole": 2.0, "large": 2**64 - 1, "t": True, "no": False, "none_": None, "s": "Hello World", "u": "Élan 日本 😀", "q": "it's",
     "qq": "it's \"x\"", "lines": "a\nb\r\n\n c\n", "html": "<a href=\"x\">&</a>", "numbers": [3, 1, 2], "words": ["b", "A", "c", "a"], "mixed": [1, "a", None, True, 2.5, [1], {"k": "v"}],
     "d": {"b": 1, "a": 2, "C": 3}, "nested": {"x": {"y": [10, {"z": "deep"}]}, "items": "taken", "get": 7}, "people": [
         {"name": "Bo", "age": 3, "tags": ["x"]}, {"name": "al", "age": 1}, {"name": "Cy", "age": 2, "tags": []}], "empty_list": [], "empty_dict": {}, "blank": "", "sp": "  x y  ", "ctl": "\u0001\u007f\u00a0\u200b\u2028é"}}
@@ -190,6 +190,9 @@ SNIPPETS = r"""
 {{ 1 is number and 'a' is string }} {{ n is defined or missing.x }} {{ missing is defined and missing.x }} {{ none_ is none or none_.x.y }} {{ [1, 2] is sequence and [1, 2]|length == 2 }}
 {{ true|tojson }} {{ [true, false, none]|tojson }} {{ True }} {{ False }} {{ None }} {{ true|string|lower }} {{ {'a': True}|tojson }}
 {% for p in people if p.tags is defined %}{{ p.name }}:{{ p.tags|length }}{% if not loop.last %}, {% endif %}{% endfor %} {% for p in people|sort(attribute='age') %}{{ loop.index }}.{{ p.name }} {% endfor %} {% for a, b in [[1, 2], [3, 4]] %}{{ a + b }} {% endfor %}
+{{ large }} {{ large|tojson }} {{ {large: [large]}|tojson }} {{ [large] }} {{ large is integer }} {{ large is number }} {{ large is string }} {{ large == large }} {{ large > n }} {{ large in [1, large] }} {{ large|string|length }} {{ large|int }} {{ large|abs }} {{ large and 1 }}
+{% for x in numbers %}{% break %}{% else %}none{% endfor %}|{% for x in numbers %}{% continue %}{% else %}none{% endfor %}|{% for x in numbers %}{% if x == 3 %}{% break %}{% endif %}{% else %}none{% endfor %}|{% for x in numbers %}{% if x == 1 %}{% break %}{% endif %}{% else %}none{% endfor %}|
+{% if n is string %}{{ n|from_json }}{% elif no %}{{ n is nope }}{% else %}ok{% endif %} {{ n|nope if no else 'fine' }} {{ 'fine' if n else [n|nope] }} {% if no and n is nope %}x{% endif %} {% if no %}{% set x = n|nope %}{% with y = n|nope %}{% endwith %}{% endif %}
 {{ loop }}| {% for x in [1] %}{% set inner = loop %}{% for y in [1, 2] %}{{ inner.index }}{{ loop.index }} {% endfor %}{% endfor %} {% for i in range(3) %}{{ '-' if not loop.first }}{{ i }}{% endfor %}
 """
 
@@ -215,6 +218,8 @@ FAILURES = [
     "{{ ','.join([1]) }}", "{{ (numbers|map('int'))|length }}", "{{ numbers|first.x }}", "{{ 'x'|abs }}", "{{ missing|int }}", "{{ -'a' }}", "{{ d - d }}", "{{ loop.index }}", "{{ n.x.y }}",
     "{% if %}x{% endif %}", "{{ }}", "{% endif %}", "{% if true %}", "{% for x in %}{% endfor %}", "{{ 1 + }}", "{{ (1 }}", "{{ 'a }}", "{# open", "{% raw %}x", "{% nope %}", "{{ 1 + 2 ~ 3 }}", "{% call(x) range(3) %}{% endcall %}", "{{ x|nope }}", "{{ x is nope }}", "{% set %}", "{% set 1 = 2 %}",
     "{% set true = 2 %}", "{{ a b }}", "{{ a.[b] }}", "{% break %}", "{{ [1, 2 }}", "{{ {1: } }}", "{% macro %}{% endmacro %}", "{{ 'a' is string is string }}", "{% for x in y %}{% else %}", "{{ foo(a=1, 2) }}", "{{ $ }}", "{% macro m(a=1, b) %}{% endmacro %}",
+    "{% if n %}{{ n|nope }}{% endif %}", "{% if no %}{% for x in n %}{{ x|nope }}{% endfor %}{% endif %}", "{% if no %}{% set x %}{{ n|nope }}{% endset %}{% endif %}", "{% if no %}{% set x | nope %}{% endset %}{% endif %}",
+    "{% if no %}{% macro m() %}{{ n|nope }}{% endmacro %}{% endif %}", "{% for x in numbers if x is nope %}{% endfor %}", "{{ n is nope if n else 1 }}", "{{ n[:2] }}", "{{ none_[1:] }}", "{{ d[:1] }}", "{{ numbers['a':] }}", "{{ n|indent }}", "{{ missing|indent }}",
     "{% else %}", "{% if a %}{% endfor %}", "{{ x }", "{{ x %}", "{% x }}",
 ]
 

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "engine_worker/tokenizer/jinja/analysis.hpp"
 #include "engine_worker/tokenizer/jinja/interpreter.hpp"
 #include "engine_worker/tokenizer/jinja/parser.hpp"
 #include "engine_worker/tokenizer/unicode.hpp"
@@ -25,9 +26,17 @@ constexpr const char* kChatMl =
 class JinjaTemplate final : public ChatTemplate {
   public:
     explicit JinjaTemplate(std::string_view source)
-        : source_(source), block_(jinja::parse_template(source)) {}
+        : source_(source),
+          block_(jinja::parse_template(source)),
+          takes_parts_(jinja::walks_content(block_)),
+          shows_tools_(jinja::reads(block_, "tools")) {}
 
     std::string_view source() const override { return source_; }
+    bool takes_parts() const override { return takes_parts_; }
+    bool shows_tools() const override { return shows_tools_; }
+    bool knows_developer() const override {
+        return source_.find("'developer'") != std::string::npos || source_.find("\"developer\"") != std::string::npos;
+    }
 
     std::string render(const Context& context) const override {
         try {
@@ -79,6 +88,7 @@ class JinjaTemplate final : public ChatTemplate {
 
     std::string source_;
     jinja::Block block_;
+    bool takes_parts_, shows_tools_;
 };
 
 std::optional<std::string> read_file(const std::string& path) {
@@ -143,6 +153,13 @@ std::unique_ptr<ChatTemplate> ChatTemplate::load(const std::string& dir) {
     if (const auto text = configured(config, kDefault))
         return parse_from(config, *text);
     return parse(kChatMl);
+}
+
+std::unique_ptr<ChatTemplate> ChatTemplate::load_file(const std::string& path) {
+    const auto text = read_file(path);
+    if (!text)
+        throw std::runtime_error(path + ": cannot be read");
+    return parse_from(path, *text);
 }
 
 std::unique_ptr<ChatTemplate> ChatTemplate::load_for_tools(const std::string& dir) {

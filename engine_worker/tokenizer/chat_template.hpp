@@ -21,6 +21,9 @@ class ChatTemplate {
     // (a string, or a list of which "default" is taken); else, where the directory has none, ChatML.
     static std::unique_ptr<ChatTemplate> load(const std::string& dir);
 
+    // The template in the file at `path`. Throws std::runtime_error naming it.
+    static std::unique_ptr<ChatTemplate> load_file(const std::string& path);
+
     // The template that a model directory has for requests with tools, besides the one of load(): the "tool_use" of
     // additional_chat_templates or of that list. Null: it has none.
     static std::unique_ptr<ChatTemplate> load_for_tools(const std::string& dir);
@@ -29,6 +32,14 @@ class ChatTemplate {
 
     // The template as it was parsed.
     virtual std::string_view source() const = 0;
+
+    // Goes through the parts of a message's content by itself: `content` is then to be a list of parts, for other
+    // templates one string. vLLM decides it by the same rule.
+    virtual bool takes_parts() const = 0;
+    // Reads the variable `tools`: shows the model what it may call.
+    virtual bool shows_tools() const = 0;
+    // Knows messages of the role "developer".
+    virtual bool knows_developer() const = 0;
 
     struct Context {
         nlohmann::ordered_json messages;  // array of {role, content, …} as the client sent them

@@ -337,8 +337,6 @@ ExprPtr ExpressionParser::filter_chain(ExprPtr expr, bool inline_first) {
         inline_first = false;
         expr = make(ExprKind::kFilter, std::move(expr));
         expr->name = expect_name();
-        if (!find_filter(expr->name))
-            fail("filter '" + expr->name + "' is not supported");
         if (current().op("("))
             arguments(*expr);
         chain();
@@ -352,8 +350,6 @@ ExprPtr ExpressionParser::test(ExprPtr expr) {
     const bool negated = skip_name("not");
     expr = make(ExprKind::kTest, std::move(expr));
     expr->name = expect_name();
-    if (!find_test(expr->name))
-        fail("test '" + expr->name + "' is not supported");
     const Token& token = current();
     const bool word = token.name("else") || token.name("or") || token.name("and");
     if (token.name("is"))

@@ -62,7 +62,10 @@ Value Interpreter::evaluate(const Expr& expr) {
         case ExprKind::kTest: {
             const Value value = part(0);
             Arguments args = evaluate_arguments(expr, 1);
-            return Value(find_test(expr.name)(*this, value, args));
+            const Test test = find_test(expr.name);
+            if (!test)
+                fail("test '" + expr.name + "' is not supported");
+            return Value(test(*this, value, args));
         }
         case ExprKind::kNot:
             return Value(!part(0).truthy());
@@ -71,6 +74,8 @@ Value Interpreter::evaluate(const Expr& expr) {
             const Value value = part(0);
             int64_t integer;
             double real;
+            if (value.as_large())
+                fail("integer too large");
             if (value.to_integer(integer)) {
                 if (expr.kind == ExprKind::kNegative && integer == INT64_MIN)
                     fail("integer too large");
@@ -163,7 +168,7 @@ Value Interpreter::evaluate_slice(const Expr& expr) {
         if (value.to_integer(integer))
             bounds[i] = integer;
         else if (!value.is_none())
-            return Value::undefined("slice indices must be integers");
+            fail("slice indices must be integers");
     }
     if (const auto* undefined = object.as<Undefined>())
         fail(*undefined->message);
@@ -171,7 +176,7 @@ Value Interpreter::evaluate_slice(const Expr& expr) {
     const bool indexable = list && (list->kind == List::Kind::kList || list->kind == List::Kind::kTuple ||
                                     list->kind == List::Kind::kRange);
     if (!object.is_string() && !indexable)
-        return Value::undefined(owner(object) + " cannot be sliced");
+        fail(owner(object) + " cannot be sliced");
     const int64_t step = bounds[2].value_or(1);
     if (step == 0)
         fail("slice step cannot be zero");
@@ -251,7 +256,10 @@ Value Interpreter::apply_filters(const Expr& expr, Value value) {
     Arguments args = evaluate_arguments(expr, 1);
     charge(0);
     line_ = expr.line;
-    return find_filter(expr.name)(*this, value, args);
+    const Filter filter = find_filter(expr.name);
+    if (!filter)
+        fail("filter '" + expr.name + "' is not supported");
+    return filter(*this, value, args);
 }
 
 // ---- Attributes and items
@@ -430,6 +438,8 @@ Value Interpreter::arithmetic(Operator op, const Value& a, const Value& b) {
             items.insert(items.end(), list.items.begin(), list.items.end());
         return make_list(std::move(items), list.kind);
     }
+    if ((a.as_large() && b.is_number()) || (b.as_large() && a.is_number()))
+        fail("integer too large");
     double p, q;
     if (!a.to_number(p) || !b.to_number(q))
         fail(std::string("unsupported operand types: '") + a.type_name() + "' and '" + b.type_name() + "'");

@@ -313,15 +313,16 @@ Interpreter::Flow Interpreter::execute_for(const Stmt& stmt) {
     };
     ++loop_depth_;
     Finish finish{*this, *loop};
-    bool any = false;
+    bool any = false;  // as jinja2 sees it: a turn that break or continue cuts short is none
     while (loop->advance()) {
-        any = true;
         charge(0);
         Entered entered(*this, around);
         assign(*scope_, stmt.target, *loop->current);
         assign(*scope_, "loop", Value(loop));
-        if (execute(stmt.body) == Flow::kBreak)
+        const Flow flow = execute(stmt.body);
+        if (flow == Flow::kBreak)
             break;
+        any = any || flow == Flow::kNormal;
     }
     if (any)
         return Flow::kNormal;

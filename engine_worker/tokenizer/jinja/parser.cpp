@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "engine_worker/tokenizer/jinja/analysis.hpp"
 #include "engine_worker/tokenizer/jinja/expression_parser.hpp"
 
 namespace llm::engine::jinja {
@@ -250,7 +251,9 @@ class Parser final : private ExpressionParser {
 }  // namespace
 
 Block parse_template(std::string_view source) {
-    return Parser(source).run();
+    Block block = Parser(source).run();
+    check_names(block);
+    return block;
 }
 
 }  // namespace llm::engine::jinja

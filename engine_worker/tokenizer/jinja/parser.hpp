@@ -8,7 +8,7 @@
 namespace llm::engine::jinja {
 
 // Throws std::runtime_error "line N: …" on malformed source and on statements, filters or tests that are not
-// supported. O(source); nesting is bounded.
+// supported (see check_names()). O(source); nesting is bounded.
 Block parse_template(std::string_view source);
 
 }  // namespace llm::engine::jinja

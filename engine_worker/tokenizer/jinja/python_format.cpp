@@ -157,6 +157,8 @@ void append_repr(std::string& out, const Value& value, size_t limit) {
         out += *b ? "True" : "False";
     } else if (const auto* i = value.as<int64_t>()) {
         out += std::to_string(*i);
+    } else if (const uint64_t* large = value.as_large()) {
+        out += std::to_string(*large);
     } else if (const auto* d = value.as<double>()) {
         out += float_repr(*d);
     } else if (const std::string* s = value.string()) {
@@ -246,6 +248,8 @@ std::string json_key(const Value& key) {
         return json_number(*d);
     if (const auto* i = key.as<int64_t>())
         return std::to_string(*i);
+    if (const uint64_t* large = key.as_large())
+        return std::to_string(*large);
     throw ValueError(std::string("tojson: a key must not be of type ") + key.type_name());
 }
 
@@ -265,6 +269,8 @@ void json_value(std::string& out, const Value& value, const JsonStyle& style, si
         out += *b ? "true" : "false";
     } else if (const auto* integer = value.as<int64_t>()) {
         out += std::to_string(*integer);
+    } else if (const uint64_t* large = value.as_large()) {
+        out += std::to_string(*large);
     } else if (const auto* d = value.as<double>()) {
         out += json_number(*d);
     } else if (const std::string* s = value.string()) {

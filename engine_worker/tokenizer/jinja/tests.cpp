@@ -6,7 +6,7 @@ namespace llm::engine::jinja {
 namespace {
 
 bool is_integer(const Value& value) {
-    return value.as<int64_t>() != nullptr;
+    return value.as<int64_t>() || value.as_large();
 }
 
 int64_t integer_of(Interpreter& in, const Value& value) {

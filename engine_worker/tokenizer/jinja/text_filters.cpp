@@ -73,6 +73,9 @@ Value do_center(Interpreter& in, const Value& value, Arguments& args) {
 
 Value do_indent(Interpreter& in, const Value& value, Arguments& args) {
     const Parameters p("indent", args, {"width", "first", "blank"});
+    need_defined(in, value);
+    if (!value.is_string())
+        in.fail(std::string("indent: needs a string, not ") + value.type_name());
     std::string unit = "    ";
     if (p.has(0))
         unit = p.get(0)->is_string()
@@ -159,6 +162,8 @@ Value do_int(Interpreter& in, const Value& value, Arguments& args) {
     const Parameters p("int", args, {"default", "base"});
     need_defined(in, value);
     int64_t integer;
+    if (value.as_large())
+        return value;
     if (value.to_integer(integer))
         return Value(integer);
     std::optional<double> real;
@@ -195,6 +200,8 @@ Value do_round(Interpreter& in, const Value& value, Arguments& args) {
     const int64_t precision = std::clamp<int64_t>(p.integer(0, 0), -300, 300);
     double real;
     need_defined(in, value);
+    if (value.as_large())
+        in.fail("integer too large");
     if (!value.to_number(real))
         in.fail(std::string("round: needs a number, not ") + value.type_name());
     const double scale = std::pow(10.0, static_cast<double>(precision));
@@ -219,6 +226,8 @@ Value do_round(Interpreter& in, const Value& value, Arguments& args) {
 Value do_abs(Interpreter& in, const Value& value, Arguments& args) {
     Parameters("abs", args, {});
     need_defined(in, value);
+    if (value.as_large())
+        return value;
     int64_t integer;
     double real;
     if (value.to_integer(integer)) {

@@ -74,6 +74,11 @@ void Dict::set(Value key, Value value) {
 
 // ---- Value
 
+Value::Value(uint64_t value) : data_(value) {
+    if (value <= static_cast<uint64_t>(INT64_MAX))
+        data_ = static_cast<int64_t>(value);
+}
+
 Value Value::list(std::vector<Value> items, List::Kind kind) {
     auto list = std::make_shared<List>();
     for (const Value& item : items)
@@ -105,9 +110,7 @@ Value Value::from_json(const nlohmann::ordered_json& json, int depth) {
         case Type::number_integer:
             return Value(json.get<int64_t>());
         case Type::number_unsigned:
-            if (json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
-                return Value(static_cast<double>(json.get<uint64_t>()));
-            return Value(json.get<int64_t>());
+            return Value(json.get<uint64_t>());
         case Type::number_float:
             return Value(json.get<double>());
         case Type::string: {
@@ -147,6 +150,10 @@ bool Value::to_number(double& out) const {
         out = *d;
         return true;
     }
+    if (const uint64_t* large = as_large()) {
+        out = static_cast<double>(*large);
+        return true;
+    }
     int64_t i;
     if (!to_integer(i))
         return false;
@@ -161,6 +168,8 @@ bool Value::truthy() const {
         return *i != 0;
     if (const auto* d = as<double>())
         return *d != 0;
+    if (as_large())
+        return true;
     if (const std::string* s = string())
         return !s->empty();
     if (const List* l = as_list())
@@ -189,17 +198,17 @@ const char* Value::type_name() const {
                 return "generator";
         }
     }
-    return is_none()                  ? "NoneType"
-           : is_bool()                ? "bool"
-           : as<int64_t>() != nullptr ? "int"
-           : is_float()               ? "float"
-           : is_markup()              ? "Markup"
-           : is_string()              ? "str"
-           : is_undefined()           ? "Undefined"
-           : as_dict()                ? "dict"
-           : as_namespace()           ? "Namespace"
-           : as_loop()                ? "LoopContext"
-                                      : "function";
+    return is_none()                     ? "NoneType"
+           : is_bool()                   ? "bool"
+           : as<int64_t>() || as_large() ? "int"
+           : is_float()                  ? "float"
+           : is_markup()                 ? "Markup"
+           : is_string()                 ? "str"
+           : is_undefined()              ? "Undefined"
+           : as_dict()                   ? "dict"
+           : as_namespace()              ? "Namespace"
+           : as_loop()                   ? "LoopContext"
+                                         : "function";
 }
 
 int Value::depth() const {
@@ -213,6 +222,8 @@ int Value::depth() const {
 // ---- Relations
 
 bool equal(const Value& a, const Value& b) {
+    if (a.as_large() && b.as_large())
+        return *a.as_large() == *b.as_large();
     double x, y;
     if (a.to_number(x) && b.to_number(y)) {
         int64_t i, j;
@@ -245,6 +256,8 @@ bool equal(const Value& a, const Value& b) {
 }
 
 int compare(const Value& a, const Value& b) {
+    if (a.as_large() && b.as_large())
+        return *a.as_large() < *b.as_large() ? -1 : *a.as_large() > *b.as_large();
     double x, y;
     if (a.to_number(x) && b.to_number(y)) {
         int64_t i, j;

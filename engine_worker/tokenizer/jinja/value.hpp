@@ -92,6 +92,7 @@ class Value {
     Value(bool value) : data_(value) {}
     Value(int value) : data_(static_cast<int64_t>(value)) {}
     Value(int64_t value) : data_(value) {}
+    Value(uint64_t value);  // an integer like any other where it fits int64
     Value(double value) : data_(value) {}
     Value(std::string text) : data_(Str{std::make_shared<const std::string>(std::move(text)), false}) {}
     Value(std::string_view text) : Value(std::string(text)) {}
@@ -109,7 +110,7 @@ class Value {
     static Value dict(Dict dict);
     static Value undefined(std::string message);
     static Value markup(std::string text);
-    // The values of a request. Integers that fit no int64 become floats. Throws ValueError past
+    // The values of a request. Integers that fit no 64 bits become floats. Throws ValueError past
     // kMaxValueDepth.
     static Value from_json(const nlohmann::ordered_json& json, int depth = 0);
 
@@ -150,8 +151,10 @@ class Value {
         return p ? p->get() : nullptr;
     }
     bool is_sequence_like() const { return as_list() || is_string(); }
-    // A bool is an integer too, as in Python. False when it is neither.
+    // A bool is an integer too, as in Python. False when it is neither, and for integers beyond int64: these pass
+    // through a template, which cannot reckon with them.
     bool to_integer(int64_t& out) const;
+    const uint64_t* as_large() const { return as<uint64_t>(); }
     // Integers, bools and floats.
     bool to_number(double& out) const;
     bool is_number() const {
@@ -166,7 +169,7 @@ class Value {
     int depth() const;
 
   private:
-    std::variant<None, bool, int64_t, double, Str, Undefined, std::shared_ptr<const List>,
+    std::variant<None, bool, int64_t, uint64_t, double, Str, Undefined, std::shared_ptr<const List>,
                  std::shared_ptr<const Dict>, Namespace*, Loop*, std::shared_ptr<const Callable>>
         data_;
 };

@@ -102,6 +102,49 @@ TEST(ChatTemplate, PassesRequestVariables) {
               "<b>FalseFalse1.0[{'type': 'function'}]");
 }
 
+// vLLM's rule: who loops over a message's content is given a list of parts, everybody else a string.
+TEST(ChatTemplate, SaysWhetherItTakesParts) {
+    const auto takes = [](const std::string& source) { return ChatTemplate::parse(source)->takes_parts(); };
+    const std::string loop = "{% for p in m.content %}{{ p.text }}{% endfor %}";
+    const auto over = [](const std::string& head, const std::string& inside) {
+        return head + "{% for m in messages %}" + inside + "{% endfor %}";
+    };
+    EXPECT_FALSE(takes(over("", "{{ m.content }}")));
+    EXPECT_FALSE(
+        takes("{{ messages[0].content }}{% for x in messages %}{{ x['content']|trim }}{% endfor %}"));
+    EXPECT_TRUE(takes(over("", loop)));
+    EXPECT_TRUE(takes(over(
+        "", "{% if m['content'] is string %}s{% else %}{% for p in m['content'] %}{% endfor %}{% endif %}")));
+    EXPECT_TRUE(
+        takes(over("", "{% for p in m['content']|selectattr('type', 'equalto', 'text') %}{% endfor %}")));
+    EXPECT_FALSE(takes(over("", "{% for p in m.tool_calls %}{% endfor %}")));
+    EXPECT_FALSE(takes("{% for m in others %}" + loop + "{% endfor %}"));
+    EXPECT_TRUE(takes("{% set rest = messages[1:] %}{% set more = rest %}{% for m in more %}" + loop +
+                      "{% endfor %}"));
+    EXPECT_TRUE(takes("{% set ns = namespace(l=messages) %}{% for m in ns.l %}" + loop + "{% endfor %}"));
+    EXPECT_TRUE(takes("{% set ns = namespace() %}{% set ns.l = messages %}{% for m in ns.l %}" + loop +
+                      "{% endfor %}"));
+    EXPECT_TRUE(takes(over("", "{% set content = m.content %}{% for p in content %}{% endfor %}")));
+    EXPECT_TRUE(takes(over("{% macro show(parts) %}{% for p in parts %}{% endfor %}{% endmacro %}",
+                           "{{ show(m.content) }}")));
+    EXPECT_TRUE(takes(over("{% macro show(a, parts) %}{% for p in parts %}{% endfor %}{% endmacro %}",
+                           "{{ show(1, parts=m['content']) }}")));
+    EXPECT_FALSE(takes(over("{% macro show(content) %}{% for p in content %}{% endfor %}{% endmacro %}",
+                            "{{ show(m.tool_calls) }}")));
+}
+
+TEST(ChatTemplate, SaysWhatItKnows) {
+    const auto chat_template = ChatTemplate::parse(
+        "{% for m in messages %}{% if m.role == 'developer' %}{{ tools|tojson }}{% endif %}{% endfor %}");
+    EXPECT_TRUE(chat_template->shows_tools());
+    EXPECT_TRUE(chat_template->knows_developer());
+    const auto plain =
+        ChatTemplate::parse("{% for m in messages %}{{ m.tools }}'tools'{{ developer }}{% endfor %}");
+    EXPECT_FALSE(plain->shows_tools());
+    EXPECT_FALSE(plain->knows_developer());
+    EXPECT_TRUE(ChatTemplate::parse("{% for x in (tools if tools else []) %}{% endfor %}")->shows_tools());
+}
+
 TEST(ChatTemplate, LoadsFromADirectory) {
     const std::filesystem::path dir =
         std::filesystem::path(testing::TempDir()) / ("chat_template_test_" + std::to_string(::getpid()));
@@ -116,8 +159,9 @@ TEST(ChatTemplate, LoadsFromADirectory) {
           R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})");
     EXPECT_EQ(rendered(), "d");
     EXPECT_EQ(ChatTemplate::load_for_tools(dir), nullptr);
-    write("tokenizer_config.json",
-          R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
+    write(
+        "tokenizer_config.json",
+        R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
     EXPECT_EQ(rendered(), "d");
     EXPECT_EQ(ChatTemplate::load_for_tools(dir)->render(question()), "t");
     std::filesystem::create_directories(dir / "additional_chat_templates");
@@ -138,6 +182,9 @@ TEST(ChatTemplate, LoadsFromADirectory) {
     } catch (const std::runtime_error& error) {
         EXPECT_THAT(error.what(), HasSubstr("chat_template.jinja: chat template, line 1"));
     }
+    write("mine.jinja", "mine");
+    EXPECT_EQ(ChatTemplate::load_file(dir / "mine.jinja")->render(question()), "mine");
+    EXPECT_THROW(ChatTemplate::load_file(dir / "nobody's.jinja"), std::runtime_error);
     std::filesystem::remove_all(dir);
 }
 
