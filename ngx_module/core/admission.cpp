@@ -104,13 +104,13 @@ void start_limit(Core& c, Engine& e) {
     clamp_limit(c, e);
 }
 
-void control(Core& c, Engine& e, const EngineReport& report, bool newer_boot) {
+void control(Core& c, Engine& e, const EngineReport& report, bool other_boot) {
     const double dt = report.uptime_s > 0 && e.uptime_s > 0 ? report.uptime_s - e.uptime_s
                                                             : static_cast<double>(c.now - e.report_us) / 1e6;
     const double tokens = report.decode_tokens - e.decode_tokens;
     const double user_seconds = report.user_seconds - e.user_seconds;
     const double completed = report.completed - e.completed;
-    const bool baseline = e.has_baseline != 0 && !newer_boot;
+    const bool baseline = e.has_baseline != 0 && !other_boot;
     const uint32_t held_then = std::max(e.held, e.held_high);
     const uint64_t reported =
         uint64_t{std::min(report.running, kMaxReported)} + std::min(report.waiting, kMaxReported);

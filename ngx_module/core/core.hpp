@@ -232,7 +232,7 @@ void settle_cancelled(Core& c, Request& r);
 // ---- admission.cpp ----------------------------------------------------------------------------------------
 
 void start_limit(Core& c, Engine& e);  // new engine, new boot, recovered breaker
-void control(Core& c, Engine& e, const EngineReport& report, bool newer_boot);
+void control(Core& c, Engine& e, const EngineReport& report, bool other_boot);
 void control_stale(Core& c, Engine& e);     // from the sweep: silent engines, own measurement, recovery
 void engine_saturated(Core& c, Engine& e);  // it answered 429/503
 void clamp_limit(Core& c, Engine& e);

@@ -217,6 +217,26 @@ bool everything_fits(Core& c, const EngineSpec* specs, uint32_t count) {
     return wanted <= free_slots && models_fit(c, specs, count);
 }
 
+// Whether a newer report than this one is known. What says so may be a lie, or the clock by which boots are
+// counted may have been set back: an engine that goes on reporting is believed once nothing newer has been heard
+// for as long as its reports live. One report alone is not: it may come late, or be told once more.
+bool is_old(const Core& c, Engine& e, const EngineReport& report) {
+    if (e.announced == 0 || report.boot > e.boot || (report.boot == e.boot && report.seq > e.seq)) {
+        return false;
+    }
+    const bool goes_on =
+        report.boot == e.refused_boot && report.seq > e.refused_seq && e.refused_us > e.report_us;
+    if (goes_on && c.now - e.report_us > int64_t{report.ttl_ms} * 1000) {
+        return false;
+    }
+    if (report.boot != e.refused_boot || report.seq != e.refused_seq) {
+        e.refused_boot = report.boot;
+        e.refused_seq = report.seq;
+        e.refused_us = c.now;
+    }
+    return true;
+}
+
 void apply_spec(Core& c, const EngineSpec& spec, bool& topology) {
     uint32_t i = find_for_spec(c, spec.id.empty() ? spec.url : spec.id, spec.url);
     const bool created = i == kNone;
@@ -332,7 +352,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
             result.what = Applied::conflict_lost;  // what the configuration lists stays where it is
             return result;
         }
-        if (e.announced != 0 && (report.boot < e.boot || (report.boot == e.boot && report.seq <= e.seq))) {
+        if (is_old(c, e, report)) {
             e.seen_us = report.boot == e.boot ? now_us : e.seen_us;
             bump(c.header.counters.old_reports);
             result.what = Applied::old;
@@ -373,7 +393,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
         result.what = Applied::full;
         return result;
     }
-    const bool newer_boot = e.announced == 0 || report.boot > e.boot;
+    const bool other_boot = e.announced == 0 || report.boot != e.boot;
     const auto state_before = static_cast<EngineState>(e.state);
     if (place != nullptr) {
         set_place(e, place->host, key_at(e, *place), place->tls, place->address);
@@ -398,8 +418,8 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
     set_max_running(c, e,
                     e.config_max_running != 0 ? e.config_max_running : std::max(report.max_running, 1u));
     const bool was_below = e.below_minimum != 0;
-    control(c, e, report, newer_boot);
-    if (newer_boot || (state_before == EngineState::failed && report.state == EngineState::ready)) {
+    control(c, e, report, other_boot);
+    if (other_boot || (state_before == EngineState::failed && report.state == EngineState::ready)) {
         e.breaker = Breaker::closed;
         e.failures_in_row = 0;
         e.closed_us = now_us;

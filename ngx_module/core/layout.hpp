@@ -333,6 +333,9 @@ struct Engine {
     int64_t report_us;  // last newer report; 0 = never
     int64_t seen_us;    // last sign of the key's existence
     int64_t ttl_us;
+    uint64_t refused_boot;  // of the last report that was older than the one we have
+    uint64_t refused_seq;
+    int64_t refused_us;
     int64_t success_us;  // last request that succeeded
     double uptime_s;
     double decode_tokens;

@@ -86,6 +86,20 @@ def test_an_engine_that_says_it_is_full_keeps_nobody_from_the_others(scene):
     invariants.check(gate, expected={"completed": 2})
 
 
+@pytest.mark.parametrize("lie", [{"seq": 2 ** 53 - 1}, {"boot": 2 ** 53 - 1, "seq": 1}], ids=["sequence", "boot"])
+def test_a_report_that_claims_to_be_the_last_is_outlived(scene, lie):
+    """What the engine itself goes on saying counts again once nothing newer has been heard for its time to live."""
+    server, liar, reporter, honest, gate = scene
+    reporter.report(ttl_ms=500)
+    honest.stop()
+    publish(server, json.dumps({**reporter.fields(), **lie, "state": "failed"}))
+    state = lambda: next(engine["state"] for engine in gate.status()["engines"] if engine["id"] == liar.name)
+    until(lambda: state() == "failed", "the gateway has the report")
+    until(lambda: state() == "ready", "the engine is believed again", 20)
+    until(lambda: gate.client.ask(token="alice").status == 200, "it is used")
+    invariants.check(gate)
+
+
 def test_frozen_reports(scene):
     """The same report over and over, then old ones, then none: its engine keeps getting work."""
     server, liar, reporter, honest, gate = scene

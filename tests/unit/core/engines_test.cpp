@@ -77,6 +77,43 @@ TEST_F(Engines, WithoutAnAddressItWaits) {
     EXPECT_EQ(z.take_all().size(), 1u);
 }
 
+// A lie, or a clock that was set back between two starts of the engine.
+TEST_F(Engines, AnEngineThatGoesOnReportingIsBelievedOnceNothingNewerIsHeard) {
+    for (const auto& [boot, seq] : {std::pair<uint64_t, uint64_t>{1ull << 62, 1}, {100, 1ull << 62}}) {
+        EngineReport r = TestZone::report("gpu" + std::to_string(boot), 100, 5);
+        z.apply(r);
+        EngineReport lie = r;
+        lie.boot = boot;
+        lie.seq = seq;
+        lie.state = EngineState::failed;
+        EXPECT_EQ(z.apply(lie).what, Applied::updated);
+        const int64_t start = z.now;
+        while (z.now - start <= 3'000'000) {
+            ++r.seq;
+            EXPECT_EQ(z.apply(r).what, Applied::old);
+            EXPECT_EQ(z.apply(r).what, Applied::old) << "from another worker";
+            z.now += 500'000;
+        }
+        EXPECT_EQ(z.apply(r).what, Applied::old) << "once more the same is no sign of life";
+        ++r.seq;
+        EXPECT_EQ(z.apply(r).what, Applied::updated);
+        EXPECT_EQ(z.send(1).decision, Decision::granted);
+    }
+}
+
+TEST_F(Engines, AReportThatIsToldOnceMoreMuchLaterStaysOld) {
+    EngineReport r = TestZone::report("gpu0", 100, 5);
+    z.apply(r);
+    z.now += 60'000'000;
+    r.state = EngineState::failed;
+    r.seq = 3;
+    EXPECT_EQ(z.apply(r).what, Applied::old);
+    EXPECT_EQ(z.apply(r).what, Applied::old);
+    r.seq = 2;
+    EXPECT_EQ(z.apply(r).what, Applied::old);
+    EXPECT_EQ(z.send(1).decision, Decision::granted);
+}
+
 TEST_F(Engines, SameIdFromTwoUrlsTheHigherBootWins) {
     EngineReport r = TestZone::report("gpu0", 100, 5);
     z.apply(r);
