@@ -121,14 +121,20 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
     GemmCall call;  // of cuBLASLt
     call.w = e4m3 ? expanded_ : static_cast<const uint16_t*>(m.w);
     call.x = p.x;
-    call.bias = m.bias;
     call.y = swiglu ? gate_up_ : p.y;
     call.n = m.n;
     call.k = m.k;
     call.rows = rows;
     call.y_stride = swiglu ? m.n : p.y_stride;
     call.bf16_out = swiglu;
-    call.add = p.epilogue == GemvEpilogue::kAdd;
+    // The bias is there before: not every combination of types has an epilogue for it.
+    const bool add = p.epilogue == GemvEpilogue::kAdd;
+    call.add = add || m.bias != nullptr;
+    const auto put_bias = [&] {
+        if (m.bias != nullptr) {
+            launch_bias_rows(m.bias, static_cast<float*>(p.y), m.n, p.y_stride, rows, add, stream_.get());
+        }
+    };
     const auto activate = [&] {
         if (swiglu) {
             launch_silu_multiply(gate_up_, m.n, static_cast<uint16_t*>(p.y), p.y_stride, rows, stream_.get());
@@ -149,7 +155,10 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
     const bool only_few = gemv || (few && e4m3);  // cuBLASLt is never better
     if (tune != nullptr) {
         if (!only_few) {
-            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, few ? multiply : OwnProduct(), activate);
+            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, few ? multiply : OwnProduct(), [&] {
+                put_bias();
+                activate();
+            });
         }
     } else if (only_few || (few && gemm_->own_is_faster(call))) {
         multiply(m.w);
@@ -157,6 +166,7 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
         if (e4m3) {
             launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
         }
+        put_bias();
         gemm_->run(call);
         activate();
     }

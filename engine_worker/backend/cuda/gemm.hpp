@@ -13,12 +13,11 @@
 
 namespace llm::engine::cuda {
 
-// y[row][j] = sum over k of x[row][k] * w[j][k] + bias[j] (+ y[row][j] with `add`).
+// y[row][j] = sum over k of x[row][k] * w[j][k] (+ y[row][j] with `add`).
 struct GemmCall {
     const uint16_t* w = nullptr;  // bf16 [n][k]
     const uint16_t* x = nullptr;  // bf16 [rows][k]
-    const float* bias = nullptr;  // [n]; only without bf16_out
-    void* y = nullptr;            // [rows][y_stride], f32 or bf16
+    void* y = nullptr;            // [rows][y_stride], f32 or bf16 (without `add`)
     int n = 0;
     int k = 0;
     int rows = 0;
@@ -41,9 +40,9 @@ class Gemm {
     // Makes sure that an algorithm is chosen for the call's shape, by timing it (on the call's own memory) unless the
     // file knows it. To be called before graphs are recorded. `weights`: matrices of that shape that take turns as call.w
     // while it is timed, since in a step none is in the GPU's cache when its turn comes. `own`, if there is one, competes with
-    // cuBLASLt and what has to follow it, `after`.
+    // cuBLASLt and what it takes besides, `more`.
     void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {}, const OwnProduct& own = nullptr,
-              const std::function<void()>& after = nullptr);
+              const std::function<void()>& more = nullptr);
     // What tune() found for this shape, or for the same with the next larger number of rows; if neither was timed, true.
     bool own_is_faster(const GemmCall& call) const;
     // Writes what tune() found to the file; failing to is not an error.

@@ -32,11 +32,6 @@ class Description {
         check(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a product");
         set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
         set(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N);
-        if (call.bias != nullptr) {
-            set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-            set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
-            set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
-        }
         const auto layout = [](cublasLtMatrixLayout_t& out, cudaDataType_t type, int rows, int columns, int stride) {
             check(cublasLtMatrixLayoutCreate(&out, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns),
                                              stride),
@@ -65,7 +60,7 @@ class Description {
 };
 
 GemmShape shape_of(const GemmCall& call) {
-    return {call.n, call.k, call.rows, (call.bf16_out ? 1 : 0) | (call.add ? 2 : 0) | (call.bias != nullptr ? 4 : 0)};
+    return {call.n, call.k, call.rows, (call.bf16_out ? 1 : 0) | (call.add ? 2 : 0)};
 }
 
 }  // namespace
@@ -152,7 +147,7 @@ Gemm::Gemm(const Stream& stream, std::byte* workspace, const std::string& device
 Gemm::~Gemm() = default;
 
 void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_weights, const OwnProduct& own,
-                const std::function<void()>& after) {
+                const std::function<void()>& more) {
     const GemmShape shape = shape_of(call);
     const AlgorithmBytes* const known = parts_->cache.find(shape);
     if (parts_->chosen.contains(shape) || (known != nullptr && *known == kOwnKernel && own)) {
@@ -175,8 +170,8 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
         const float ms = parts_->time(weights, turn, best, [&](const uint16_t* w) {
             trial.w = w;
             const bool made = parts_->multiply(description, trial, candidate.algo) == CUBLAS_STATUS_SUCCESS;
-            if (made && after) {
-                after();
+            if (made && more) {
+                more();
             }
             return made;
         });

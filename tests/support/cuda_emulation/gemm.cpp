@@ -36,7 +36,6 @@ void Gemm::run(const GemmCall& call) {
                 for (size_t i = 0; i < k; i++) {
                     sum += x[i] * bf16_to_f32(w[i]);
                 }
-                sum += call.bias != nullptr ? call.bias[j] : 0.0f;
                 const size_t at = row * static_cast<size_t>(call.y_stride) + j;
                 if (call.bf16_out) {
                     static_cast<uint16_t*>(call.y)[at] = f32_to_bf16(sum);

@@ -179,6 +179,22 @@ TEST(Elementwise, SiluMultiplyReadsGateAndUpInTurn) {
     }
 }
 
+TEST(Elementwise, BiasOfRows) {
+    constexpr int kRows = 3, kN = 1040, kStride = 1088;
+    const std::vector<float> bias = random_values(kN, 6), before = random_values(kRows * kStride, 7);
+    const GpuArray<float> gpu_bias(bias);
+    for (const bool add : {false, true}) {
+        const GpuArray<float> y(before);
+        launch_bias_rows(gpu_bias.get(), y.get(), kN, kStride, kRows, add, test_stream().get());
+        const std::vector<float> got = y.values();
+        for (int i = 0; i < kRows * kStride; i++) {
+            const int column = i % kStride;
+            const float expected = column >= kN ? before[i] : add ? before[i] + bias[column] : bias[column];
+            ASSERT_EQ(got[i], expected) << i << " " << add;
+        }
+    }
+}
+
 TEST(Elementwise, EveryE4m3ValueIsExact) {
     std::vector<uint8_t> bytes;
     for (int i = 0; i < 256; i++) {

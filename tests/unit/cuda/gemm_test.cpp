@@ -22,22 +22,20 @@ TEST(Gemm, EveryKindTunedAndNot) {
     const GpuArray<uint8_t> workspace(Gemm::kWorkspace);
     for (const bool tuned : {false, true, true}) {  // the last from the file
         Gemm gemm(test_stream(), reinterpret_cast<std::byte*>(workspace.get()), "test", dir.path() + "/algorithms");
-        for (const int kind : {0, 1, 2, 4, 6}) {
+        for (const int kind : {0, 1, 2}) {
             constexpr int kN = 160, kK = 192, kStride = 192;
             for (const int rows : {17, 32, 100}) {
                 const size_t count = static_cast<size_t>(rows) * kStride;
                 const std::vector<float> x = random_values(static_cast<size_t>(rows) * kK, 1);
                 const std::vector<float> w = random_values(kN * kK, 2);
-                const std::vector<float> bias = random_values(kN, 3);
                 const std::vector<float> before = random_values(count, 4);
                 const GpuArray<uint16_t> gpu_x(as_bf16(x)), gpu_w(as_bf16(w)), half(count);
-                const GpuArray<float> gpu_bias(bias), y(before);
+                const GpuArray<float> y(before);
                 GemmCall call;
                 call.w = gpu_w.get();
                 call.x = gpu_x.get();
                 call.bf16_out = (kind & 1) != 0;
                 call.add = (kind & 2) != 0;
-                call.bias = (kind & 4) != 0 ? gpu_bias.get() : nullptr;
                 call.y = call.bf16_out ? static_cast<void*>(half.get()) : y.get();
                 call.n = kN;
                 call.k = kK;
@@ -53,8 +51,7 @@ TEST(Gemm, EveryKindTunedAndNot) {
                 const std::vector<float> got = call.bf16_out ? as_f32(half.values()) : y.values();
                 for (int row = 0; row < rows; row++) {
                     for (int j = 0; j < kN; j++) {
-                        double sum = call.bias != nullptr ? static_cast<double>(bias[j]) : 0;
-                        sum += call.add ? static_cast<double>(before[row * kStride + j]) : 0;
+                        double sum = call.add ? static_cast<double>(before[row * kStride + j]) : 0;
                         for (int i = 0; i < kK; i++) {
                             sum += static_cast<double>(x[row * kK + i]) * static_cast<double>(w[j * kK + i]);
                         }

@@ -217,6 +217,26 @@ __global__ void __launch_bounds__(256) silu_multiply_kernel(const uint16_t* in, 
     store16(out + row * static_cast<size_t>(out_stride) + static_cast<size_t>(i), product);
 }
 
+// Grid (rows, blocks per row): a bias to each row of y, or onto what is there.
+__global__ void __launch_bounds__(256) bias_rows_kernel(const float* bias, float* y, int n, int y_stride, bool add) {
+    const int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * 4;
+    const Vec16 value = i < n ? load16(bias + i) : Vec16{{0, 0, 0, 0}};
+    begin_launch();
+    if (i >= n) {
+        return;
+    }
+    float* to = y + static_cast<size_t>(blockIdx.x) * static_cast<size_t>(y_stride) + static_cast<size_t>(i);
+    Vec16 sum = value;
+    if (add) {
+        const Vec16 before = load16(to);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            sum.word[j] = __float_as_uint(__uint_as_float(before.word[j]) + __uint_as_float(value.word[j]));
+        }
+    }
+    store16(to, sum);
+}
+
 // Weights of one byte to bf16, `scale` of their row included: what large products multiply with.
 __global__ void __launch_bounds__(256) expand_e4m3_kernel(const uint8_t* in, const float* scale, int k, uint16_t* out) {
     begin_launch();

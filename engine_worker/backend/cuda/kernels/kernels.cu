@@ -93,6 +93,11 @@ void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int 
     launch("silu_multiply", silu_multiply_kernel, grid, 256, 0, stream, in, in_stride, out, out_stride);
 }
 
+void launch_bias_rows(const float* bias, float* y, int n, int y_stride, int rows, bool add, cudaStream_t stream) {
+    const dim3 grid(static_cast<unsigned>(rows), blocks_for(n, 256 * 4));
+    launch("bias_rows", bias_rows_kernel, grid, 256, 0, stream, bias, y, n, y_stride, add);
+}
+
 void launch_expand_e4m3(const uint8_t* in, const float* scale, int n, int k, uint16_t* out, cudaStream_t stream) {
     launch("expand_e4m3", expand_e4m3_kernel, dim3(static_cast<unsigned>(n)), 256, 0, stream, in, scale, k, out);
 }

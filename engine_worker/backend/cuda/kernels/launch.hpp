@@ -90,6 +90,8 @@ void launch_rotate_and_store(const QkvArgs& args, uint16_t* query, int first, in
 
 void launch_silu_multiply(const uint16_t* in, int in_stride, uint16_t* out, int out_stride, int rows,
                           cudaStream_t stream);
+// y[row][j] = bias[j], with `add` plus what was there. n and y_stride are multiples of 4.
+void launch_bias_rows(const float* bias, float* y, int n, int y_stride, int rows, bool add, cudaStream_t stream);
 void launch_expand_e4m3(const uint8_t* in, const float* scale, int n, int k, uint16_t* out, cudaStream_t stream);
 
 struct TableRange {
