@@ -285,7 +285,7 @@ void count_dispatch(Core& c, Pool& p);
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random);
 uint32_t position_of(const Tables& t, const Request& r);
 
-// ---- engines.cpp ------------------------------------------------------------------------------------------
+// ---- engine_slots.cpp, engine_reports.cpp -----------------------------------------------------------------
 
 void free_engine_if_idle(Core& c, uint32_t engine);
 // Engines whose key has been gone for too long. Returns how many; `first_id` gets the
