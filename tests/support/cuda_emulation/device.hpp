@@ -98,6 +98,9 @@ inline float rsqrtf(float x) {
 inline float __expf(float x) {
     return std::exp(x);
 }
+inline float __fdividef(float x, float y) {
+    return x / y;
+}
 inline void sincos(double x, double* sine, double* cosine) {
     *sine = std::sin(x);
     *cosine = std::cos(x);

@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(256) rotate_and_store_kernel(QkvArgs args, uin
 }
 
 __device__ __forceinline__ float silu_times(float gate, float up) {
-    return gate / (1.0f + __expf(-gate)) * up;
+    return __fdividef(gate, 1.0f + __expf(-gate)) * up;
 }
 
 // Grid (rows, blocks per row): 8 columns of the gate, then 8 of `up` that belong to them, to 8 products.

@@ -29,7 +29,7 @@ struct GemmTile {
 };
 
 template <int kBlocks, int kRowWarps, bool kE4m3>
-__global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads, 2) gemm_kernel(GemvArgs args) {
+__global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads, kRowWarps == 1 ? 3 : 2) gemm_kernel(GemvArgs args) {
     using Tile = GemmTile<kBlocks, kRowWarps, kE4m3>;
     constexpr int kTiles = 2;                            // of 16 matrix rows, per warp
     constexpr int kVectors = kGemmStepBytes / 16;        // 16 bytes each: of a matrix row in a step
@@ -217,41 +217,6 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
     }
     async_wait<0>();
 
-    if (splits > 1) {
-        // [split][row tile][column tile][warp][tile, block][lane][4]
-        constexpr int kWarpSums = kTiles * kBlocks * kWarpSize * 4;
-        constexpr size_t kBlockSums = static_cast<size_t>(kGemmOutputs) * Tile::kRows;
-        static_assert(kWarpSums * Tile::kThreads / kWarpSize == kGemmOutputs * Tile::kRows, "every sum of the block, once");
-        const size_t tiles = static_cast<size_t>(gridDim.z) * gridDim.x;
-        const size_t tile = static_cast<size_t>(blockIdx.z) * gridDim.x + blockIdx.x;
-        const auto part = [&](int s, int i, int b) {
-            return args.partial + (static_cast<size_t>(s) * tiles + tile) * kBlockSums +
-                   static_cast<size_t>(warp * kWarpSums + ((i * kBlocks + b) * kWarpSize + lane) * 4);
-        };
-        for_each_sum([&](const float(&four)[4], int i, int b) {
-            Vec16 v;
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                v.word[j] = __float_as_uint(four[j]);
-            }
-            store16(part(split, i, b), v);
-        });
-        __shared__ unsigned ticket;
-        if (!is_last_block(args.tickets + tile, static_cast<unsigned>(splits), &ticket)) {
-            return;
-        }
-        for_each_sum(clear);
-        for (int s = 0; s < splits; s++) {
-            for_each_sum([&](float(&four)[4], int i, int b) {
-                const Vec16 v = load16_shared_by_blocks(part(s, i, b));
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    four[j] += __uint_as_float(v.word[j]);
-                }
-            });
-        }
-    }
-
     GemvArgs block = args;
     block.rows = rows;
     block.norm = {};
@@ -263,11 +228,102 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
     block.y = args.epilogue == GemvEpilogue::kSwiglu ? static_cast<void*>(static_cast<uint16_t*>(args.y) + offset)
                                                      : static_cast<float*>(args.y) + offset;
     const int first_tile = first_output / kGemvTile + column_warp * kTiles;
-    for_each_sum([&](const float(&four)[4], int i, int b) {
-        if ((first_tile + i) * kGemvTile < args.n) {
-            gemv_finish(block, first_tile + i, row_warp * kBlocks + b, lane, four, nullptr);
+    const auto exists = [&](int i) { return (first_tile + i) * kGemvTile < args.n; };
+    GemvOutputs outputs[kTiles];
+    float before[kTiles][kBlocks][4];
+    // Asks for what finishing some of the sums needs, see gemv.cuh.
+    const auto ask = [&](int tile, int first, int blocks) {
+        if (first == 0 && exists(tile)) {
+            outputs[tile] = gemv_outputs(block, first_tile + tile, lane);
         }
-    });
+        for_each_sum([&](const float(&)[4], int i, int b) {
+            if (i == tile && b >= first && b < first + blocks && exists(i)) {
+                gemv_before(block, first_tile + i, row_warp * kBlocks + b, lane, before[i][b]);
+            }
+        });
+    };
+    // [split][row tile][column tile][warp][tile, block][lane][4]
+    constexpr int kWarpSums = kTiles * kBlocks * kWarpSize * 4;
+    constexpr size_t kBlockSums = static_cast<size_t>(kGemmOutputs) * Tile::kRows;
+    static_assert(kWarpSums * Tile::kThreads / kWarpSize == kGemmOutputs * Tile::kRows, "every sum of the block, once");
+    const size_t tiles = static_cast<size_t>(gridDim.z) * gridDim.x;
+    const size_t tile_number = static_cast<size_t>(blockIdx.z) * gridDim.x + blockIdx.x;
+    const auto part = [&](int s, int i, int b) {
+        return args.partial + (static_cast<size_t>(s) * tiles + tile_number) * kBlockSums +
+               static_cast<size_t>(warp * kWarpSums + ((i * kBlocks + b) * kWarpSize + lane) * 4);
+    };
+    if (splits > 1) {
+        for_each_sum([&](const float(&four)[4], int i, int b) {
+            Vec16 v;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                v.word[j] = __float_as_uint(four[j]);
+            }
+            store16(part(split, i, b), v);
+        });
+        __shared__ unsigned ticket;
+        if (!is_last_block(args.tickets + tile_number, static_cast<unsigned>(splits), &ticket)) {
+            return;
+        }
+    }
+    // With registers for it, all is waited for once, else a group at a time.
+    constexpr bool kAtOnce = Tile::kThreads == 128 && !kE4m3;
+    constexpr int kGroup = 4;
+    static_assert(kBlocks % kGroup == 0, "groups alike");
+    if constexpr (kAtOnce) {
+#pragma unroll
+        for (int i = 0; i < kTiles; i++) {
+            ask(i, 0, kBlocks);
+        }
+    }
+    if (splits > 1) {
+        for_each_sum(clear);
+        const auto add = [](float(&four)[4], const Vec16& v) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                four[j] += __uint_as_float(v.word[j]);
+            }
+        };
+        if constexpr (kAtOnce) {  // two splits
+            for (int s = 0; s < splits; s += 2) {
+                Vec16 parts[2][kTiles][kBlocks];
+                for_each_sum([&](const float(&)[4], int i, int b) { parts[0][i][b] = load16_shared_by_blocks(part(s, i, b)); });
+                if (s + 1 < splits) {
+                    for_each_sum([&](const float(&)[4], int i, int b) { parts[1][i][b] = load16_shared_by_blocks(part(s + 1, i, b)); });
+                }
+                for_each_sum([&](float(&four)[4], int i, int b) { add(four, parts[0][i][b]); });
+                if (s + 1 < splits) {
+                    for_each_sum([&](float(&four)[4], int i, int b) { add(four, parts[1][i][b]); });
+                }
+            }
+        } else {
+            const float* from = part(0, 0, 0);
+            for (int s = 0; s < splits; s++) {
+                for_each_sum([&](float(&four)[4], int i, int b) {
+                    add(four, load16_shared_by_blocks(from + (i * kBlocks + b) * kWarpSize * 4));
+                });
+                from += tiles * kBlockSums;
+            }
+        }
+    }
+
+#pragma unroll
+    for (int tile = 0; tile < kTiles; tile++) {
+#pragma unroll
+        for (int first = 0; first < kBlocks; first += kGroup) {
+            if constexpr (!kAtOnce) {
+                auto* y = static_cast<unsigned char*>(block.y);
+                advance(y, 0);  // what groups have in common is computed again: it would take registers
+                block.y = y;
+                ask(tile, first, kGroup);
+            }
+            for_each_sum([&](const float(&four)[4], int i, int b) {
+                if (i == tile && b >= first && b < first + kGroup && exists(i)) {
+                    gemv_finish(block, outputs[i], first_tile + i, row_warp * kBlocks + b, lane, four, before[i][b], nullptr);
+                }
+            });
+        }
+    }
 }
 
 }  // namespace llm::engine::cuda

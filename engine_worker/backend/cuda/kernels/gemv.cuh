@@ -18,50 +18,65 @@ namespace llm::engine::cuda {
 inline constexpr int kGemvTile = 16;   // rows of the matrix per block
 inline constexpr int kGemvUnroll = 4;  // chunks of 64 bytes per row and warp at a time
 
-// The four sums that lane 4g + t holds of column block `block`: rows g and g + 8 of the tile, activation rows
-// 8 * block + 2t and + 1. All lanes of the warp call.
-__device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int block, int lane, const float (&sum)[4],
-                                            const float* row_scale) {
-    const int n0 = tile * kGemvTile + lane / 4;
-    const int n1 = n0 + 8;
-    const float low[2] = {sum[0], sum[1]};
-    const float high[2] = {sum[2], sum[3]};
-    const float scale0 = args.scale != nullptr ? args.scale[n0] : 1.0f;
-    const float scale1 = args.scale != nullptr ? args.scale[n1] : 1.0f;
-    const float bias0 = args.bias != nullptr ? args.bias[n0] : 0.0f;
-    const float bias1 = args.bias != nullptr ? args.bias[n1] : 0.0f;
-    // What is read is asked for before anything is written, so that it is waited for once.
-    const float weight0 = args.next.x != nullptr ? args.next.weight[n0] : 0.0f;
-    const float weight1 = args.next.x != nullptr ? args.next.weight[n1] : 0.0f;
-    float before0[2] = {0, 0};
-    float before1[2] = {0, 0};
+// What is read to finish a tile's sums is asked for before any is written: after a store the compiler puts no load of what may be
+// the same memory, and each would be waited for alone.
+
+// Of the rows g and g + 8 of a tile, for lane 4g + t.
+struct GemvOutputs {
+    float scale[2];
+    float bias[2];
+    float weight[2];  // of the next norm
+};
+__device__ __forceinline__ GemvOutputs gemv_outputs(const GemvArgs& args, int tile, int lane) {
+    GemvOutputs out;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int n = tile * kGemvTile + half * 8 + lane / 4;
+        out.scale[half] = args.scale != nullptr ? args.scale[n] : 1.0f;
+        out.bias[half] = args.bias != nullptr ? args.bias[n] : 0.0f;
+        out.weight[half] = args.next.x != nullptr ? args.next.weight[n] : 0.0f;
+    }
+    return out;
+}
+// What each of the four sums that gemv_finish() takes is added to.
+__device__ __forceinline__ void gemv_before(const GemvArgs& args, int tile, int block, int lane, float (&before)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        before[i] = 0;
+    }
     if (args.epilogue == GemvEpilogue::kAdd) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int row = block * 8 + lane % 4 * 2 + i;
-            const float* y = static_cast<const float*>(args.y) + static_cast<size_t>(row) * static_cast<size_t>(args.y_stride);
-            before0[i] = row < args.rows ? y[n0] : 0.0f;
-            before1[i] = row < args.rows ? y[n1] : 0.0f;
+            const float* y = static_cast<const float*>(args.y) + row * args.y_stride + tile * kGemvTile + lane / 4;
+            before[i] = row < args.rows ? y[0] : 0.0f;
+            before[i + 2] = row < args.rows ? y[8] : 0.0f;
         }
     }
+}
+// The four sums that lane 4g + t holds of column block `block`: rows g and g + 8 of the tile, activation rows
+// 8 * block + 2t and + 1. All lanes of the warp call.
+__device__ __forceinline__ void gemv_finish(const GemvArgs& args, const GemvOutputs& outputs, int tile, int block, int lane,
+                                            const float (&sum)[4], const float (&before)[4], const float* row_scale) {
+    const int n0 = tile * kGemvTile + lane / 4;
+    const int n1 = n0 + 8;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int row = block * 8 + lane % 4 * 2 + i;
         const bool live = row < args.rows;
         const float factor = live && args.norm.squares != nullptr ? row_scale[row] : 1.0f;
-        float first = low[i] * factor * scale0 + bias0;
-        float second = high[i] * factor * scale1 + bias1;
-        const size_t offset = static_cast<size_t>(row) * static_cast<size_t>(args.y_stride);
+        float first = sum[i] * factor * outputs.scale[0] + outputs.bias[0];
+        float second = sum[i + 2] * factor * outputs.scale[1] + outputs.bias[1];
+        const int offset = row * args.y_stride;
         if (args.epilogue == GemvEpilogue::kSwiglu) {
             if (live) {
-                static_cast<uint16_t*>(args.y)[offset + static_cast<size_t>(tile * 8 + lane / 4)] =
-                    to_bf16(silu_times(first, second));
+                static_cast<uint16_t*>(args.y)[offset + tile * 8 + lane / 4] = to_bf16(silu_times(first, second));
             }
             continue;
         }
         float* y = static_cast<float*>(args.y) + offset;
-        first = before0[i] + first;
-        second = before1[i] + second;
+        first = before[i] + first;
+        second = before[i + 2] + second;
         if (live) {
             y[n0] = first;
             y[n1] = second;
@@ -73,8 +88,8 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, int tile, int 
             }
             if (live) {
                 uint16_t* x = args.next.x + offset;
-                x[n0] = to_bf16(first * weight0);
-                x[n1] = to_bf16(second * weight1);
+                x[n0] = to_bf16(first * outputs.weight[0]);
+                x[n1] = to_bf16(second * outputs.weight[1]);
                 if (lane / 4 == 0) {
                     args.next.squares[row * args.next.parts + tile] = squares;
                 }
@@ -213,6 +228,12 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
         }
     }
     __syncthreads();
+    const auto finish = [&](int b, const float(&total)[4]) {
+        const GemvOutputs outputs = gemv_outputs(args, tile, lane);
+        float before[4];
+        gemv_before(args, tile, b, lane, before);
+        gemv_finish(args, outputs, tile, b, lane, total, before, row_scale);
+    };
     for (int b = warp; b < kBlocks; b += warps) {
         float total[4] = {0, 0, 0, 0};
         for (int from = 0; from < warps; from++) {
@@ -222,7 +243,7 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
             }
         }
         if (splits == 1) {
-            gemv_finish(args, tile, b, lane, total, row_scale);
+            finish(b, total);
         } else {
             float* part = args.partial + (static_cast<size_t>(split) * gridDim.x + static_cast<size_t>(tile)) * kSums;
 #pragma unroll
@@ -247,7 +268,7 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
                 total[i] += __ldcg(part + (b * 4 + i) * kWarpSize + lane);
             }
         }
-        gemv_finish(args, tile, b, lane, total, row_scale);
+        finish(b, total);
     }
 }
 
