@@ -120,7 +120,6 @@ constexpr Unsupported kUnsupported[] = {
     {"audio", "{}"},
     {"bad_words", "[]"},
     {"chat_template", "\"\""},
-    {"documents", "[]"},
     {"dry_multiplier", "0"},
     {"ebnf", "\"\""},
     {"function_call", "\"none\""},

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine_worker/server/api_error.hpp"
+#include "engine_worker/server/bounded_json.hpp"
 
 namespace llm::engine {
 namespace {
@@ -16,7 +17,6 @@ constexpr int64_t kMaxInputs = 2048;              // of one request for embeddin
 constexpr int32_t kMaxTopLogprobs = 20;           // SampleParams::n_logprobs
 constexpr int32_t kDefaultCompletionTokens = 16;  // of the legacy endpoint, as OpenAI documents it
 constexpr int32_t kMaxClass = 10000;
-constexpr int kMaxDepth = 1000;  // of a body's brackets
 
 void read_priority(const HttpRequest& http, const Params& params, Request& request) {
     const auto body = params.integer("priority", -kMaxClass, kMaxClass);
@@ -150,33 +150,6 @@ std::vector<std::vector<int32_t>> parse_prompts(const Json& prompt, const Served
 
 }  // namespace
 
-namespace {
-
-// Values of JSON are copied, written and freed by recursion: too deep a one would end the process. Brackets
-// in strings do not count.
-bool nested_too_deep(std::string_view text) {
-    int depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (in_string) {
-            i += c == '\\' ? 1 : 0;
-            in_string = c != '"';
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > kMaxDepth) {
-                return true;
-            }
-        } else if (c == '}' || c == ']') {
-            --depth;
-        }
-    }
-    return false;
-}
-
-}  // namespace
-
 Json parse_body(const HttpRequest& http) {
     if (!http.header("content-encoding").empty() && http.header("content-encoding") != "identity") {
         throw ApiError(415, "invalid_request_error", "unsupported_encoding",
@@ -184,7 +157,7 @@ Json parse_body(const HttpRequest& http) {
     }
     if (nested_too_deep(http.body)) {
         throw ApiError(400, "invalid_request_error", "invalid_json",
-                       "The request body is nested more than " + std::to_string(kMaxDepth) + " deep.");
+                       "The request body is nested more than " + std::to_string(kMaxJsonDepth) + " deep.");
     }
     Json body = Json::parse(http.body, nullptr, false);
     if (!body.is_object()) {
@@ -220,6 +193,32 @@ PromptEnd read_prompt_end(const Params& params) {
                         "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
     }
     return end;
+}
+
+// What the template may read besides messages and tools: chat_template_kwargs, and the parameters that are
+// such, too.
+Json read_template_variables(const Params& params) {
+    const Json* kwargs = params.find("chat_template_kwargs");
+    Json out = kwargs == nullptr ? Json::object() : *kwargs;
+    if (!out.is_object()) {
+        return out;
+    }
+    if (const auto effort = params.string("reasoning_effort")) {
+        out["reasoning_effort"] = *effort;  // some templates write it into the prompt
+        if (!out.contains("enable_thinking")) {
+            out["enable_thinking"] = *effort != "none";
+        }
+    }
+    if (const Json* documents = params.find("documents")) {
+        const bool objects =
+            documents->is_array() && std::all_of(documents->begin(), documents->end(),
+                                                 [](const Json& one) { return one.is_object(); });
+        if (!objects) {
+            throw bad_value("documents", "'documents' must be an array of objects.");
+        }
+        out["documents"] = *documents;
+    }
+    return out;
 }
 
 // The tools that the prompt is to show; null = none.
@@ -344,13 +343,7 @@ GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uin
     if (messages == nullptr) {
         throw bad_value("messages", "You must provide a 'messages' parameter.");
     }
-    Json extra = Json::object();
-    if (const Json* kwargs = params.find("chat_template_kwargs")) {
-        extra = *kwargs;
-    }
-    if (const auto effort = params.string("reasoning_effort"); effort.has_value() && extra.is_object()) {
-        extra["reasoning_effort"] = *effort;  // some templates write it into the prompt
-    }
+    const Json extra = read_template_variables(params);
     const PromptEnd end = read_prompt_end(params);
     const Json* tools = read_tools(params, call);
     call.request.prompts.push_back(model.encode_chat(*messages, tools, &extra, end, model.most_counted()));
@@ -462,8 +455,8 @@ std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) 
     }
     if (const Json* messages = params.find("messages")) {
         refuse_unsupported_tokenize(params);
-        return model.encode_chat(*messages, params.find("tools"), params.find("chat_template_kwargs"),
-                                 read_prompt_end(params));
+        const Json extra = read_template_variables(params);
+        return model.encode_chat(*messages, params.find("tools"), &extra, read_prompt_end(params));
     }
     const auto prompt = params.string("prompt");
     if (!prompt.has_value()) {

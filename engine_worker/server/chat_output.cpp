@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "shared/json.hpp"
+#include "engine_worker/server/bounded_json.hpp"
 
 namespace llm::engine {
 namespace {
@@ -34,7 +34,7 @@ size_t partial_tag(std::string_view text, std::string_view tag) {
 
 bool parse_call(std::string_view text, ToolCall& out) {
     using Json = nlohmann::ordered_json;
-    const Json call = Json::parse(text, nullptr, false);
+    const Json call = parse_bounded_json(text);
     if (!call.is_object() || !call.contains("name") || !call["name"].is_string()) {
         return false;
     }

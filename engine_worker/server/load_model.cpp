@@ -13,8 +13,8 @@
 namespace llm::engine {
 namespace {
 
-constexpr int32_t kGpuRunning = 256;     // --max-running, unless given; elsewhere kDefaultRunning
-constexpr int32_t kStepTokens = 512;     // --max-step-tokens, unless given
+constexpr int32_t kGpuRunning = 256;  // --max-running, unless given; elsewhere kDefaultRunning
+constexpr int32_t kStepTokens = 512;  // --max-step-tokens, unless given
 constexpr int32_t kGpuStepTokens = 4096;
 constexpr int32_t kMinPrefillRoom = 64;  // tokens of a step beside one per sequence
 
@@ -100,10 +100,14 @@ LoadedModel load_model(const Options& options) {
         }
         load_pooling(options.model, model.pooling, model.no_embeddings);
     }
+    if (!options.chat_template.empty()) {
+        model.chat_template = ChatTemplate::load_file(options.chat_template);
+        model.tool_template = nullptr;
+    }
     model.special_text = std::make_unique<SpecialText>(*model.tokenizer);
     out.backend = make_backend(options);
     model.hidden_size = out.backend->info().hidden_size;
-    model.tool_format = tool_format_of(*(model.tool_template ? model.tool_template : model.chat_template));
+    model.tool_format = tool_format_of(model.template_for(true));
     model.grammars = std::make_unique<GrammarCache>(*model.tokenizer, out.backend->info().vocab_size);
     return out;
 }

@@ -186,6 +186,12 @@ int serve(const Options& options) {
             std::fprintf(stderr, "llm-engine: unless a request says otherwise: %s (generation_config.json)\n",
                          defaults.c_str());
         }
+        if (!loaded.model->template_for(true).shows_tools()) {
+            std::fprintf(
+                stderr,
+                "llm-engine: the chat template does not show tools to the model: what requests offer is "
+                "used for the form of the answer only (see --chat-template)\n");
+        }
         core = std::make_unique<EngineCore>(std::move(loaded.backend), *loaded.model->tokenizer,
                                             engine_options, steady_seconds);
         loaded.model->max_context = core->max_context();

@@ -104,6 +104,8 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_text(v, 4096, o.model); }},
         {"--served-model-name", "NAME[,NAME]", "names that clients use [last part of DIR]",
          [](Options& o, const std::string& v) { return set_names(v, o.served_names); }},
+        {"--chat-template", "FILE", "a Jinja template for chats, with and without tools [the model's]",
+         [](Options& o, const std::string& v) { return set_text(v, 4096, o.chat_template); }},
         {"--generation-config", "NAME",
          "auto: requests that say nothing else take temperature and the like from DIR; none [auto]",
          [](Options& o, const std::string& v) { return set_choice(v, {"auto", "none"}, o.generation_config); }},

@@ -17,6 +17,7 @@ inline constexpr int kDefaultRunning = 64;
 
 struct Options {
     std::string model;  // directory; with the sim backend a name
+    std::string chat_template;  // a file; empty = the model's own
     std::vector<std::string> served_names;
     std::string generation_config = "auto";  // or none: GenerationDefaults as they are
     std::string listen = "127.0.0.1:8000";

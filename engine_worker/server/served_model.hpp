@@ -24,12 +24,13 @@ struct ServedModel {
     std::vector<std::string> names;  // the first is the main one; any of them may be asked for
     std::unique_ptr<Tokenizer> tokenizer;
     std::unique_ptr<ChatTemplate> chat_template;
-    std::unique_ptr<ChatTemplate> tool_template;  // for requests with tools; null = the other serves them, too
+    std::unique_ptr<ChatTemplate>
+        tool_template;  // for requests with tools; null = the other serves them, too
     std::unique_ptr<SpecialText> special_text;
     std::unique_ptr<GrammarCache> grammars;
     ToolFormat tool_format = ToolFormat::json;
     std::vector<int32_t> end_tokens;
-    GenerationDefaults defaults;  // of requests that say nothing else
+    GenerationDefaults defaults;      // of requests that say nothing else
     Task pooling = Task::embed_last;  // how /v1/embeddings makes one vector of many
     std::string no_embeddings;        // why it does not; empty = it does
     int32_t hidden_size = 0;          // numbers of an embedding
@@ -38,6 +39,10 @@ struct ServedModel {
     int64_t created = 0;              // seconds since 1970
 
     bool serves(const std::string& name) const;
+    // The template of a request with or without tools.
+    const ChatTemplate& template_for(bool tools) const {
+        return tools && tool_template != nullptr ? *tool_template : *chat_template;
+    }
     SamplingLimits limits() const { return {tokenizer->vocab_size(), max_context, 1, defaults}; }
 
     // Prompts are counted up to this many tokens: enough to say how far one is too long, and no reason to
