@@ -155,6 +155,7 @@ bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSe
 struct Timeout {
     bool ended = false;  // false: stale, or no longer waiting (a grant won the race: carry on)
     bool stale = false;  // there is no such request
+    uint32_t again_ms = 0;  // not yet, but after so long: for so long everything stood still
     Outcome reason = Outcome::rejected_queue_timeout;  // or rejected_no_engine; the caller counts it
     uint32_t retry_after_ms = 0;
     bool should_retry = true;

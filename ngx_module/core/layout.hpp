@@ -97,6 +97,7 @@ struct alignas(64) Request {
     uint32_t window_completion;  // and since
     uint32_t arrival_no;     // derived: its number within its level, for queue_position()
     int32_t level_class;     // class under which it holds its lease
+    uint32_t stood_still_ms;  // of its time in the queue, by which its timeout comes later
     uint8_t class_slot;      // derived: slot of Engine::by_class
     uint8_t lease;           // holds seats
     uint8_t stream;
@@ -106,7 +107,7 @@ struct alignas(64) Request {
     uint8_t probe;   // the one request let through to a half-open breaker
     uint8_t anonymous;
     uint8_t low;  // its client lowered its priority
-    uint8_t reserved_bytes[27];
+    uint8_t reserved_bytes[23];
 };
 static_assert(sizeof(Request) == 256);
 
@@ -447,6 +448,7 @@ struct alignas(64) ZoneHeader {
     uint32_t client_series;
     uint32_t redis_up;
     int64_t redis_up_us;
+    int64_t swept_us;          // the last sweep; 0 = none yet
     int64_t awaited_until_us;  // start_up.hpp
     uint32_t awaited_sources;
     uint32_t round_robin;

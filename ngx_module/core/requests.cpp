@@ -1,4 +1,6 @@
 // The request table: slots, states, and how requests leave.
+#include <utility>
+
 #include "ngx_module/core/core.hpp"
 
 namespace llm::core {
@@ -191,6 +193,10 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     Request* r = find_request(c, ticket);
     answer.stale = r == nullptr;
     if (r == nullptr || state_of(*r) != RequestState::queued) {
+        return answer;
+    }
+    answer.again_ms = std::exchange(r->stood_still_ms, 0);
+    if (answer.again_ms != 0) {
         return answer;
     }
     Pool& p = c.pools[r->pool];

@@ -6,8 +6,28 @@
 namespace llm::core {
 namespace {
 
+constexpr int64_t kStandstillUs = 2'000'000;  // without a sweep, of which each worker makes four a second
 constexpr uint32_t kHeldBatch = 1024;     // clients held back by tokens_per_minute, looked at per sweep
 constexpr uint32_t kAccountBatch = 2048;  // accounts refreshed per sweep, after a change of the token table
+
+// The machine was suspended, or all workers were frozen. Nobody could be served and no report be read: that time
+// counts neither as waiting nor as an engine's silence.
+void note_standstill(Core& c) {
+    ZoneHeader& h = c.header;
+    const int64_t gap = c.now - h.swept_us;
+    if (h.swept_us != 0 && gap > kStandstillUs) {
+        h.redis_up_us = c.now;
+        for (uint32_t i = 0; i < h.request_end; ++i) {
+            Request& r = c.requests[i];
+            if (state_of(r) == RequestState::queued || state_of(r) == RequestState::granted) {
+                const int64_t stood = std::min(gap, c.now - r.arrived_us);
+                r.stood_still_ms += static_cast<uint32_t>(std::max<int64_t>(stood, 0) / 1000);
+                r.deadline_us += stood;
+            }
+        }
+    }
+    h.swept_us = c.now;
+}
 
 void expire_grants(Core& c, SweepResult& result) {
     while (c.header.grant_head != kNone) {
@@ -109,6 +129,7 @@ void end_all_waiting(Core& c, uint32_t account, Mail mail) {
 SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     SweepResult result;
+    note_standstill(c);
     expire_grants(c, result);
     park_silent_processes(c, result);
     watch_engines(c, result);

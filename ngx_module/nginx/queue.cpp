@@ -134,8 +134,8 @@ void on_queue_timer(ngx_event_t* event) {
     }
     wake(wakes);
     if (!timeout.ended && !timeout.stale) {
-        // The grant is on its way. Should it expire before it is taken up, the request waits again.
-        ngx_add_timer(event, kGrantRace);
+        // Else the grant is on its way. Should it expire before it is taken up, the request waits again.
+        ngx_add_timer(event, timeout.again_ms != 0 ? timeout.again_ms : kGrantRace);
         return;
     }
     leave_queue(request);

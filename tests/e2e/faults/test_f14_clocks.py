@@ -1,5 +1,6 @@
 """F14: the wall clock jumps by hours, and everything stands still for a while: only monotonic time counts, nothing times out in a mass."""
 
+import contextlib
 import glob
 import os
 import signal
@@ -67,6 +68,18 @@ def test_wall_clock_jumps(tmp_path, fake_engine, gateway, redis_server, seconds)
     invariants.check(gate)
 
 
+@contextlib.contextmanager
+def standstill(gate, seconds):
+    """All processes of the gateway stop for so long: the fault itself."""
+    everybody = [gate.pid, *children_of(gate.pid)]
+    for pid in everybody:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    yield
+    for pid in reversed(everybody):
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_everything_stands_still(fake_engine, gateway):
     """A suspended machine as nginx sees it at its worst: all processes stop for longer than any heartbeat may be late."""
     engine = fake_engine(max_running=2)
@@ -74,13 +87,27 @@ def test_everything_stands_still(fake_engine, gateway):
     gate = gateway([engine], [user("alice", threshold=100)])
     pending = [gate.client.send(chat_body(content=f"r{number}"), token="alice") for number in range(12)]
     gate.wait_queued(10)
-    everybody = [gate.pid, *children_of(gate.pid)]
-    for pid in everybody:
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(2.5)  # the fault itself: heartbeats are due every 0.25 s, grants live for 2 s
-    for pid in reversed(everybody):
-        os.kill(pid, signal.SIGCONT)
+    with standstill(gate, 2.5):  # heartbeats are due every 0.25 s, grants live for 2 s
+        pass
     engine.open_gate()
     assert [one.reply().status for one in pending] == [200] * 12
     assert len(set(engine.contents())) == len(engine.requests) == 12
+    invariants.check(gate, expected={"completed": 12})
+
+
+def test_standing_still_is_neither_waiting_nor_silence(fake_engine, gateway, redis_server):
+    """Longer than requests may wait, and than engines may be silent."""
+    engine = fake_engine(max_running=2)
+    gate = gateway(users=[user("alice", threshold=100)], http=f"llm_redis {redis_server.url};", location="llm_queue_timeout 5s;")
+    reporter = engine.announce(redis_server.url, ttl_ms=200)
+    gate.wait_model("m", "alice")
+    engine.hold()
+    pending = [gate.client.send(chat_body(content=f"r{number}"), token="alice") for number in range(12)]
+    gate.wait_queued(10)
+    with standstill(gate, 6):
+        reporter.stop()  # nothing tells them at once that the engine is there
+    until(lambda: any(name.startswith("llm_") for name in gate.metrics().names()), "nginx runs again")
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200] * 12
+    assert "forgotten" not in gate.error_log()
     invariants.check(gate, expected={"completed": 12})

@@ -257,26 +257,34 @@ TEST_F(Engines, StaticEngineRemovedAtReloadFinishesAndVanishes) {
 TEST_F(Engines, ForgottenOnlyAfterTenLivesWithRedisUpAndNoSuccess) {
     z.apply(TestZone::report("gpu0"));
     const Verdict v = z.send(1);
-    z.tick(32'000'000);
+    z.pass(32'000'000);
     EXPECT_EQ(z.send(1).decision, Decision::granted) << "a silent engine keeps getting work";
     {
         ZoneLock lock(z.zone);
         response_head(lock, v.ticket, 200, z.now, 1, z.wakes);
     }
-    EXPECT_EQ(z.tick(5'000'000).forgotten_engines, 0u) << "a request has just succeeded";
+    EXPECT_EQ(z.pass(5'000'000).forgotten_engines, 0u) << "a request has just succeeded";
     {
         ZoneLock lock(z.zone);
         set_redis_state(lock, false, z.now);
     }
-    EXPECT_EQ(z.tick(100'000'000).forgotten_engines, 0u) << "Redis is down";
+    EXPECT_EQ(z.pass(100'000'000).forgotten_engines, 0u) << "Redis is down";
     {
         ZoneLock lock(z.zone);
         set_redis_state(lock, true, z.now);
     }
-    EXPECT_EQ(z.tick(29'000'000).forgotten_engines, 0u) << "10 lives after its return";
-    const SweepResult swept = z.tick(2'000'000);
+    EXPECT_EQ(z.pass(29'000'000).forgotten_engines, 0u) << "10 lives after its return";
+    const SweepResult swept = z.pass(2'000'000);
     EXPECT_EQ(swept.forgotten_engines, 1u);
     EXPECT_STREQ(swept.forgotten, "gpu0");
+}
+
+TEST_F(Engines, NobodyIsForgottenBecauseEverythingStoodStill) {
+    z.apply(TestZone::report("gpu0"));
+    z.pass(1'000'000);
+    EXPECT_EQ(z.tick(60'000'000).forgotten_engines, 0u);
+    EXPECT_EQ(z.pass(29'000'000).forgotten_engines, 0u);
+    EXPECT_EQ(z.pass(2'000'000).forgotten_engines, 1u);
 }
 
 TEST_F(Engines, DrainAndUndrain) {

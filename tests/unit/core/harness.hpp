@@ -225,6 +225,18 @@ class TestZone {
         return sweep(lock, now, wall, ++random_, wakes);
     }
 
+    // The same as tick(us) in steps between which nothing stands still. Returns the sum of what was forgotten.
+    SweepResult pass(int64_t us) {
+        SweepResult all;
+        for (int64_t left = us; left > 0; left -= 1'000'000) {
+            const SweepResult swept = tick(std::min<int64_t>(left, 1'000'000));
+            const uint32_t before = all.forgotten_engines;
+            all = swept.forgotten_engines != 0 ? swept : all;
+            all.forgotten_engines = before + swept.forgotten_engines;
+        }
+        return all;
+    }
+
     QueueTotals totals() {
         ZoneLock lock(zone);
         return queue_totals(lock);

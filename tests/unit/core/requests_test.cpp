@@ -146,6 +146,24 @@ TEST_F(Requests, TimeOutSaysWhetherAnEngineWasThere) {
     z.end(running.ticket);
 }
 
+TEST_F(Requests, TimeDuringWhichEverythingStoodStillIsNoWaiting) {
+    const Verdict running = z.send(1);
+    z.tick();
+    z.now += 1'000'000;
+    z.tick();
+    const Verdict next = z.send(2);
+    z.now += 60'000'000;
+    z.tick();
+    {
+        ZoneLock lock(z.zone);
+        const Timeout answer = time_out(lock, next.ticket, z.now, 1, z.wakes);
+        EXPECT_FALSE(answer.ended);
+        EXPECT_EQ(answer.again_ms, 60'000u);
+        EXPECT_TRUE(time_out(lock, next.ticket, z.now, 1, z.wakes).ended) << "once";
+    }
+    z.end(running.ticket);
+}
+
 TEST_F(Requests, TimeOutLeavesAGrantAlone) {
     const Verdict running = z.send(1);
     const Verdict next = z.send(2);
