@@ -24,12 +24,16 @@ ApiError wrong_type(const std::string& name, const char* expected, const Json& v
             name};
 }
 
-std::string range_text(const std::string& name, double low, double high) {
+std::string range_text(const std::string& name, const NumberRange& range) {
     const auto text = [](double v) {
         std::array<char, 32> buffer;
         return std::string(buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), v).ptr);
     };
-    return "'" + name + "' must be between " + text(low) + " and " + text(high) + ".";
+    const std::string high = text(range.high);
+    return "'" + name + "' must be " +
+           (range.above ? "greater than " + text(range.low) + " and at most " + high
+                        : "between " + text(range.low) + " and " + high) +
+           ".";
 }
 
 std::vector<std::string> parse_stop(const Params& params) {
@@ -198,6 +202,10 @@ const Json* Params::find(const char* name) const {
 }
 
 std::optional<double> Params::number(const char* name, double low, double high) const {
+    return number(name, NumberRange{low, high});
+}
+
+std::optional<double> Params::number(const char* name, const NumberRange& range) const {
     const Json* value = find(name);
     if (value == nullptr) {
         return std::nullopt;
@@ -206,8 +214,8 @@ std::optional<double> Params::number(const char* name, double low, double high) 
         throw wrong_type(prefix_ + name, "a number", *value);
     }
     const double v = value->get<double>();
-    if (!(v >= low && v <= high)) {
-        throw bad_value(prefix_ + name, range_text(prefix_ + name, low, high));
+    if (!range.contains(v)) {
+        throw bad_value(prefix_ + name, range_text(prefix_ + name, range));
     }
     return v;
 }
@@ -260,19 +268,17 @@ Sampling parse_sampling(const Params& params, const SamplingLimits& limits, uint
     constexpr int64_t kSeedMax = std::numeric_limits<int64_t>::max();
     const GenerationDefaults& defaults = limits.defaults;
     Sampling out;
-    out.temperature = static_cast<float>(params.number("temperature", 0, 2).value_or(defaults.temperature));
-    out.top_p = static_cast<float>(params.number("top_p", 0, 1).value_or(defaults.top_p));
-    if (out.top_p <= 0) {
-        throw bad_value("top_p", "'top_p' must be greater than 0 and at most 1.");
-    }
-    out.top_k = static_cast<int32_t>(std::max<int64_t>(params.integer("top_k", -1, kIntMax).value_or(defaults.top_k), 0));
-    out.min_p = static_cast<float>(params.number("min_p", 0, 1).value_or(defaults.min_p));
-    out.repetition_penalty = static_cast<float>(params.number("repetition_penalty", 0, 10).value_or(defaults.repetition_penalty));
-    if (out.repetition_penalty <= 0) {
-        throw bad_value("repetition_penalty", "'repetition_penalty' must be greater than 0.");
-    }
-    out.presence_penalty = static_cast<float>(params.number("presence_penalty", -2, 2).value_or(0));
-    out.frequency_penalty = static_cast<float>(params.number("frequency_penalty", -2, 2).value_or(0));
+    const auto number = [&params](const char* name, const NumberRange& range, float absent) {
+        return static_cast<float>(params.number(name, range).value_or(absent));
+    };
+    out.temperature = number("temperature", kTemperature, defaults.temperature);
+    out.top_p = number("top_p", kTopP, defaults.top_p);
+    out.top_k = static_cast<int32_t>(
+        std::max<int64_t>(params.integer("top_k", kLeastTopK, kIntMax).value_or(defaults.top_k), 0));
+    out.min_p = number("min_p", kMinP, defaults.min_p);
+    out.repetition_penalty = number("repetition_penalty", kRepetitionPenalty, defaults.repetition_penalty);
+    out.presence_penalty = number("presence_penalty", kPenalty, 0);
+    out.frequency_penalty = number("frequency_penalty", kPenalty, 0);
     const auto seed = params.integer("seed", kSeedMin, kSeedMax);
     out.seed = seed.has_value() ? static_cast<uint64_t>(*seed) : random_seed;
     out.logit_bias = parse_bias(params, limits.vocab_size);

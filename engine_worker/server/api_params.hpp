@@ -8,6 +8,7 @@
 
 #include "engine_worker/scheduler/request.hpp"
 #include "engine_worker/server/generation_defaults.hpp"
+#include "engine_worker/server/sampling_ranges.hpp"
 #include "shared/json.hpp"
 
 namespace llm::engine {
@@ -23,6 +24,7 @@ class Params {
     const Json* find(const char* name) const;
 
     std::optional<double> number(const char* name, double low, double high) const;      // low..high inclusive
+    std::optional<double> number(const char* name, const NumberRange& range) const;
     std::optional<int64_t> integer(const char* name, int64_t low, int64_t high) const;  // 3.0 counts as 3
     std::optional<bool> boolean(const char* name) const;
     std::optional<std::string> string(const char* name) const;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "engine_worker/server/sampling_ranges.hpp"
 #include "engine_worker/server/served_model.hpp"
 
 namespace llm::engine {
@@ -17,16 +18,16 @@ class Reader {
         }
     }
 
-    // `above`: low itself is not allowed.
-    void number(const char* name, double low, double high, bool above, float& out) const {
+    void number(const char* name, const NumberRange& range, float& out) const {
         const Json* value = find(name);
         if (value == nullptr) {
             return;
         }
         const double given = value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
-        if (!(above ? given > low : given >= low) || !(given <= high)) {
-            fail(name, *value, std::string("a number ") + (above ? "above " : "from ") + Json(low).dump() + " to " +
-                                   Json(high).dump());
+        if (!range.contains(given)) {
+            fail(name, *value,
+                 std::string("a number ") + (range.above ? "above " : "from ") + Json(range.low).dump() + " to " +
+                     Json(range.high).dump());
         }
         out = static_cast<float>(given);
     }
@@ -83,12 +84,12 @@ std::string GenerationDefaults::text() const {
 GenerationDefaults load_generation_defaults(const std::string& dir) {
     const Reader reader(dir + "/generation_config.json");
     GenerationDefaults out;
-    reader.number("temperature", 0, 2, false, out.temperature);
-    reader.number("top_p", 0, 1, true, out.top_p);
-    reader.integer("top_k", -1, out.top_k);
+    reader.number("temperature", kTemperature, out.temperature);
+    reader.number("top_p", kTopP, out.top_p);
+    reader.integer("top_k", kLeastTopK, out.top_k);
     out.top_k = out.top_k < 0 ? 0 : out.top_k;
-    reader.number("min_p", 0, 1, false, out.min_p);
-    reader.number("repetition_penalty", 0, 10, true, out.repetition_penalty);
+    reader.number("min_p", kMinP, out.min_p);
+    reader.number("repetition_penalty", kRepetitionPenalty, out.repetition_penalty);
     reader.integer("max_new_tokens", 1, out.max_tokens);
     return out;
 }

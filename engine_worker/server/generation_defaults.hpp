@@ -6,14 +6,14 @@
 
 namespace llm::engine {
 
-// The neutral values are OpenAI's.
+// The neutral values are OpenAI's; what each may be: sampling_ranges.hpp.
 struct GenerationDefaults {
-    float temperature = 1;         // 0..2
-    float top_p = 1;               // (0, 1]
-    int32_t top_k = 0;             // 0 = all
-    float min_p = 0;               // 0..1
-    float repetition_penalty = 1;  // (0, 10]
-    int32_t max_tokens = 0;        // of an answer; 0 = until the context is full
+    float temperature = 1;
+    float top_p = 1;
+    int32_t top_k = 0;       // 0 = all
+    float min_p = 0;
+    float repetition_penalty = 1;
+    int32_t max_tokens = 0;  // of an answer; 0 = until the context is full
 
     // "temperature 0.7, top_p 0.8": those that are not neutral; empty when all are.
     std::string text() const;

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "engine_worker/server/api_error.hpp"
 #include "engine_worker/server/api_params.hpp"
 
 namespace llm::engine {
@@ -41,6 +42,24 @@ TEST_F(GenerationConfig, WithoutOneEverythingIsNeutral) {
     EXPECT_EQ(load_generation_defaults(dir_).text(), "");
     EXPECT_EQ(load("{}").text(), "");
     EXPECT_EQ(load(R"({"temperature":null,"top_k":-1,"top_p":1.0,"do_sample":false,"eos_token_id":2})").text(), "");
+}
+
+// One range for both: what a file may say, a request may say.
+TEST_F(GenerationConfig, TheFileAndRequestsAreHeldToTheSame) {
+    const auto request_takes = [](const Json& body) {
+        try {
+            parse_sampling(Params(body), {1000, 512, 1, {}}, 1);
+            return true;
+        } catch (const ApiError&) {
+            return false;
+        }
+    };
+    for (const char* name : {"temperature", "top_p", "min_p", "repetition_penalty", "top_k"}) {
+        for (const char* value : {"-2", "-1", "-1e-9", "0", "1e-60", "1e-9", "1", "1.0000001", "2", "2.1", "10", "11", "1e300", "\"1\""}) {
+            const std::string text = std::string("{\"") + name + "\":" + value + "}";
+            EXPECT_EQ(refused(text).empty(), request_takes(Json::parse(text))) << text;
+        }
+    }
 }
 
 TEST_F(GenerationConfig, RequestsThatSayNothingTakeTheModels) {
