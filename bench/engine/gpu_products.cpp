@@ -20,7 +20,8 @@ constexpr int kCopies = 4;   // of each matrix, by turns: none is in the cache w
 constexpr int kRounds = 24;  // the best of three such
 
 // Milliseconds of one product, launched one after the other behind others that keep the GPU busy meanwhile.
-double time_of(const Stream& stream, const std::function<void(size_t copy)>& product) {
+double time_of(const Stream& stream, const std::vector<const uint16_t*>& weights,
+               const std::function<void(const uint16_t* w)>& product) {
     Event start(true), end(true);
     float best = 0;
     for (int attempt = 0; attempt < 3; attempt++) {
@@ -28,7 +29,7 @@ double time_of(const Stream& stream, const std::function<void(size_t copy)>& pro
             if (i == kRounds) {
                 start.record(stream);
             }
-            product(i % kCopies);
+            product(weights[i % weights.size()]);
         }
         end.record(stream);
         end.synchronize();
@@ -73,6 +74,13 @@ void print_products(const DeviceInfo& device, double ceiling) {
         const GpuArray<uint16_t> gate_up(kRows * n), half(kRows * n / 2);
         const bool swiglu = shape.epilogue == GemvEpilogue::kSwiglu;
         for (const int bytes : {2, 1}) {
+            std::vector<const uint16_t*> turns;
+            for (const auto& copy : copies) {
+                turns.push_back(copy.get());
+                if (bytes == 1) {
+                    turns.push_back(copy.get() + n * k / 2);  // two to a copy, or all together would fit into the cache
+                }
+            }
             const GpuArray<float> partial(std::max<size_t>(1, gemm_partial_floats(shape.n, shape.k, bytes, device.multiprocessors)));
             const GpuArray<unsigned> tickets(
                 std::vector<unsigned>(static_cast<size_t>(gemm_blocks(shape.n, gemm_max_rows(bytes), bytes)), 0));
@@ -88,13 +96,22 @@ void print_products(const DeviceInfo& device, double ceiling) {
                 args.rows = rows;
                 args.y_stride = swiglu ? shape.n / 2 : shape.n;
                 args.epilogue = shape.epilogue;
-                const int splits = plan_gemm_splits(shape.n, shape.k, rows, bytes, device.multiprocessors);
-                const double own = time_of(stream, [&](size_t copy) {
-                    args.w = copies[copy].get();
-                    launch_gemm(args, splits, stream.get());
-                });
+                // As tuning does: whichever cut is fastest.
+                int splits = 0;
+                double own = 0;
+                for (int choice = 0; choice < gemm_choices(shape.n, shape.k, rows, bytes, device.multiprocessors); choice++) {
+                    const int cut = plan_gemm_splits(shape.n, shape.k, rows, bytes, device.multiprocessors, choice);
+                    const double ms = time_of(stream, turns, [&](const uint16_t* w) {
+                        args.w = w;
+                        launch_gemm(args, cut, stream.get());
+                    });
+                    if (choice == 0 || ms < own) {
+                        own = ms;
+                        splits = cut;
+                    }
+                }
                 GemmCall call;
-                call.w = bytes == 1 ? expanded.get() : copies[0].get();
+                call.w = bytes == 1 ? expanded.get() : turns[0];
                 call.x = x.get();
                 call.y = swiglu ? static_cast<void*>(gate_up.get()) : y.get();
                 call.n = shape.n;
@@ -103,17 +120,13 @@ void print_products(const DeviceInfo& device, double ceiling) {
                 call.y_stride = shape.n;
                 call.bf16_out = swiglu;
                 call.add = shape.epilogue == GemvEpilogue::kAdd;
-                std::vector<const uint16_t*> turns;
-                for (const auto& copy : copies) {
-                    turns.push_back(bytes == 1 ? expanded.get() : copy.get());
-                }
-                gemm.tune(call, turns);
-                const double library = time_of(stream, [&](size_t copy) {
+                gemm.tune(call, bytes == 1 ? std::vector<const uint16_t*>() : turns);
+                const double library = time_of(stream, turns, [&](const uint16_t* w) {
                     if (bytes == 1) {
-                        launch_expand_e4m3(reinterpret_cast<const uint8_t*>(copies[copy].get()), scale.get(), shape.n, shape.k,
-                                           expanded.get(), stream.get());
+                        launch_expand_e4m3(reinterpret_cast<const uint8_t*>(w), scale.get(), shape.n, shape.k, expanded.get(),
+                                           stream.get());
                     } else {
-                        call.w = copies[copy].get();
+                        call.w = w;
                     }
                     gemm.run(call);
                     if (swiglu) {

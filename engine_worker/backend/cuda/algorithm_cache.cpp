@@ -11,7 +11,7 @@
 namespace llm::engine::cuda {
 namespace {
 
-constexpr const char* kFirstLine = "llm-engine gemm algorithms 2";
+constexpr const char* kFirstLine = "llm-engine gemm algorithms 3";
 
 }  // namespace
 
@@ -46,7 +46,7 @@ const AlgorithmBytes* AlgorithmCache::find(const GemmShape& shape) const {
     return it == entries_.end() ? nullptr : &it->second;
 }
 
-bool AlgorithmCache::own_is_faster(const GemmShape& shape, int most_rows) const {
+int AlgorithmCache::own_choice(const GemmShape& shape, int most_rows) const {
     const GemmShape first{shape.n, shape.k, shape.rows, 0};
     for (auto it = entries_.lower_bound(first); it != entries_.end(); ++it) {
         const GemmShape& known = it->first;
@@ -54,10 +54,10 @@ bool AlgorithmCache::own_is_faster(const GemmShape& shape, int most_rows) const 
             break;
         }
         if (known.kind == shape.kind) {
-            return it->second == kOwnKernel;
+            return cuda::own_choice(it->second);
         }
     }
-    return true;
+    return 0;
 }
 
 void AlgorithmCache::put(const GemmShape& shape, const AlgorithmBytes& algorithm) {

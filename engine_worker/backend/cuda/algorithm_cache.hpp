@@ -14,11 +14,20 @@ struct GemmShape {
     auto operator<=>(const GemmShape&) const = default;
 };
 
-// cublasLtMatmulAlgo_t, opaque, or kOwnKernel: not cuBLASLt at all.
+// cublasLtMatmulAlgo_t, opaque, or own_kernel(): not cuBLASLt at all.
 using AlgorithmBytes = std::array<uint64_t, 8>;
-constexpr uint64_t kNoAlgorithm = ~uint64_t{0};
-inline constexpr AlgorithmBytes kOwnKernel = {kNoAlgorithm, kNoAlgorithm, kNoAlgorithm, kNoAlgorithm,
-                                              kNoAlgorithm, kNoAlgorithm, kNoAlgorithm, kNoAlgorithm};
+// The kernel of our own, cut in the way of this number.
+constexpr AlgorithmBytes own_kernel(int choice) {
+    constexpr uint64_t kNone = ~uint64_t{0};
+    return {kNone, kNone, kNone, kNone, kNone, kNone, kNone, static_cast<uint64_t>(choice)};
+}
+inline constexpr int kLibrary = -1;
+// That number, or kLibrary.
+constexpr int own_choice(const AlgorithmBytes& algorithm) {
+    constexpr uint64_t kMost = 1000;  // a file may say anything
+    const int choice = static_cast<int>(algorithm[7] < kMost ? algorithm[7] : kMost);
+    return algorithm == own_kernel(choice) ? choice : kLibrary;
+}
 
 class AlgorithmCache {
   public:
@@ -26,9 +35,9 @@ class AlgorithmCache {
     AlgorithmCache(std::string file, std::string owner);
 
     const AlgorithmBytes* find(const GemmShape& shape) const;
-    // Whether kOwnKernel is the choice for this shape, or for the same with the next larger number of rows up to `most_rows`;
-    // true if none of them has one.
-    bool own_is_faster(const GemmShape& shape, int most_rows) const;
+    // own_choice() of what is known for this shape, or for the same with the next larger number of rows up to `most_rows`; 0 if
+    // nothing is.
+    int own_choice(const GemmShape& shape, int most_rows) const;
     void put(const GemmShape& shape, const AlgorithmBytes& algorithm);
     size_t size() const { return entries_.size(); }
     // Replaces the file at once or not at all. False: it could not be written.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine_worker/backend/cuda/algorithm_cache.hpp"
 #include "engine_worker/backend/cuda/plan.hpp"
 
 namespace llm::engine::cuda {
@@ -141,27 +142,32 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
         }
     };
     const bool gemv = rows <= (e4m3 ? kGemvMaxRows8 : kGemvMaxRows);
-    const auto multiply = [&](const void* w) {  // with the kernels for few rows
+    const int bytes = m.bytes_per_weight();
+    const int multiprocessors = limits_.multiprocessors;
+    const auto multiply = [&](const void* w, int choice) {  // with the kernels for few rows
         const GemvArgs args{w,   m.scale, m.bias, p.x,        p.y,        gemv_partial_, tickets_,
                             m.n, m.k,     rows,   p.y_stride, p.epilogue, p.norm,        p.next};
         if (gemv) {
-            launch_gemv(args, plan_gemv(m.n, m.k, m.bytes_per_weight(), limits_.multiprocessors), stream_.get());
+            launch_gemv(args, plan_gemv(m.n, m.k, bytes, multiprocessors), stream_.get());
         } else {
-            launch_gemm(args, plan_gemm_splits(m.n, m.k, rows, m.bytes_per_weight(), limits_.multiprocessors),
-                        stream_.get());
+            launch_gemm(args, plan_gemm_splits(m.n, m.k, rows, bytes, multiprocessors, choice), stream_.get());
         }
     };
-    const bool few = rows <= gemm_max_rows(m.bytes_per_weight());
+    const bool few = rows <= gemm_max_rows(bytes);
     const bool only_few = gemv || (few && e4m3);  // cuBLASLt is never better
     if (tune != nullptr) {
         if (!only_few) {
-            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, few ? multiply : OwnProduct(), [&] {
+            const OwnProduct own{multiply, gemm_choices(m.n, m.k, rows, bytes, multiprocessors)};
+            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, few ? own : OwnProduct(), [&] {
                 put_bias();
                 activate();
             });
         }
-    } else if (only_few || (few && gemm_->own_is_faster(call))) {
-        multiply(m.w);
+        return;
+    }
+    const int choice = only_few ? 0 : few ? gemm_->own_choice(call) : kLibrary;
+    if (choice != kLibrary) {
+        multiply(m.w, choice);
     } else {
         if (e4m3) {
             launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());

@@ -26,8 +26,11 @@ struct GemmCall {
     bool add = false;
 };
 
-// Makes the whole product in another way, with these weights instead of the call's.
-using OwnProduct = std::function<void(const uint16_t* w)>;
+// Another way to make the whole product.
+struct OwnProduct {
+    std::function<void(const uint16_t* w, int choice)> make;  // with these weights instead of the call's, cut in one of the ways
+    int choices = 0;                                          // how many ways there are
+};
 
 class Gemm {
   public:
@@ -41,10 +44,11 @@ class Gemm {
     // file knows it. To be called before graphs are recorded. `weights`: matrices of that shape that take turns as call.w
     // while it is timed, since in a step none is in the GPU's cache when its turn comes. `own`, if there is one, competes with
     // cuBLASLt and what it takes besides, `more`.
-    void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {}, const OwnProduct& own = nullptr,
+    void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {}, const OwnProduct& own = {},
               const std::function<void()>& more = nullptr);
-    // What tune() found for this shape, or for the same with the next larger number of rows; if neither was timed, true.
-    bool own_is_faster(const GemmCall& call) const;
+    // Which choice of the own product tune() found fastest for this shape, or for the same with the next larger number of rows;
+    // negative: cuBLASLt is faster. 0 if neither was timed.
+    int own_choice(const GemmCall& call) const;
     // Writes what tune() found to the file; failing to is not an error.
     void save() const;
 

@@ -91,6 +91,7 @@ struct Gemm::Parts {
         cublasLtMatmulPreferenceDestroy(preference);
         check(status, "choosing an algorithm");
         results.resize(static_cast<size_t>(found));
+        std::erase_if(results, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
         if (results.empty()) {
             throw std::runtime_error("cuBLASLt knows no algorithm for a product that the model needs");
         }
@@ -104,28 +105,32 @@ struct Gemm::Parts {
                               d.y_, &algorithm, workspace, kWorkspace, stream.get());
     }
 
-    // Milliseconds of the best of kRounds of `product` (true if it was made), with the weights that have their turn; negative
-    // if it cannot be made. Gives up when it is a quarter slower than `to_beat`, unless that is negative.
+    // Milliseconds of one `product` (true if it was made) in the best of kRounds of `in_a_row`, with the weights that have their turn;
+    // negative if it cannot be made. Gives up when it is a quarter slower than `to_beat`, unless that is negative.
     template <typename Product>
-    float time(const std::vector<const uint16_t*>& weights, size_t& turn, float to_beat, const Product& product) const {
+    float time(const std::vector<const uint16_t*>& weights, size_t& turn, float to_beat, int in_a_row, const Product& product) const {
         float best = -1;
         float sum = 0;
         Event start(true);
         Event end(true);
         for (int round = 0; round < kRounds; round++) {
-            // The GPU is busy with the first while the host launches the second, which is timed: no gap is.
+            // The GPU is busy with this while the host launches what is timed: no gap is.
+            stream.zero(workspace, kWorkspace);
             if (!product(weights[turn++ % weights.size()])) {
                 return -1;
             }
             start.record(stream);
-            product(weights[turn++ % weights.size()]);
+            for (int i = 0; i < in_a_row; i++) {
+                product(weights[turn++ % weights.size()]);
+            }
             end.record(stream);
             end.synchronize();
-            const float ms = Event::elapsed(start, end);
+            const float all = Event::elapsed(start, end);
+            const float ms = all / static_cast<float>(in_a_row);
             if (best < 0 || ms < best) {
                 best = ms;
             }
-            sum += ms;
+            sum += all;
             if (sum > kEnoughTimed || (to_beat >= 0 && best > 1.25f * to_beat)) {
                 break;
             }
@@ -150,12 +155,13 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
                 const std::function<void()>& more) {
     const GemmShape shape = shape_of(call);
     const AlgorithmBytes* const known = parts_->cache.find(shape);
-    if (parts_->chosen.contains(shape) || (known != nullptr && *known == kOwnKernel && own)) {
+    const int known_choice = known != nullptr ? cuda::own_choice(*known) : kLibrary;
+    if (parts_->chosen.contains(shape) || (known_choice != kLibrary && known_choice < own.choices)) {
         return;
     }
     const Description description(call);
     cublasLtMatmulAlgo_t algorithm;
-    if (known != nullptr && *known != kOwnKernel) {
+    if (known != nullptr && known_choice == kLibrary) {
         std::memcpy(&algorithm, known, sizeof algorithm);
         if (parts_->still_valid(description, algorithm)) {
             parts_->chosen[shape] = algorithm;
@@ -163,11 +169,14 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
         }
     }
     const std::vector<const uint16_t*> weights = all_weights.empty() ? std::vector{call.w} : all_weights;
+    // Several, since one that begins while the one before it ends is worth that, and the clock of events is coarse.
+    const int in_a_row = own.choices > 0 ? 4 : 1;
     float best = -1;
+    int own_best = kLibrary;
     size_t turn = 0;
     GemmCall trial = call;
     for (const auto& candidate : parts_->candidates(description, kCandidates)) {
-        const float ms = parts_->time(weights, turn, best, [&](const uint16_t* w) {
+        const float ms = parts_->time(weights, turn, best, in_a_row, [&](const uint16_t* w) {
             trial.w = w;
             const bool made = parts_->multiply(description, trial, candidate.algo) == CUBLAS_STATUS_SUCCESS;
             if (made && more) {
@@ -180,15 +189,19 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
             algorithm = candidate.algo;
         }
     }
-    if (own) {
-        const float ms = parts_->time(weights, turn, best, [&](const uint16_t* w) {
-            own(w);
+    for (int choice = 0; choice < own.choices; choice++) {
+        const float ms = parts_->time(weights, turn, best, in_a_row, [&](const uint16_t* w) {
+            own.make(w, choice);
             return true;
         });
         if (best < 0 || ms < best) {
-            parts_->cache.put(shape, kOwnKernel);
-            return;
+            best = ms;
+            own_best = choice;
         }
+    }
+    if (own_best != kLibrary) {
+        parts_->cache.put(shape, own_kernel(own_best));
+        return;
     }
     if (best < 0) {
         throw std::runtime_error("cuBLASLt has no working algorithm for a product that the model needs");
@@ -199,8 +212,8 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
     parts_->cache.put(shape, bytes);
 }
 
-bool Gemm::own_is_faster(const GemmCall& call) const {
-    return parts_->cache.own_is_faster(shape_of(call), gemm_max_rows(2));
+int Gemm::own_choice(const GemmCall& call) const {
+    return parts_->cache.own_choice(shape_of(call), gemm_max_rows(2));
 }
 
 void Gemm::save() const {

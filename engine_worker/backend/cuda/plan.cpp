@@ -140,16 +140,38 @@ size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape) 
     return shape.splits > 1 ? static_cast<size_t>(shape.splits) * static_cast<size_t>(n) * rows : 0;
 }
 
-int plan_gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors) {
+namespace {
+
+struct GemmSplits {
+    int steps;        // of k
+    int least, most;  // splits
+};
+
+GemmSplits gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors) {
     const int steps = (k * bytes_per_weight + kGemmStepBytes - 1) / kGemmStepBytes;
-    const int wanted = bytes_per_weight == 1 ? 2 * multiprocessors : multiprocessors;
-    return std::clamp(std::min(wanted / gemm_blocks(n, rows, bytes_per_weight), steps / 2), 1, 8);
+    const int blocks = gemm_blocks(n, rows, bytes_per_weight);
+    const auto for_blocks = [&](int wanted) { return std::clamp(std::min(wanted / blocks, steps / 2), 1, 8); };
+    return {steps, for_blocks(bytes_per_weight == 1 ? 2 * multiprocessors : multiprocessors), for_blocks(2 * multiprocessors)};
+}
+
+}  // namespace
+
+int gemm_choices(int n, int k, int rows, int bytes_per_weight, int multiprocessors) {
+    const GemmSplits splits = gemm_splits(n, k, rows, bytes_per_weight, multiprocessors);
+    return splits.most - splits.least + 1;
+}
+
+int plan_gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors, int choice) {
+    const GemmSplits splits = gemm_splits(n, k, rows, bytes_per_weight, multiprocessors);
+    const int wanted = std::clamp(splits.least + choice, 1, splits.most);
+    const int part = (splits.steps + wanted - 1) / wanted;  // as gemm_kernel divides
+    return (splits.steps + part - 1) / part;
 }
 
 size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors) {
     size_t most = 0;
     for (int rows = 32; rows <= gemm_max_rows(bytes_per_weight); rows += 32) {
-        const int splits = plan_gemm_splits(n, k, rows, bytes_per_weight, multiprocessors);
+        const int splits = gemm_splits(n, k, rows, bytes_per_weight, multiprocessors).most;
         const int floats = gemm_blocks(n, rows, bytes_per_weight) * kGemmOutputs * gemm_block_rows(rows, bytes_per_weight);
         most = std::max(most, splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(floats) : 0);
     }

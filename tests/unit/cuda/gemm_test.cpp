@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "engine_worker/backend/cuda/algorithm_cache.hpp"
 #include "tests/support/gpu_array.hpp"
 #include "tests/support/model_builder.hpp"
 
@@ -85,20 +86,19 @@ TEST(Gemm, OwnKernelsCompete) {
     other.bf16_out = true;
     for (const bool again : {false, true}) {  // again: from the file
         Gemm gemm(test_stream(), reinterpret_cast<std::byte*>(workspace.get()), "test", dir.path() + "/algorithms");
-        EXPECT_EQ(gemm.own_is_faster(call), !again) << "where nothing was timed, the own kernel";
+        EXPECT_EQ(gemm.own_choice(call), again ? kLibrary : 0) << "where nothing was timed, the own kernel";
         int products = 0;
-        gemm.tune(other, {w.get()}, [&](const uint16_t* of) {
+        const auto make = [&](const uint16_t* of, int choice) {
             EXPECT_EQ(of, w.get());
             products++;
-        });
-        gemm.tune(call, {w.get()}, [&](const uint16_t*) {
-            products++;
-            for (int i = 0; i < 200; i++) {
+            for (int i = 0; i < (choice == 1 ? 0 : 200); i++) {
                 test_stream().zero(y.get(), kRows * kN * sizeof(float));
             }
-        });
-        EXPECT_TRUE(gemm.own_is_faster(other)) << "it does nothing";
-        EXPECT_FALSE(gemm.own_is_faster(call)) << "it clears its result 200 times";
+        };
+        gemm.tune(other, {w.get()}, {make, 3});
+        gemm.tune(call, {w.get()}, {make, 1});
+        EXPECT_EQ(gemm.own_choice(other), 1) << "it does nothing";
+        EXPECT_EQ(gemm.own_choice(call), kLibrary) << "it clears its result 200 times";
         EXPECT_EQ(products == 0, again);
         gemm.save();
     }

@@ -281,9 +281,9 @@ TEST(GemvNorm, BetweenTwoProducts) {
 }
 
 TEST_F(Gemv, PlannedShapesCoverRealModels) {
-    // outputs and inputs of Llama-3.1-8B and Qwen2.5-0.5B
+    // outputs and inputs of Llama-3.1-8B and Qwen2.5-0.5B; and 17 steps, which 7 or 8 splits cannot share
     const int shapes[][2] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}, {128256, 4096},
-                             {1152, 896},  {896, 896},   {9728, 896},   {896, 4864},   {151936, 896}};
+                             {1152, 896},  {896, 896},   {9728, 896},   {896, 4864},   {151936, 896}, {128, 1088}};
     for (const auto& [n, k] : shapes) {
         for (const int bytes : {1, 2}) {
             const GemvShape shape = plan_gemv(n, k, bytes, 132);
@@ -298,14 +298,21 @@ TEST_F(Gemv, PlannedShapesCoverRealModels) {
                 if (rows > gemm_max_rows(bytes)) {
                     continue;
                 }
-                const int splits = plan_gemm_splits(n, k, rows, bytes, 132);
-                EXPECT_TRUE(splits >= 1 && splits <= 8);
-                EXPECT_LE(splits * 2 * kGemmStepBytes, std::max(k * bytes, 2 * kGemmStepBytes));
-                if (splits > 1) {
-                    const int blocks = splits * gemm_blocks(n, rows, bytes);
-                    EXPECT_LE(blocks, (bytes == 1 ? 2 : 1) * 132);
-                    EXPECT_LE(static_cast<size_t>(blocks * kGemmOutputs * gemm_block_rows(rows, bytes)),
-                              gemm_partial_floats(n, k, bytes, 132));
+                const int choices = gemm_choices(n, k, rows, bytes, 132);
+                EXPECT_GE(choices, 1);
+                EXPECT_TRUE(bytes == 2 || choices == 1);
+                for (int choice = 0; choice < choices + 2; choice++) {
+                    const int splits = plan_gemm_splits(n, k, rows, bytes, 132, choice);
+                    EXPECT_TRUE(splits >= 1 && splits <= 8);
+                    EXPECT_LE(splits * 2 * kGemmStepBytes, std::max(k * bytes, 2 * kGemmStepBytes));
+                    const int steps = (k * bytes + kGemmStepBytes - 1) / kGemmStepBytes;
+                    EXPECT_LT((splits - 1) * ((steps + splits - 1) / splits), steps) << "a split has nothing to do";
+                    if (splits > 1) {
+                        const int blocks = splits * gemm_blocks(n, rows, bytes);
+                        EXPECT_LE(blocks, (bytes == 1 || choice > 0 ? 2 : 1) * 132);
+                        EXPECT_LE(static_cast<size_t>(blocks * kGemmOutputs * gemm_block_rows(rows, bytes)),
+                                  gemm_partial_floats(n, k, bytes, 132));
+                    }
                 }
             }
         }

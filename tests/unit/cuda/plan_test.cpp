@@ -237,22 +237,34 @@ TEST(AlgorithmCache, KeepsWhatBelongsToTheSameGpuAndLibrary) {
 }
 
 TEST(AlgorithmCache, TellsWhereTheOwnKernelIsFaster) {
-    AlgorithmCache cache("", "owner");
-    const auto faster = [&](int rows, int kind = 1) { return cache.own_is_faster({4096, 1024, rows, kind}, 64); };
-    EXPECT_TRUE(faster(17)) << "nothing was timed";
-    cache.put({4096, 1024, 24, 1}, kOwnKernel);
+    const llm::testing::TempDir dir;
+    const std::string file = dir.path() + "/gemm-algorithms";
+    AlgorithmCache cache(file, "owner");
+    const auto choice = [](const AlgorithmCache& of, int rows, int kind = 1) { return of.own_choice({4096, 1024, rows, kind}, 64); };
+    EXPECT_EQ(choice(cache, 17), 0) << "nothing was timed";
+    cache.put({4096, 1024, 24, 1}, own_kernel(2));
     cache.put({4096, 1024, 32, 0}, {1});
-    cache.put({4096, 1024, 32, 1}, kOwnKernel);
+    cache.put({4096, 1024, 32, 1}, own_kernel(0));
     cache.put({4096, 1024, 48, 1}, {2});
     cache.put({4096, 1024, 128, 1}, {3});
-    EXPECT_TRUE(faster(17));
-    EXPECT_TRUE(faster(24));
-    EXPECT_TRUE(faster(25)) << "32 rows of another kind come first";
-    EXPECT_FALSE(faster(33));
-    EXPECT_FALSE(faster(48));
-    EXPECT_TRUE(faster(49)) << "what is timed above 64 was not timed against it";
-    EXPECT_FALSE(faster(20, 0));
-    EXPECT_TRUE(cache.own_is_faster({4096, 2048, 48, 1}, 64)) << "another shape";
+    ASSERT_TRUE(cache.save());
+    const AlgorithmCache again(file, "owner");
+    for (const AlgorithmCache* of : {&std::as_const(cache), &again}) {
+        EXPECT_EQ(choice(*of, 17), 2);
+        EXPECT_EQ(choice(*of, 24), 2);
+        EXPECT_EQ(choice(*of, 25), 0) << "32 rows of another kind come first";
+        EXPECT_EQ(choice(*of, 33), kLibrary);
+        EXPECT_EQ(choice(*of, 48), kLibrary);
+        EXPECT_EQ(choice(*of, 49), 0) << "what is timed above 64 was not timed against it";
+        EXPECT_EQ(choice(*of, 20, 0), kLibrary);
+        EXPECT_EQ(of->own_choice({4096, 2048, 48, 1}, 64), 0) << "another shape";
+    }
+    AlgorithmBytes strange = own_kernel(0);
+    strange[7] = ~uint64_t{0};
+    EXPECT_EQ(own_choice(strange), kLibrary);
+    strange = own_kernel(3);
+    strange[6] = 0;
+    EXPECT_EQ(own_choice(strange), kLibrary);
 }
 
 TEST(AlgorithmCache, ADamagedFileCountsAsNone) {
