@@ -80,6 +80,14 @@ std::optional<double> number_at(const json& content, std::string_view pointer) {
     return sum;
 }
 
+// Of a page: "answers 404; " and what to do.
+std::string refusal(int status, std::string_view hint) {
+    if (status == 401 || status == 403) {
+        hint = "it wants a key (--api-key-file), or another one";
+    }
+    return "answers " + std::to_string(status) + (hint.empty() ? "" : "; ") + std::string(hint);
+}
+
 std::string first_line(std::string_view text) {
     std::string out(text.substr(0, std::min<size_t>(text.find('\n'), 80)));
     for (char& c : out) {
@@ -203,10 +211,7 @@ bool EngineProbe::ask_metrics(Observation& out) {
         return false;
     }
     std::string why =
-        reply.status == 200
-            ? read_metrics(adapter_, reply.body, out)
-            : "answers " + std::to_string(reply.status) +
-                  (adapter_.metrics_hint.empty() ? "" : "; " + std::string(adapter_.metrics_hint));
+        reply.status == 200 ? read_metrics(adapter_, reply.body, out) : refusal(reply.status, adapter_.metrics_hint);
     if (why.empty()) {
         return true;
     }
@@ -249,8 +254,8 @@ bool EngineProbe::ask_facts(Observation& out) {
         if (path != adapter_.models_path || !options_.models.empty()) {
             continue;  // a fact that is not to be had is not missed
         }
-        const std::string why = reply.status == 200 ? read_models(reply.body, facts.models)
-                                                    : "answers " + std::to_string(reply.status);
+        const std::string why =
+            reply.status == 200 ? read_models(reply.body, facts.models) : refusal(reply.status, "");
         if (!why.empty()) {
             out.health = reply.status == 503 ? Health::not_ready : Health::strange;
             out.why = url + ": " + why + (reply.status == 503 ? "" : "; or name the models with --model");
