@@ -22,6 +22,11 @@ foreach(source ${module_sources})
   endif()
 endforeach()
 
+# A library has some of them (sources/CMakeLists.txt).
+get_target_property(pure_sources llm_sources_pure SOURCES)
+list(TRANSFORM pure_sources PREPEND "${CMAKE_CURRENT_SOURCE_DIR}/sources/")
+list(REMOVE_ITEM module_sources ${pure_sources})
+
 # What every file of the module is compiled with.
 add_library(llm_module_options INTERFACE)
 target_link_libraries(llm_module_options INTERFACE llm_noexcept nginx_headers)
@@ -33,7 +38,7 @@ target_link_libraries(llm_module_objects PRIVATE llm_module_options llm_hot)
 add_library(ngx_http_llm_dispatch_module MODULE ${hooked_sources} $<TARGET_OBJECTS:llm_module_objects>)
 set_target_properties(ngx_http_llm_dispatch_module PROPERTIES PREFIX "")
 target_link_libraries(ngx_http_llm_dispatch_module PRIVATE
-  llm_core llm_text llm_shared llm_module_options llm_hot "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL
+  llm_core llm_sources_pure llm_text llm_shared llm_module_options llm_hot "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL
   OpenSSL::Crypto)
 # Only what nginx's loader looks for is exported; a library linked in statically must not meet another copy of itself.
 target_link_options(ngx_http_llm_dispatch_module PRIVATE
@@ -66,13 +71,13 @@ if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   target_compile_definitions(llm_hooked_objects PRIVATE LLM_TEST_HOOKS=1)
   target_compile_options(llm_hooked_objects PRIVATE -O1 -g1 -fno-lto)
   set(checked $<TARGET_OBJECTS:llm_hooked_objects> $<TARGET_OBJECTS:llm_module_objects>
-    $<TARGET_FILE:llm_text> $<TARGET_FILE:llm_shared>)
+    $<TARGET_FILE:llm_sources_pure> $<TARGET_FILE:llm_text> $<TARGET_FILE:llm_shared>)
 
   set(wrappers "${CMAKE_CURRENT_BINARY_DIR}/lock_wrappers")
   add_custom_command(OUTPUT ${wrappers}.s ${wrappers}.rsp
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/scripts/lock_check.py --objdump ${CMAKE_OBJDUMP} --source ${wrappers}.s
             --options ${wrappers}.rsp ${checked}
-    DEPENDS ${CMAKE_SOURCE_DIR}/scripts/lock_check.py llm_hooked_objects llm_module_objects llm_text llm_shared ${checked}
+    DEPENDS ${CMAKE_SOURCE_DIR}/scripts/lock_check.py llm_hooked_objects llm_module_objects llm_sources_pure llm_text llm_shared ${checked}
     COMMAND_EXPAND_LISTS VERBATIM)
   # assembled by the compiler driver: the project itself needs no assembler language
   add_custom_command(OUTPUT ${wrappers}.o
@@ -84,7 +89,7 @@ if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   set_target_properties(ngx_http_llm_dispatch_module_checked PROPERTIES PREFIX "")
   target_compile_definitions(ngx_http_llm_dispatch_module_checked PRIVATE LLM_TEST_HOOKS=1)
   target_link_libraries(ngx_http_llm_dispatch_module_checked PRIVATE
-    llm_text llm_shared llm_noexcept "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL OpenSSL::Crypto)
+    llm_sources_pure llm_text llm_shared llm_noexcept "${HIREDIS_LIBRARY}" PostgreSQL::PostgreSQL OpenSSL::SSL OpenSSL::Crypto)
   target_link_options(ngx_http_llm_dispatch_module_checked PRIVATE
     -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/nginx/exports.ver
     -Wl,-z,now,-z,relro,-z,undefs -Wl,--exclude-libs,ALL -fno-lto @${wrappers}.rsp)
