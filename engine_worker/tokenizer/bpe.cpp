@@ -5,6 +5,7 @@
 
 #include "engine_worker/tokenizer/json_part.hpp"
 #include "engine_worker/tokenizer/unicode.hpp"
+#include "engine_worker/tokenizer/vocabulary_file.hpp"
 
 namespace llm::engine {
 namespace {

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "engine_worker/tokenizer/flat_maps.hpp"
-#include "engine_worker/tokenizer/vocabulary_file.hpp"
 
 namespace llm::engine {
 
 class JsonPart;
+struct TokenizerFile;
 
 // The byte alphabet of GPT-2 (encoder.py, bytes_to_unicode): every byte as one printable code point.
 char32_t byte_to_char(unsigned char byte);

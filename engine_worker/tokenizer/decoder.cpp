@@ -179,7 +179,7 @@ std::string Decoder::decode(std::vector<std::string> tokens, RegexScratch& scrat
 std::string Decoder::piece(std::string_view token, bool first, RegexScratch& scratch) const {
     std::string text(token);
     if (join_by_space_ && !first)
-        text.insert(0, " ");
+        text.insert(0, 1, ' ');
     bool fused = false;  // from here on the reference sees one text: what is said of its start holds once
     bool raw = false;    // already bytes, not to be read as a token
     for (const Step& step : steps_) {

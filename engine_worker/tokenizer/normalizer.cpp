@@ -3,7 +3,7 @@
 namespace llm::engine {
 
 SplitRegex load_pattern(const JsonPart& part) {
-    if (part.value().is_string())
+    if (part.is_string())
         return SplitRegex::literal(part.string());
     if (const JsonPart text = part.at("String"); !text.is_null())
         return SplitRegex::literal(text.string());

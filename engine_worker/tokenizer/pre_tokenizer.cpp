@@ -56,7 +56,7 @@ void PreTokenizer::add(const JsonPart& part, int depth) {
         byte_level_ = true;
         if (part.at("add_prefix_space").boolean(true)) {
             step.prefix = Prefix::kAlways;
-            step.prefix_text = " ";
+            step.prefix_text.assign(1, ' ');
         }
         if (part.at("use_regex").boolean(true))
             step.regex.emplace(kGpt2Pattern);

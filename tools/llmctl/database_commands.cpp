@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ngx_module/sources/client_row.hpp"
+#include "shared/json.hpp"
 #include "tools/llmctl/commands.hpp"
 #include "tools/llmctl/database.hpp"
 #include "tools/llmctl/embedded_sql.hpp"

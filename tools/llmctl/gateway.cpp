@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "shared/json.hpp"
 #include "tools/llmctl/failure.hpp"
 
 namespace llm::ctl {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "shared/json.hpp"
 #include "tools/llmctl/commands.hpp"
 #include "tools/llmctl/failure.hpp"
 #include "tools/llmctl/gateway.hpp"

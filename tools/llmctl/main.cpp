@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "shared/command_line.hpp"
+#include "shared/json.hpp"
 #include "tools/llmctl/arguments.hpp"
 #include "tools/llmctl/client_values.hpp"
 #include "tools/llmctl/commands.hpp"

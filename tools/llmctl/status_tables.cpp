@@ -1,5 +1,6 @@
 #include "tools/llmctl/status_tables.hpp"
 
+#include "shared/json.hpp"
 #include "tools/llmctl/gateway.hpp"
 
 namespace llm::ctl {

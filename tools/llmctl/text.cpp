@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "shared/json.hpp"
+
 namespace llm::ctl {
 namespace {
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "shared/json.hpp"
+#include <nlohmann/json_fwd.hpp>
 
 namespace llm::ctl {
 

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <unordered_set>
 
+#include "shared/json.hpp"
 #include "shared/token_hash.hpp"
 #include "tools/llmctl/client_values.hpp"
 #include "tools/llmctl/commands.hpp"

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ngx_module/sources/client_file.hpp"
+#include "shared/json.hpp"
 #include "tools/llmctl/failure.hpp"
 #include "tools/llmctl/text.hpp"
 #include "tools/llmctl/token_store.hpp"

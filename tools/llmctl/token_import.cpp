@@ -5,6 +5,7 @@
 #include <iterator>
 #include <map>
 
+#include "shared/json.hpp"
 #include "shared/token_hash.hpp"
 #include "tools/llmctl/client_values.hpp"
 #include "tools/llmctl/commands.hpp"

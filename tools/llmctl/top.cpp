@@ -6,6 +6,7 @@
 #include <ctime>
 #include <deque>
 
+#include "shared/json.hpp"
 #include "tools/llmctl/commands.hpp"
 #include "tools/llmctl/failure.hpp"
 #include "tools/llmctl/gateway.hpp"

@@ -5,6 +5,7 @@
 
 #include "engine_worker/tokenizer/flat_maps.hpp"
 #include "engine_worker/tokenizer/unicode.hpp"
+#include "shared/json.hpp"
 
 namespace llm::engine::jinja {
 namespace {

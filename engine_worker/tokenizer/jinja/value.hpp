@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-#include "shared/json.hpp"
+#include <nlohmann/json_fwd.hpp>
 
 namespace llm::engine::jinja {
 
