@@ -110,6 +110,9 @@ void refuse_suspended(Request& request, ErrorCode code) {
 void end_running(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_connection_t* connection = r->connection;
+    if (request.ended_by_engine && r->header_sent && r->buffered == 0 && connection->buffered == 0) {
+        return;  // over: nginx only waits for the client to close
+    }
     ngx_http_set_log_request(connection->log, r);
     request.ended_by_engine = true;
     request.outcome = core::Outcome::cancelled_running;

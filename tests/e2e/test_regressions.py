@@ -95,6 +95,18 @@ def test_administrator_ends_a_stream(fake_engine, gateway):
     gate.wait_outcomes({"cancelled_running": 1})
 
 
+def test_administrator_comes_too_late(fake_engine, gateway):
+    """The client has all of the answer, and nginx waits for it to close: the request is complete."""
+    gate = gateway([fake_engine()])
+    pending = gate.client.send(token="alice", headers=[("Connection", "close")])
+    assert b"".join(pending.parts())
+    requests = gate.status()["requests"]
+    for request in requests:
+        assert gate.client.ask(method="DELETE", target=f"/llm/requests/{request['id']}", headers=[("x-llm-admin", "1")]).status == 200
+    pending.close()
+    gate.wait_outcomes({"completed": 1})
+
+
 def test_administrator_ends_a_waiting_request(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     engine.hold()
