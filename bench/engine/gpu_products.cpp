@@ -97,17 +97,17 @@ void print_products(const DeviceInfo& device, double ceiling) {
                 args.y_stride = swiglu ? shape.n / 2 : shape.n;
                 args.epilogue = shape.epilogue;
                 // As tuning does: whichever cut is fastest.
-                int splits = 0;
+                GemmCut fastest;
                 double own = 0;
                 for (int choice = 0; choice < gemm_choices(shape.n, shape.k, rows, bytes, device.multiprocessors); choice++) {
-                    const int cut = plan_gemm_splits(shape.n, shape.k, rows, bytes, device.multiprocessors, choice);
+                    const GemmCut cut = plan_gemm(shape.n, shape.k, rows, bytes, device.multiprocessors, choice);
                     const double ms = time_of(stream, turns, [&](const uint16_t* w) {
                         args.w = w;
                         launch_gemm(args, cut, stream.get());
                     });
                     if (choice == 0 || ms < own) {
                         own = ms;
-                        splits = cut;
+                        fastest = cut;
                     }
                 }
                 GemmCall call;
@@ -135,9 +135,10 @@ void print_products(const DeviceInfo& device, double ceiling) {
                 });
                 const double size = static_cast<double>(n * k) * bytes;
                 const auto rate = [&](double ms) { return size / ms * 1e3; };
-                std::printf("    %-8s %s %4d rows  %6.0f (%3.0f %%)  %6.0f (%3.0f %%)   %d splits\n", shape.name,
+                std::printf("    %-8s %s %4d rows  %6.0f (%3.0f %%)  %6.0f (%3.0f %%)   %d splits%s\n", shape.name,
                             bytes == 1 ? "e4m3" : "bf16", rows, rate(own) / 1e9, 100 * rate(own) / ceiling, rate(library) / 1e9,
-                            100 * rate(library) / ceiling, splits);
+                            100 * rate(library) / ceiling, fastest.splits,
+                            fastest.few_warps ? ", 4 warps" : "");
             }
         }
     }

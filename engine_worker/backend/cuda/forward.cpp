@@ -150,7 +150,7 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
         if (gemv) {
             launch_gemv(args, plan_gemv(m.n, m.k, bytes, multiprocessors), stream_.get());
         } else {
-            launch_gemm(args, plan_gemm_splits(m.n, m.k, rows, bytes, multiprocessors, choice), stream_.get());
+            launch_gemm(args, plan_gemm(m.n, m.k, rows, bytes, multiprocessors, choice), stream_.get());
         }
     };
     const bool few = rows <= gemm_max_rows(bytes);

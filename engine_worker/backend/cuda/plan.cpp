@@ -145,27 +145,29 @@ namespace {
 struct GemmSplits {
     int steps;        // of k
     int least, most;  // splits
+    int kernels;      // that can make it
 };
 
 GemmSplits gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors) {
     const int steps = (k * bytes_per_weight + kGemmStepBytes - 1) / kGemmStepBytes;
     const int blocks = gemm_blocks(n, rows, bytes_per_weight);
     const auto for_blocks = [&](int wanted) { return std::clamp(std::min(wanted / blocks, steps / 2), 1, 8); };
-    return {steps, for_blocks(bytes_per_weight == 1 ? 2 * multiprocessors : multiprocessors), for_blocks(2 * multiprocessors)};
+    return {steps, for_blocks(bytes_per_weight == 1 ? 2 * multiprocessors : multiprocessors), for_blocks(2 * multiprocessors),
+            bytes_per_weight == 2 && gemm_block_rows(rows, 2) == kGemmMostBlockRows ? 2 : 1};
 }
 
 }  // namespace
 
 int gemm_choices(int n, int k, int rows, int bytes_per_weight, int multiprocessors) {
     const GemmSplits splits = gemm_splits(n, k, rows, bytes_per_weight, multiprocessors);
-    return splits.most - splits.least + 1;
+    return (splits.most - splits.least + 1) * splits.kernels;
 }
 
-int plan_gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors, int choice) {
+GemmCut plan_gemm(int n, int k, int rows, int bytes_per_weight, int multiprocessors, int choice) {
     const GemmSplits splits = gemm_splits(n, k, rows, bytes_per_weight, multiprocessors);
-    const int wanted = std::clamp(splits.least + choice, 1, splits.most);
+    const int wanted = std::clamp(splits.least + choice / splits.kernels, 1, splits.most);
     const int part = (splits.steps + wanted - 1) / wanted;  // as gemm_kernel divides
-    return (splits.steps + part - 1) / part;
+    return {(splits.steps + part - 1) / part, choice % splits.kernels == 1};
 }
 
 size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors) {

@@ -66,9 +66,9 @@ size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape);
 // The most rows that launch_gemm() is meant for. Of two-byte weights: where arithmetic begins to cost more than reading them.
 // Of one-byte weights: where a copy of the matrix in bf16 costs less.
 constexpr int gemm_max_rows(int bytes_per_weight) { return bytes_per_weight == 1 ? 256 : 64; }
-// Blocks that share k in such a product, 1..8, none of them without work: so that each multiprocessor has one block, or two if they
-// widen weights. `choice` in [0, gemm_choices()): so many more than that, up to two per multiprocessor; which is fastest is timed.
-int plan_gemm_splits(int n, int k, int rows, int bytes_per_weight, int multiprocessors, int choice = 0);
+// How such a product is cut. 1 to 8 blocks share k, none of them without work: so that each multiprocessor has one block, or two if
+// they widen weights. `choice` in [0, gemm_choices()), to be timed: more of them, up to two per multiprocessor, and fewer warps.
+GemmCut plan_gemm(int n, int k, int rows, int bytes_per_weight, int multiprocessors, int choice = 0);
 int gemm_choices(int n, int k, int rows, int bytes_per_weight, int multiprocessors);
 // Floats of GemvArgs::partial for the worst choice and number of rows up to gemm_max_rows().
 size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors);

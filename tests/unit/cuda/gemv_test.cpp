@@ -29,6 +29,7 @@ struct Case {
     bool e4m3;
     GemvEpilogue epilogue;
     bool bias;
+    bool few_warps = false;
 };
 
 class Gemv : public ::testing::Test {
@@ -89,7 +90,7 @@ class Gemv : public ::testing::Test {
         if (c.warps > 0) {
             launch_gemv(args, {c.warps, c.splits}, test_stream().get());
         } else {
-            launch_gemm(args, c.splits, test_stream().get());
+            launch_gemm(args, {c.splits, c.few_warps}, test_stream().get());
         }
         for (const unsigned ticket : tickets.values()) {
             EXPECT_EQ(ticket, 0u);
@@ -173,6 +174,9 @@ TEST_F(Gemv, MoreRows) {
             run({272, 832, 30, 0, 3, e4m3, epilogue, epilogue == GemvEpilogue::kAdd});
             run({272, 832, 70, 0, 3, e4m3, epilogue, epilogue == GemvEpilogue::kAdd});
         }
+        for (const int rows : {33, 48, 64, 70}) {
+            run({144, 192, rows, 0, rows % 3 + 1, false, e4m3 ? GemvEpilogue::kStore : GemvEpilogue::kAdd, true, true});
+        }
         for (const int splits : {2, 5, 8}) {
             run({128, 704, 19, 0, splits, e4m3, GemvEpilogue::kStore, false});
             run({128, 704, 35, 0, splits, e4m3, GemvEpilogue::kStore, false});
@@ -194,6 +198,7 @@ TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
     compare({32, 512, 100, 0, 2, true, GemvEpilogue::kStore, false}, 50);
     compare({32, 512, 100, 0, 2, false, GemvEpilogue::kStore, false}, 50);
     compare({32, 512, 64, 0, 2, false, GemvEpilogue::kStore, false}, 20);
+    compare({32, 512, 64, 0, 2, false, GemvEpilogue::kStore, false, true}, 40);
 }
 
 // Two products with a norm between them, which has no kernel of its own: residual += w1 * x, then
@@ -302,7 +307,7 @@ TEST_F(Gemv, PlannedShapesCoverRealModels) {
                 EXPECT_GE(choices, 1);
                 EXPECT_TRUE(bytes == 2 || choices == 1);
                 for (int choice = 0; choice < choices + 2; choice++) {
-                    const int splits = plan_gemm_splits(n, k, rows, bytes, 132, choice);
+                    const int splits = plan_gemm(n, k, rows, bytes, 132, choice).splits;
                     EXPECT_TRUE(splits >= 1 && splits <= 8);
                     EXPECT_LE(splits * 2 * kGemmStepBytes, std::max(k * bytes, 2 * kGemmStepBytes));
                     const int steps = (k * bytes + kGemmStepBytes - 1) / kGemmStepBytes;

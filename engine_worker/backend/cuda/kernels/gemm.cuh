@@ -3,7 +3,7 @@
 //
 // A block computes 128 rows of the matrix for 32 or 64 activation rows. Both operands pass through shared memory, several steps
 // ahead: enough under way that one block per multiprocessor keeps memory busy. Each of 4 warps has 32 rows of the matrix; with
-// 64 rows of two-byte weights there are 4 more for the upper half (one-byte weights cost too much to widen twice). Where that
+// 64 rows of two-byte weights there can be 4 more for the upper half (one-byte weights cost too much to widen twice). Where that
 // makes too few blocks they share k, and the last of those that share a tile adds the parts in a fixed order.
 #pragma once
 
@@ -28,6 +28,7 @@ struct GemmTile {
     static_assert(kStages >= 3, "two steps under way while one is multiplied");
 };
 
+// Registers: two blocks and, where 4 warps have all the rows, room for one of the next launch.
 template <int kBlocks, int kRowWarps, bool kE4m3>
 __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads, kRowWarps == 1 ? 3 : 2) gemm_kernel(GemvArgs args) {
     using Tile = GemmTile<kBlocks, kRowWarps, kE4m3>;
@@ -188,8 +189,8 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
             }
 #pragma unroll
             for (int b = 0; b < kBlocks; b++) {
-                if (kE4m3 && b > 0 && b % 2 == 0 && b * 8 >= rows) {
-                    break;  // arithmetic costs as much as memory here; for two-byte weights it is free
+                if (kBlocks == 8 && b > 0 && b % 2 == 0 && b * 8 >= rows) {
+                    break;  // arithmetic may cost as much as memory here; with fewer rows it is free
                 }
                 uint32_t x[kFragments / 2][4];
 #pragma unroll
@@ -267,7 +268,7 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
         }
     }
     // With registers for it, all is waited for once, else a group at a time.
-    constexpr bool kAtOnce = Tile::kThreads == 128 && !kE4m3;
+    constexpr bool kAtOnce = Tile::kThreads == 128 && kBlocks == 4;
     constexpr int kGroup = 4;
     static_assert(kBlocks % kGroup == 0, "groups alike");
     if constexpr (kAtOnce) {

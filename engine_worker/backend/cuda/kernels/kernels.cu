@@ -136,17 +136,20 @@ struct GemmVariant {
 };
 using Gemm32 = GemmVariant<4, 1, false>;
 using Gemm64 = GemmVariant<4, 2, false>;
+using Gemm64FewWarps = GemmVariant<8, 1, false>;
 using GemmE4m3 = GemmVariant<8, 1, true>;
 
 }  // namespace
 
-void launch_gemm(const GemvArgs& args, int splits, cudaStream_t stream) {
+void launch_gemm(const GemvArgs& args, const GemmCut& cut, cudaStream_t stream) {
     if (args.scale != nullptr) {
-        GemmE4m3::launch("gemm_e4m3", args, splits, stream);
+        GemmE4m3::launch("gemm_e4m3", args, cut.splits, stream);
     } else if (gemm_block_rows(args.rows, 2) == Gemm32::Tile::kRows) {
-        Gemm32::launch("gemm", args, splits, stream);
+        Gemm32::launch("gemm", args, cut.splits, stream);
+    } else if (cut.few_warps) {
+        Gemm64FewWarps::launch("gemm", args, cut.splits, stream);
     } else {
-        Gemm64::launch("gemm", args, splits, stream);
+        Gemm64::launch("gemm", args, cut.splits, stream);
     }
 }
 
@@ -195,6 +198,7 @@ void prepare_kernels(bool overlap) {
     overlap_launches = overlap && kernels_wait();
     Gemm32::prepare();
     Gemm64::prepare();
+    Gemm64FewWarps::prepare();
     GemmE4m3::prepare();
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);

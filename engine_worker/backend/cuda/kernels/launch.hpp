@@ -142,7 +142,11 @@ constexpr int gemm_blocks(int n, int rows, int bytes_per_weight) {
     const int block_rows = gemm_block_rows(rows, bytes_per_weight);
     return (n + kGemmOutputs - 1) / kGemmOutputs * ((rows + block_rows - 1) / block_rows);
 }
-void launch_gemm(const GemvArgs& args, int splits, cudaStream_t stream);
+struct GemmCut {
+    int splits = 1;
+    bool few_warps = false;  // of two-byte weights and 33 rows or more: 4 warps with 64 rows each, not 8 with 32
+};
+void launch_gemm(const GemvArgs& args, const GemmCut& cut, cudaStream_t stream);
 
 struct AttentionArgs {
     const uint16_t* query;   // bf16 [tokens][n_heads][head_dim_padded]
