@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import pathlib
 import stat
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
-from support.llmctl import llmctl
+from support.llmctl import LLMCTL, llmctl
 from support.poll import until
 from support.users import user
 
@@ -69,6 +72,44 @@ def test_add_prints_the_secret_once_and_stores_its_hash(ready):
     assert secret not in listed.out + listed.err and sha256(secret) not in listed.out
     assert sha256(secret)[:12] in listed.out and "active" in listed.out
     assert llmctl("token", "add", "bob", "--db", url).out != added.out
+
+
+def test_a_secret_that_no_header_could_carry_is_not_made(ready):
+    url, connection = ready
+    for prefix in ("a b", "a\nb", "sk-\t", "x" * 65):
+        assert "--prefix: expected at most 64 characters" in llmctl("token", "add", "alice", "--prefix", prefix, "--db", url, status=2).err
+    assert rows(connection) == []
+    assert llmctl("token", "add", "alice", "--prefix", "team-", "--db", url).out.startswith("team-")
+
+
+def test_a_secret_that_cannot_be_shown_is_an_error(ready):
+    url, _ = ready
+    with open("/dev/full", "w") as full:
+        for words in (["token", "add", "alice"], ["token", "list"]):
+            done = subprocess.run([LLMCTL, *words, "--db", url], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            assert done.returncode == 1 and "standard output cannot be written: No space left on device" in done.stderr
+
+
+def test_whose_token_is_this_is_not_read_in_the_list_of_processes(ready):
+    url, connection = ready
+    secret = llmctl("token", "add", "alice", "--db", url).out.strip()
+    with psycopg.connect(url) as holder:
+        holder.execute("LOCK TABLE users")
+        process = subprocess.Popen([LLMCTL, "token", "revoke", secret, "--db", url], stdout=subprocess.PIPE)
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'llmctl' AND wait_event_type = 'Lock'"
+        until(lambda: connection.execute(waiting).fetchone(), "it waits for the table")
+        shown = pathlib.Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+    assert shown[1:3] == ["token", "revoke"] and shown[3] == "*" * len(secret) and "--db" in shown
+    assert "Revoked" in process.communicate(timeout=60)[0].decode() and process.returncode == 0
+
+
+def test_several_may_make_the_tables_at_once(database):
+    """Of a start that several machines make together, say."""
+    url, connection = database
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda _: llmctl("db", "init", "--db", url).out, range(6)))
+    assert sum("table users: made" in out for out in made) == 1
+    assert rows(connection) == []
 
 
 def test_every_column_can_be_given_and_changed(ready):

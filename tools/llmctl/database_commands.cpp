@@ -86,6 +86,8 @@ int db_init(const Arguments& arguments) {
     Database database(database_url(arguments));
     Transaction transaction(database);
     std::vector<std::string> done;
+    // CREATE … IF NOT EXISTS of two at once is an error in one of them: they follow each other.
+    database.query("SELECT pg_advisory_xact_lock(hashtext('llmctl db init'))");
     const bool had_users = has_relation(database, "users");
     const bool had_metrics = has_relation(database, "metrics");
     database.run(without_transaction(schema_sql()));

@@ -1,7 +1,11 @@
 // llmctl: an operator's tool for clients (database or token file), queue and engines (llm_status).
+#include <algorithm>
+#include <cerrno>
 #include <clocale>
 #include <cstdio>
+#include <cstring>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shared/command_line.hpp"
@@ -103,6 +107,24 @@ const std::vector<Command>& commands() {
     return all;
 }
 
+// WHO may be a secret ("whose token is this?"), and everybody on the machine can read the command line:
+// asterisks over all but the options' names.
+void hide_secrets(int argc, char** argv) {
+    const auto is = [&](const char* word) {
+        return std::find_if(argv + 1, argv + argc,
+                            [&](const char* one) { return std::strcmp(one, word) == 0; }) != argv + argc;
+    };
+    if (!is("token") || (!is("edit") && !is("revoke"))) {
+        return;
+    }
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view word = argv[i];
+        if (!word.starts_with('-') && word != "token" && word != "edit" && word != "revoke") {
+            std::memset(argv[i], '*', word.size());
+        }
+    }
+}
+
 int run(const std::vector<std::string>& line) {
     bool json = false;
     for (const std::string& word : line) {
@@ -136,6 +158,12 @@ int main(int argc, char** argv) {
     std::setlocale(LC_CTYPE, "C.UTF-8");  // widths of characters
     const std::vector<std::string> line(argv + 1, argv + argc);
     llm::hide_passwords(argc, argv);
+    llm::ctl::hide_secrets(argc, argv);
     const int status = llm::ctl::run(line);
-    return std::fflush(stdout) == 0 ? status : 1;
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+        std::fprintf(stderr, "llmctl: standard output cannot be written: %s (changes, if any, are made)\n",
+                     std::strerror(errno));
+        return status != 0 ? status : 1;
+    }
+    return status;
 }

@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iostream>
@@ -12,9 +13,24 @@
 
 namespace llm::ctl {
 
+namespace {
+
+// What a header can carry as one word.
+bool is_word(std::string_view text) {
+    return std::all_of(text.begin(), text.end(),
+                       [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; });
+}
+
+}  // namespace
+
 std::string make_secret(const std::string& prefix) {
     constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     constexpr size_t kLength = 43;  // 62^43 > 2^256
+    constexpr size_t kMaxPrefix = 64;
+    if (prefix.size() > kMaxPrefix || !is_word(prefix)) {
+        throw Failure(Exit::usage, "--prefix: expected at most " + std::to_string(kMaxPrefix) +
+                                       " characters without blanks");
+    }
     std::string out = prefix;
     while (out.size() < prefix.size() + kLength) {
         unsigned char bytes[64];
@@ -38,11 +54,7 @@ std::string read_secret() {
     while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) {
         line.pop_back();
     }
-    bool good = !line.empty() && line.size() <= nginx::sources::kMaxTokenBytes;
-    for (const char c : line) {
-        good = good && static_cast<unsigned char>(c) > 0x20 && c != 0x7f;
-    }
-    if (!good) {
+    if (line.empty() || line.size() > nginx::sources::kMaxTokenBytes || !is_word(line)) {
         throw Failure(Exit::usage, "--stdin: expected one line of 1 to " +
                                        std::to_string(nginx::sources::kMaxTokenBytes) +
                                        " characters without blanks");
