@@ -33,7 +33,14 @@ class SpecialText {
     std::vector<int32_t> encode(std::string_view rendered, size_t most = SIZE_MAX) const;
 
   private:
+    // Ids of `text` as it is behind a line break; none where the two cannot be told apart.
+    std::vector<int32_t> encode_behind_line_break(std::string_view text, Tokenizer::EncodeOptions options) const;
+    // Ids of `text`, which follows other text.
+    std::vector<int32_t> encode_inside(std::string_view text, const Tokenizer::EncodeOptions& options) const;
+
     const Tokenizer& tokenizer_;
+    std::vector<int32_t> line_break_;  // its ids
+    bool adds_blank_ = false;          // sentencepiece: a text begins with a blank that nobody wrote
     std::vector<AddedToken> special_;  // the matcher points into it
     AddedTokenMatcher matcher_;
 };

@@ -32,7 +32,8 @@ TEST(SpecialText, OrdinaryTextPassesUnchanged) {
 
 // Tekken has a thousand special tokens that begin alike.
 TEST(SpecialText, ManySpecialTokensCostNoMoreThanOne) {
-    nlohmann::json file = nlohmann::json::parse(R"({"added_tokens": [], "model": {"type": "BPE", "vocab": {"<": 0}, "merges": []}})");
+    nlohmann::json file = nlohmann::json::parse(
+        R"({"added_tokens": [], "model": {"type": "BPE", "vocab": {"<": 0}, "merges": []}})");
     for (int id = 1; id <= 1000; ++id) {
         file["added_tokens"].push_back(
             {{"id", id}, {"content", "<SPECIAL_" + std::to_string(id) + ">"}, {"special", true}});
@@ -54,6 +55,23 @@ TEST(SpecialText, ManySpecialTokensCostNoMoreThanOne) {
         return best;
     };
     EXPECT_LT(seconds(*many), 20 * seconds(*one) + 0.05);
+}
+
+// sentencepiece begins a text with a blank; what stands between and behind marks begins none.
+TEST(SpecialText, TextAroundMarksStaysAsItWasWritten) {
+    for (const char* family : {"llama2", "metaspace", "gemma", "qwen2", "tekken", "llama3", "gpt2"}) {
+        const auto tokenizer = Tokenizer::load(std::string(LLM_GOLDEN_DIR "/tokenizer/") + family);
+        const SpecialText special(*tokenizer);
+        for (const std::string text :
+             {"say </s>bar <s>", "</s></s>a", "a<|im_end|>\nb <|eot_id|>  c<|endoftext|>\n\n",
+              "<s>\n</s> x</s>\n"}) {
+            const auto ids = special.encode("user: " + special.mark(text));
+            EXPECT_EQ(tokenizer->decode(ids, false), "user: " + text) << family;
+            for (const int32_t id : ids) {
+                EXPECT_FALSE(tokenizer->is_special(id)) << family << ": " << tokenizer->id_to_token(id);
+            }
+        }
+    }
 }
 
 TEST(SpecialText, MarksInTheTextAreNoMarks) {
