@@ -1,5 +1,6 @@
 #include "ngx_module/nginx/news.hpp"
 
+#include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
@@ -14,6 +15,9 @@ void on_posted(ngx_event_t* event) {
         tell_news(lock, request, now, wakes);
     }
     wake(wakes);
+    if (request.stage == Stage::running && request.ended_by_engine && request.r->done) {
+        end_request(request);  // nginx only lingers for the client's close: nothing can change any more
+    }
 }
 
 void post(Request& request) {
@@ -38,6 +42,10 @@ void release_lease(Request& request) {
     }
     request.lease_released = true;
     request.untold_release = true;
+    post(request);
+}
+
+void answer_ended(Request& request) {
     post(request);
 }
 

@@ -315,6 +315,7 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
             }
         }
         request.ended_by_engine = true;
+        answer_ended(request);
         // proxy_intercept_errors: the engine has answered, the client gets error_page's words for it
         const bool intercepted = request.head_seen && request.scan == nullptr &&
                                  status >= NGX_HTTP_BAD_REQUEST &&

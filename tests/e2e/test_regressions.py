@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from support import invariants
 from support.client import chat_body
 from support.errors import assert_error
 from support.fake_engine import answer, error
@@ -93,6 +94,17 @@ def test_administrator_ends_a_stream(fake_engine, gateway):
         next(parts)
     pending.close()
     gate.wait_outcomes({"cancelled_running": 1})
+
+
+def test_a_client_that_closes_late_is_counted_at_once(fake_engine, gateway):
+    """nginx waits for it to close: until then its request was listed as running, and lost if the worker died."""
+    gate = gateway([fake_engine()], location="lingering_timeout 60s; lingering_time 60s;")
+    pending = [gate.client.send(chat_body(stream=stream), token="alice", headers=[("Connection", "close")]) for stream in (False, True)]
+    assert all(b"".join(one.parts()) for one in pending)
+    gate.wait_outcomes({"completed": 2})
+    invariants.idle(gate)
+    for one in pending:
+        one.close()
 
 
 def test_administrator_comes_too_late(fake_engine, gateway):
