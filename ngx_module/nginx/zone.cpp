@@ -1,6 +1,10 @@
 #include "ngx_module/nginx/zone.hpp"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <new>
 #include <set>
 
@@ -42,11 +46,27 @@ void unlock_zone(void* mutex) {
     ngx_shmtx_unlock(static_cast<ngx_shmtx_t*>(mutex));
 }
 
+// Descriptors of sockets must have numbers below the worker's limit, so those below are for them: with a
+// worker_rlimit_nofile of 64 our 64 would leave none.
+int move_up(int fd) {
+    rlimit limit{};
+    if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return fd;
+    }
+    const auto above = static_cast<int>(std::min<rlim_t>(512, limit.rlim_cur / 2));
+    const int moved = fcntl(fd, F_DUPFD_CLOEXEC, above);
+    if (moved < 0) {
+        return fd;
+    }
+    close(fd);
+    return moved;
+}
+
 bool make_wake_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
     context.new_fds.fill(-1);
     context.has_new_fds = true;
     for (uint32_t i = 0; i < kWakeFds; ++i) {
-        context.new_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        context.new_fds[i] = move_up(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
         if (context.new_fds[i] < 0) {
             ngx_log_error(NGX_LOG_EMERG, log, ngx_errno, "llm_zone: eventfd() failed");
             return false;

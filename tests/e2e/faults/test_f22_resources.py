@@ -90,6 +90,20 @@ def test_descriptors_used_up(fake_engine, gateway):
     invariants.check(gate)
 
 
+def test_few_descriptors_allowed(fake_engine, gateway):
+    """As few as nginx can do with: the workers' own wake-ups are not among the numbers that the limit leaves."""
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine], [user("alice", threshold=100)], main="worker_rlimit_nofile 48;")
+    waiting = [gate.client.send(token="alice") for _ in range(4)]
+    engine.wait_requests(1)
+    gate.wait_queued(3)
+    engine.open_gate()
+    assert [one.reply().status for one in waiting] == [200] * 4
+    gate.reload()
+    invariants.check(gate, expected={"completed": 4})
+
+
 def test_connections_used_up(fake_engine, gateway):
     """worker_connections: the engine's side needs one too; a request that gets none is answered, counted and forgotten."""
     engine = fake_engine(max_running=64)
