@@ -13,8 +13,6 @@ using nlohmann::json;
 
 constexpr size_t kMaxReportBytes = 64 * 1024;
 constexpr size_t kMaxNameBytes = 127;
-constexpr size_t kMaxModelBytes = 255;
-constexpr size_t kMaxModels = 64;
 constexpr double kMaxCounter = 1e18;
 
 constexpr std::string_view kStateNames[] = {"loading", "ready", "draining", "failed", "gone"};

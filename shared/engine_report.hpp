@@ -23,6 +23,10 @@ enum class EngineState : uint8_t {
 // The wire name of a state ("loading", "ready", …).
 std::string_view to_string(EngineState state);
 
+// Of a report's models.
+inline constexpr size_t kMaxModels = 64;
+inline constexpr size_t kMaxModelBytes = 255;
+
 struct EngineReport {
     std::string id;                   // 1..127 bytes, no control characters; "gpu0@host-a"
     std::string url;                  // http(s)://host[:port], at most 255 bytes

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "shared/engine_report.hpp"
 #include "shared/json.hpp"
 
 namespace llm::reporter {
@@ -16,8 +17,8 @@ using nlohmann::json;
 constexpr std::string_view kRankLabels[] = {"tp_rank", "pp_rank", "moe_ep_rank", "pid"};
 
 bool matches(const MetricRule& rule, const Sample& sample) {
-    // SGLang: beside a gauge's total, whose label is empty, stands its breakdown by priority. Of its counters every
-    // request is in one series only.
+    // SGLang: beside a gauge's total, whose label is empty, stands its breakdown by priority. Of its counters
+    // every request is in one series only.
     const bool gauge = rule.field == Field::running || rule.field == Field::waiting;
     return (!gauge || sample.label("priority").empty()) &&
            (rule.label.empty() || sample.label(rule.label) == rule.value);
@@ -132,7 +133,8 @@ std::string read_metrics(const Adapter& adapter, std::string_view text, Observat
             replicas.insert(sample.label(adapter.replica_label));
         }
     }
-    if (replicas.size() > 1 && !adapter.replica_label.empty() && out[Field::running] && !out[Field::max_running]) {
+    if (replicas.size() > 1 && !adapter.replica_label.empty() && out[Field::running] &&
+        !out[Field::max_running]) {
         out[Field::max_running] = static_cast<double>(replicas.size()) * adapter.max_running;
     }
     return "";
@@ -155,6 +157,20 @@ std::string read_models(std::string_view text, std::vector<std::string>& out) {
     return out.empty() ? "the list of models is empty" : "";
 }
 
+std::string leave_out_models(std::vector<std::string>& models) {
+    const size_t all = models.size();
+    std::erase_if(models, [](const std::string& name) {
+        return name.size() > kMaxModelBytes ||
+               std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+    });
+    models.resize(std::min(models.size(), kMaxModels));
+    return models.size() == all
+               ? ""
+               : std::to_string(all - models.size()) + " of " + std::to_string(all) +
+                     " models are left out: a report holds " + std::to_string(kMaxModels) +
+                     " names of at most " + std::to_string(kMaxModelBytes) + " bytes; choose with --model";
+}
+
 void read_facts(const Adapter& adapter, std::string_view path, std::string_view text, Observation& out) {
     const json content = json::parse(text, nullptr, false);
     for (const JsonRule& rule : adapter.facts) {
@@ -167,7 +183,9 @@ void read_facts(const Adapter& adapter, std::string_view path, std::string_view 
 EngineProbe::EngineProbe(const Adapter& adapter, const ProbeOptions& options)
     : adapter_(adapter),
       options_(options),
-      client_({.timeout_s = options.timeout_s, .connect_timeout_s = options.timeout_s, .ca_file = options.ca_file}) {}
+      client_({.timeout_s = options.timeout_s,
+               .connect_timeout_s = options.timeout_s,
+               .ca_file = options.ca_file}) {}
 
 // False when there was no answer; `out` then says why.
 bool EngineProbe::get(const std::string& url, Observation& out, HttpReply& reply) {
@@ -210,8 +228,8 @@ bool EngineProbe::ask_metrics(Observation& out) {
     if (!get(url, out, reply)) {
         return false;
     }
-    std::string why =
-        reply.status == 200 ? read_metrics(adapter_, reply.body, out) : refusal(reply.status, adapter_.metrics_hint);
+    std::string why = reply.status == 200 ? read_metrics(adapter_, reply.body, out)
+                                          : refusal(reply.status, adapter_.metrics_hint);
     if (why.empty()) {
         return true;
     }
@@ -237,9 +255,8 @@ bool EngineProbe::ask_facts(Observation& out) {
     for (const std::string_view path : paths) {
         const bool of_use =
             (path == adapter_.models_path && facts.models.empty()) ||
-            std::any_of(adapter_.facts.begin(), adapter_.facts.end(), [&](const JsonRule& rule) {
-                return rule.path == path && !facts[rule.field];
-            });
+            std::any_of(adapter_.facts.begin(), adapter_.facts.end(),
+                        [&](const JsonRule& rule) { return rule.path == path && !facts[rule.field]; });
         if (!of_use || !asked.insert(path).second) {
             continue;
         }
@@ -254,8 +271,12 @@ bool EngineProbe::ask_facts(Observation& out) {
         if (path != adapter_.models_path || !options_.models.empty()) {
             continue;  // a fact that is not to be had is not missed
         }
-        const std::string why =
+        std::string why =
             reply.status == 200 ? read_models(reply.body, facts.models) : refusal(reply.status, "");
+        facts.note = leave_out_models(facts.models);
+        if (why.empty() && facts.models.empty()) {
+            why = facts.note;
+        }
         if (!why.empty()) {
             out.health = reply.status == 503 ? Health::not_ready : Health::strange;
             out.why = url + ": " + why + (reply.status == 503 ? "" : "; or name the models with --model");
@@ -280,6 +301,7 @@ Observation EngineProbe::ask(double now) {
         next_facts_ = now + options_.facts_every_s;
     }
     out.models = facts_.models;
+    out.note = facts_.note;
     if (!ask_metrics(out)) {
         return out;
     }

@@ -27,6 +27,7 @@ struct Observation {
     std::string why;  // of anything but `up`, one line
     std::array<std::optional<double>, kFieldCount> values{};
     std::vector<std::string> models;
+    std::string note;  // what is left out of `models`, one line; empty = nothing
 
     std::optional<double>& operator[](Field field) { return values[static_cast<size_t>(field)]; }
     const std::optional<double>& operator[](Field field) const { return values[static_cast<size_t>(field)]; }
@@ -40,6 +41,10 @@ std::string read_metrics(const Adapter& adapter, std::string_view text, Observat
 
 // The ids of an OpenAI model list. Empty reason = good.
 std::string read_models(std::string_view text, std::vector<std::string>& out);
+
+// Takes from `models` what no report can hold: names that are too long, and all behind the first 64. Returns a line
+// that says so, empty = all are left.
+std::string leave_out_models(std::vector<std::string>& models);
 
 // Fills `out` from a JSON document at `path`; what is not there or no number above 0 is left alone.
 void read_facts(const Adapter& adapter, std::string_view path, std::string_view text, Observation& out);

@@ -58,12 +58,17 @@ class Complaints {
         if (first_ && now.empty()) {
             std::fprintf(stderr, "llm-reporter: reporting for %s\n", url.c_str());
         }
+        if (seen.note != note_ && !seen.note.empty()) {
+            std::fprintf(stderr, "llm-reporter: %s: %s\n", url.c_str(), seen.note.c_str());
+        }
         first_ = false;
         last_ = now;
+        note_ = seen.health == Health::up ? seen.note : note_;
     }
 
   private:
     std::string last_;
+    std::string note_;
     bool first_ = true;
 };
 

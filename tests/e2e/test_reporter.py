@@ -175,6 +175,19 @@ def test_a_list_of_models_that_is_none(redis_server, pages, reporter):
     assert once("--engine", "vllm", "--url", engine.url, "--model", "x")["models"] == ["x"]
 
 
+def test_more_models_than_a_report_holds(redis_server, pages, reporter):
+    """vLLM lists every adapter; the base model, which comes first, must not be lost for them."""
+    models = json.dumps({"object": "list", "data": [{"id": "base", "max_model_len": 4096}] + [{"id": f"lora{i}"} for i in range(100)]})
+    engine = pages({"/health": "", "/metrics": vllm(), "/v1/models": models})
+    one = reporter(engine="vllm", url=engine.url, redis=redis_server.url, arguments=["--id", "e"])
+    one.wait_said("37 of 101 models are left out")
+    report = until(lambda: report_of(redis_server, "e"), "it is reported")
+    assert len(report["models"]) == 64 and report["models"][:2] == ["base", "lora0"]
+    asked = len(engine.asked)
+    until(lambda: len(engine.asked) > asked + 6, "it goes on asking")
+    assert one.output().count("left out") == 1, "said once"
+
+
 def test_silence_is_not_failure(redis_server, pages, reporter):
     """An engine that is too busy to answer keeps its state: the key runs out, and no false report is sent."""
     engine = pages({"/health": "", "/metrics": vllm(running=3), "/v1/models": MODELS})

@@ -192,6 +192,16 @@ TEST(Adapters, ReadFactsAndModels) {
     }
 }
 
+TEST(Adapters, ModelsThatNoReportCanHoldAreLeftOut) {
+    std::vector<std::string> models = {"base", std::string(256, 'x'), "a\x01", std::string(255, 'y')};
+    EXPECT_EQ(leave_out_models(models).substr(0, 29), "2 of 4 models are left out: a");
+    EXPECT_EQ(models, (std::vector<std::string>{"base", std::string(255, 'y')}));
+    EXPECT_EQ(leave_out_models(models), "");
+    models.assign(70, "lora");
+    EXPECT_EQ(leave_out_models(models).substr(0, 27), "6 of 70 models are left out");
+    EXPECT_EQ(models.size(), 64u);
+}
+
 // What is not there or no number is no value: never a zero that somebody takes for the truth.
 TEST(Adapters, NaNAndMissingNamesGiveNothing) {
     const Observation seen = read("vllm",
