@@ -12,6 +12,7 @@
 #include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/upstream_hooks.hpp"
 #include "ngx_module/nginx/usage_log.hpp"
+#include "ngx_module/nginx/waiting_body.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
@@ -88,6 +89,7 @@ void leave_queue(Request& request) {
         ngx_del_timer(&request.queue_timer);
     }
     register_parked(request.ticket, nullptr);
+    body_is_wanted(request);
 }
 
 // Ends a suspended request with a refusal. Nothing of it may be touched afterwards.
@@ -174,6 +176,7 @@ ngx_int_t suspend(Request& request) {
     request.queue_timer.log = connection->log;
     ngx_add_timer(&request.queue_timer, loc_conf(r).queue_timeout);
     register_parked(request.ticket, &request);
+    put_body_aside(request);
     return NGX_AGAIN;
 }
 

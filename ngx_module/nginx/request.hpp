@@ -93,6 +93,7 @@ struct Request {
     ngx_http_event_handler_pt read_body;  // nginx's own handler while the body is on its way
     off_t body_limit;                     // client_max_body_size where the body is read; 0 = none
     bool body_timed_out;
+    off_t waiting_bytes;  // of the body, in memory while the request waits
     // as they came, once they were replaced by what an engine may see
     ngx_http_request_body_t* client_body;
     off_t client_body_length;
