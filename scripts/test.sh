@@ -22,7 +22,17 @@ done
 
 [ $# -eq 0 ] || engine= # chosen end-to-end tests
 scripts/deps.sh build test
-[ -z "$e2e$engine" ] || scripts/venv.sh
+
+# The Python packages come while cmake and the compiler work: in a process group of their own, so that Ctrl-C or a
+# build that fails ends all of it.
+venv=
+trap '[ -z "$venv" ] || kill -- "-$venv" 2>/dev/null || true' EXIT
+if [ -n "$e2e$engine" ]; then
+    set -m
+    scripts/venv.sh &
+    venv=$!
+    set +m
+fi
 
 configure=(-DLLM_TESTS=ON)
 pytest=()
@@ -51,6 +61,11 @@ tsan)
     ;;
 esac
 scripts/build.sh "$preset" "${configure[@]}"
+if [ -n "$venv" ] && ! wait "$venv"; then
+    echo "The tests cannot run without their Python packages (above is why they could not be installed)." >&2
+    exit 1
+fi
+venv=
 
 results=build/$preset/results
 rm -rf "$results"
