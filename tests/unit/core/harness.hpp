@@ -37,56 +37,12 @@ struct TestClient {
 
 class TestZone {
   public:
-    explicit TestZone(size_t bytes = 8u << 20) : memory_(std::aligned_alloc(64, bytes)), bytes_(bytes) {
-        EXPECT_TRUE(format_zone(memory_.get(), bytes));
-        EXPECT_TRUE(zone.attach(memory_.get(), bytes, LockOps{[](void*) {}, [](void*) {}, nullptr}));
-        process = attach(1000);
-    }
-    ~TestZone() {
-        const char* where = nullptr;
-        ZoneLock lock(zone);
-        EXPECT_TRUE(check_zone(lock, &where)) << where;
-    }
-
-    uint32_t attach(int32_t pid) {
-        ZoneLock lock(zone);
-        return attach_process(lock, pid, 7, now);
-    }
-
-    void settings(const Settings& s) {
-        ZoneLock lock(zone);
-        apply_settings(lock, s, now, wakes);
-    }
-
-    void load(const std::vector<TestClient>& clients) {
-        ClientLoad loader = ClientLoad::begin(zone);
-        for (const TestClient& client : clients) {
-            EXPECT_EQ(loader.add(row(client)), RowResult::added);
-        }
-        ZoneLock lock(zone);
-        EXPECT_TRUE(loader.commit(lock, now));
-        while (!refresh_accounts(lock, 64, now, wall, wakes)) {
-        }
-    }
-
-    static ClientRow row(const TestClient& client) {
-        ClientRow r;
-        r.hash = hash_of(client.id);
-        r.row_id = client.id;
-        names().push_back(std::make_unique<std::string>("client" + std::to_string(client.id)));
-        r.name = *names().back();
-        r.organisation = client.organisation;
-        r.models = client.models;
-        r.priority = client.priority;
-        r.weight = client.weight;
-        r.band = client.band;
-        r.threshold = client.threshold;
-        r.max_running = client.max_running;
-        r.tokens_per_minute = client.tokens_per_minute;
-        r.expires_at = client.expires_at;
-        r.disabled = client.disabled;
-        return r;
-    }
+    explicit TestZone(size_t bytes = 8u << 20);
+    ~TestZone();
+    uint32_t attach(int32_t pid);
+    void settings(const Settings& s);
+    void load(const std::vector<TestClient>& clients);
+    static ClientRow row(const TestClient& client);
 
     struct Static {
         std::string url;
@@ -98,173 +54,37 @@ class TestZone {
         uint64_t keys = 0;
     };
 
-    bool engines(const std::vector<Static>& list) {
-        std::vector<EngineSpec> specs;
-        std::vector<std::vector<std::string_view>> models;
-        models.reserve(list.size());
-        for (const Static& e : list) {
-            models.emplace_back(e.models.begin(), e.models.end());
-            EngineSpec spec;
-            spec.id = e.id;
-            spec.url = e.url;
-            spec.host = e.url;
-            spec.models = models.back().data();
-            spec.model_count = static_cast<uint32_t>(models.back().size());
-            spec.max_running = e.max_running;
-            spec.org = e.org;
-            spec.backup = e.backup;
-            spec.address.length = 16;
-            spec.keys = e.keys;
-            specs.push_back(spec);
-        }
-        ZoneLock lock(zone);
-        return apply_static_engines(lock, specs.data(), static_cast<uint32_t>(specs.size()), now, wakes);
-    }
-
-    static EngineReport report(const std::string& id, uint64_t boot = 1, uint64_t seq = 1) {
-        EngineReport r;
-        r.id = id;
-        r.url = "http://" + id + ":8000";
-        r.models = {"m"};
-        r.state = EngineState::ready;
-        r.boot = boot;
-        r.seq = seq;
-        r.ttl_ms = 3000;
-        r.max_running = 64;
-        return r;
-    }
-
-    ApplyResult apply(const EngineReport& r) {
-        EnginePlace place;
-        place.host = r.url;
-        place.address.length = 16;
-        ZoneLock lock(zone);
-        return apply_report(lock, r, &place, now, wakes);
-    }
-
-    ClientView client(uint32_t id) {
-        ClientView view;
-        EXPECT_EQ(lookup_client(zone, hash_of(id), now, wall, view), Auth::ok);
-        return view;
-    }
+    bool engines(const std::vector<Static>& list);
+    static EngineReport report(const std::string& id, uint64_t boot = 1, uint64_t seq = 1);
+    ApplyResult apply(const EngineReport& r);
+    ClientView client(uint32_t id);
 
     // What submit() needs beyond the client; change before calling send().
-    RequestArgs args() {
-        RequestArgs a;
-        a.model = "m";
-        a.stream = true;
-        a.prompt_tokens = 100;
-        a.process = process;
-        a.random = ++random_;
-        return a;
-    }
+    RequestArgs args();
 
-    Verdict send(uint32_t client_id, RequestArgs a) {
-        const ClientView view = client(client_id);
-        a.client = &view;
-        a.cookie = a.cookie != 0 ? a.cookie : client_id;
-        ZoneLock lock(zone);
-        return submit(lock, a, now, wall, wakes);
-    }
+    Verdict send(uint32_t client_id, RequestArgs a);
     Verdict send(uint32_t client_id) { return send(client_id, args()); }
-
     RequestSummary end(Ticket ticket, uint32_t prompt = 100, uint32_t completion = 100,
-                       Outcome outcome = Outcome::completed) {
-        ZoneLock lock(zone);
-        Usage usage;
-        usage.prompt_tokens = prompt;
-        usage.completion_tokens = completion;
-        usage.exact = true;
-        return finish(lock, ticket, outcome, usage, now, wakes);
-    }
-
-    void abandon(Ticket ticket, Outcome outcome) {
-        ZoneLock lock(zone);
-        llm::core::abandon(lock, ticket, outcome, Usage(), now, wakes);
-    }
-
-    bool drop(Ticket ticket) {
-        ZoneLock lock(zone);
-        return cancel(lock, ticket, Why::client_gone, now, wakes);
-    }
+                       Outcome outcome = Outcome::completed);
+    void abandon(Ticket ticket, Outcome outcome);
+    bool drop(Ticket ticket);
 
     // All events of a process.
-    std::vector<Event> events(uint32_t of) {
-        std::vector<Event> all;
-        Event batch[8];
-        ZoneLock lock(zone);
-        for (uint32_t n; (n = drain_events(lock, of, batch, 8, now)) != 0;) {
-            all.insert(all.end(), batch, batch + n);
-        }
-        return all;
-    }
+    std::vector<Event> events(uint32_t of);
     std::vector<Event> events() { return events(process); }
 
     // Takes up everything that was granted; the cookies in order.
-    std::vector<uint64_t> take_all(std::vector<Ticket>* tickets = nullptr) {
-        std::vector<uint64_t> cookies;
-        for (const Event& event : events()) {
-            ZoneLock lock(zone);
-            uint32_t engine;
-            if (event.kind == EventKind::granted && take_up(lock, event.ticket, now, engine, wakes)) {
-                cookies.push_back(event.cookie);
-                if (tickets != nullptr) {
-                    tickets->push_back(event.ticket);
-                }
-            }
-        }
-        return cookies;
-    }
+    std::vector<uint64_t> take_all(std::vector<Ticket>* tickets = nullptr);
 
-    SweepResult tick(int64_t us = 0, bool beat = true) {
-        now += us;
-        ZoneLock lock(zone);
-        if (beat) {
-            heartbeat(lock, process, now, wakes);
-        }
-        return sweep(lock, now, wall, ++random_, wakes);
-    }
+    SweepResult tick(int64_t us = 0, bool beat = true);
 
     // The same as tick(us) in steps between which nothing stands still. Returns the sum of what was forgotten.
-    SweepResult pass(int64_t us) {
-        SweepResult all;
-        for (int64_t left = us; left > 0; left -= 1'000'000) {
-            const SweepResult swept = tick(std::min<int64_t>(left, 1'000'000));
-            const uint32_t before = all.forgotten_engines;
-            all = swept.forgotten_engines != 0 ? swept : all;
-            all.forgotten_engines = before + swept.forgotten_engines;
-        }
-        return all;
-    }
+    SweepResult pass(int64_t us);
 
-    QueueTotals totals() {
-        ZoneLock lock(zone);
-        return queue_totals(lock);
-    }
-
-    EngineSnapshot engine(uint32_t index) {
-        ZoneLock lock(zone);
-        uint32_t cursor = index;
-        EngineSnapshot snapshot;
-        EXPECT_EQ(snapshot_engines(lock, cursor, &snapshot, 1), 1u);
-        return snapshot;
-    }
-
-    std::vector<std::string> ids() {
-        std::vector<std::string> found;
-        ZoneLock lock(zone);
-        EngineSnapshot snapshot;
-        for (uint32_t cursor = 0; snapshot_engines(lock, cursor, &snapshot, 1) == 1;) {
-            found.emplace_back(snapshot.id);
-        }
-        return found;
-    }
-
-    std::string check() {
-        const char* where = nullptr;
-        ZoneLock lock(zone);
-        return check_zone(lock, &where) ? "" : where;
-    }
+    QueueTotals totals();
+    EngineSnapshot engine(uint32_t index);
+    std::vector<std::string> ids();
+    std::string check();
 
     Zone zone;
     int64_t now = 1'000'000'000;
@@ -276,10 +96,7 @@ class TestZone {
     size_t bytes() const { return bytes_; }
 
   private:
-    static std::vector<std::unique_ptr<std::string>>& names() {
-        static std::vector<std::unique_ptr<std::string>> list;
-        return list;
-    }
+    static std::vector<std::unique_ptr<std::string>>& names();
 
     std::unique_ptr<void, FreeDeleter> memory_;
     size_t bytes_;
