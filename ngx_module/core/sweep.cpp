@@ -7,11 +7,11 @@ namespace llm::core {
 namespace {
 
 constexpr int64_t kStandstillUs = 2'000'000;  // without a sweep, of which each worker makes four a second
-constexpr uint32_t kHeldBatch = 1024;     // clients held back by tokens_per_minute, looked at per sweep
+constexpr uint32_t kHeldBatch = 1024;         // clients held back by tokens_per_minute, looked at per sweep
 constexpr uint32_t kAccountBatch = 2048;  // accounts refreshed per sweep, after a change of the token table
 
-// The machine was suspended, or all workers were frozen. Nobody could be served and no report be read: that time
-// counts neither as waiting nor as an engine's silence.
+// The machine was suspended, or all workers were frozen. Nobody could be served and no report be read: that
+// time counts neither as waiting nor as an engine's silence.
 void note_standstill(Core& c) {
     ZoneHeader& h = c.header;
     const int64_t gap = c.now - h.swept_us;
@@ -118,7 +118,8 @@ void end_all_waiting(Core& c, uint32_t account, Mail mail) {
             end_waiting(c, c.requests[c.flows[c.standings[s].flows_head].head], mail);
         }
     }
-    for (uint32_t i = 0; a.waiting != 0 && i < c.header.request_end; ++i) {  // parked ones are in no flow; rare
+    for (uint32_t i = 0; a.waiting != 0 && i < c.header.request_end;
+         ++i) {  // parked ones are in no flow; rare
         Request& r = c.requests[i];
         if (state_of(r) == RequestState::queued && r.account == account) {
             end_waiting(c, r, mail);

@@ -15,8 +15,8 @@ void head_arrived(Request& request, uint32_t status);
 // Gives the seat back while the client still reads. Idempotent.
 void release_lease(Request& request);
 
-// Nothing more will come of the upstream. If nginx then only lingers until the client closes, the request is counted at
-// once and not seconds later.
+// Nothing more will come of the upstream. If nginx then only lingers until the client closes, the request is
+// counted at once and not seconds later.
 void answer_ended(Request& request);
 
 // Tells what is pending, with the lock held.

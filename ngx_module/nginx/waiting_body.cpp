@@ -8,7 +8,8 @@ constexpr off_t kSmall = 16 << 10;     // not worth a file
 
 off_t waiting_bytes = 0;
 
-// Whether nginx has seen the end of the stream: until then a last frame, though empty, would be put into the buffer.
+// Whether nginx has seen the end of the stream: until then a last frame, though empty, would be put into the
+// buffer.
 bool is_at_end(const ngx_http_request_t& r) {
 #if (NGX_HTTP_V2)
     if (r.stream != nullptr) {
@@ -76,7 +77,8 @@ void put_body_aside(Request& request) {
         return;
     }
     const off_t bytes = bytes_in_memory(*r.request_body);
-    const bool move = bytes > kSmall && waiting_bytes + bytes > kInMemory && r.request_body->temp_file == nullptr;
+    const bool move =
+        bytes > kSmall && waiting_bytes + bytes > kInMemory && r.request_body->temp_file == nullptr;
     if (!move || !move_to_file(r)) {
         request.waiting_bytes = bytes;
         waiting_bytes += bytes;

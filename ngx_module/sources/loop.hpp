@@ -108,9 +108,9 @@ class OncePerMinute {
     ngx_msec_t last_ = 0;
 };
 
-// The failures of one connection: how long to wait after each, and which of them to tell in the log. A server that takes
-// connections only to drop them, or refuses what is asked of it, stays one trouble: only a connection that stood for
-// kSettledMs ends it, else each attempt would be the first, with its own two lines.
+// The failures of one connection: how long to wait after each, and which of them to tell in the log. A server
+// that takes connections only to drop them, or refuses what is asked of it, stays one trouble: only a
+// connection that stood for kSettledMs ends it, else each attempt would be the first, with its own two lines.
 class Outage {
   public:
     Outage(uint32_t first_ms, uint32_t cap_ms) : backoff_(first_ms, cap_ms) {}
