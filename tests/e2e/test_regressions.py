@@ -112,9 +112,9 @@ def test_administrator_comes_too_late(fake_engine, gateway):
     gate = gateway([fake_engine()])
     pending = gate.client.send(token="alice", headers=[("Connection", "close")])
     assert b"".join(pending.parts())
-    requests = gate.status()["requests"]
-    for request in requests:
-        assert gate.client.ask(method="DELETE", target=f"/llm/requests/{request['id']}", headers=[("x-llm-admin", "1")]).status == 200
+    for request in gate.status()["requests"]:  # none, if it has been counted already: it may be between the two
+        reply = gate.client.ask(method="DELETE", target=f"/llm/requests/{request['id']}", headers=[("x-llm-admin", "1")])
+        assert reply.status in (200, 404)
     pending.close()
     gate.wait_outcomes({"completed": 1})
 
