@@ -448,7 +448,7 @@ struct alignas(64) ZoneHeader {
     uint32_t client_series;
     uint32_t redis_up;
     int64_t redis_up_us;
-    int64_t swept_us;          // the last sweep; 0 = none yet
+    int64_t swept_us;          // the last sweep, at first the first process's start; 0 = neither yet
     int64_t awaited_until_us;  // start_up.hpp
     uint32_t awaited_sources;
     uint32_t round_robin;

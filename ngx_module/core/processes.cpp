@@ -59,6 +59,9 @@ void beat(Core& c, Process& p) {
 uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, int64_t now_us) {
     WakeSet none;
     Core c(lock, now_us, none);
+    if (c.header.swept_us == 0) {
+        c.header.swept_us = now_us;  // everything may stand still before the first sweep, too
+    }
     for (uint32_t i = 0; i < kMaxProcesses; ++i) {
         Process& p = c.processes[i];
         if (p.used != 0) {

@@ -99,7 +99,7 @@ def test_standing_still_is_neither_waiting_nor_silence(fake_engine, gateway, red
     """Longer than requests may wait, and than engines may be silent."""
     engine = fake_engine(max_running=2)
     gate = gateway(users=[user("alice", threshold=100)], http=f"llm_redis {redis_server.url};", location="llm_queue_timeout 5s;")
-    reporter = engine.announce(redis_server.url, ttl_ms=200)
+    reporter = engine.announce(redis_server.url, ttl_ms=450)  # an engine is forgotten after ten such silences
     gate.wait_model("m", "alice")
     engine.hold()
     pending = [gate.client.send(chat_body(content=f"r{number}"), token="alice") for number in range(12)]
@@ -108,6 +108,10 @@ def test_standing_still_is_neither_waiting_nor_silence(fake_engine, gateway, red
         reporter.stop()  # nothing tells them at once that the engine is there
     until(lambda: any(name.startswith("llm_") for name in gate.metrics().names()), "nginx runs again")
     engine.open_gate()
-    assert [one.reply().status for one in pending] == [200] * 12
+    statuses = []
+    for one in pending:
+        reporter.report()
+        statuses.append(one.reply().status)
+    assert statuses == [200] * 12
     assert "forgotten" not in gate.error_log()
     invariants.check(gate, expected={"completed": 12})

@@ -281,6 +281,8 @@ TEST_F(Engines, ForgottenOnlyAfterTenLivesWithRedisUpAndNoSuccess) {
 
 TEST_F(Engines, NobodyIsForgottenBecauseEverythingStoodStill) {
     z.apply(TestZone::report("gpu0"));
+    EXPECT_EQ(z.tick(60'000'000).forgotten_engines, 0u) << "before the first sweep";
+    z.apply(TestZone::report("gpu0", 2));
     z.pass(1'000'000);
     EXPECT_EQ(z.tick(60'000'000).forgotten_engines, 0u);
     EXPECT_EQ(z.pass(29'000'000).forgotten_engines, 0u);
