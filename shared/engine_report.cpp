@@ -104,9 +104,7 @@ class Reader {
             return fail("models", "must be an array of 1 to 64 names");
         }
         for (const json& name : *member) {
-            if (!name.is_string() || name.get_ref<const std::string&>().empty() ||
-                name.get_ref<const std::string&>().size() > kMaxModelBytes ||
-                has_control_character(name.get_ref<const std::string&>())) {
+            if (!name.is_string() || !is_model_name(name.get_ref<const std::string&>())) {
                 return fail("models", "a name must have 1 to 255 bytes and no control character");
             }
             out.push_back(name.get<std::string>());
@@ -184,6 +182,10 @@ void check_url(Reader& reader, const std::string& url) {
 }
 
 }  // namespace
+
+bool is_model_name(std::string_view name) {
+    return !name.empty() && name.size() <= kMaxModelBytes && !has_control_character(name);
+}
 
 std::string_view to_string(EngineState state) {
     return kStateNames[static_cast<size_t>(state)];

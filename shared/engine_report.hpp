@@ -26,6 +26,8 @@ std::string_view to_string(EngineState state);
 // Of a report's models.
 inline constexpr size_t kMaxModels = 64;
 inline constexpr size_t kMaxModelBytes = 255;
+// Whether it may stand there: 1 to kMaxModelBytes bytes, no control characters.
+bool is_model_name(std::string_view name);
 
 struct EngineReport {
     std::string id;                   // 1..127 bytes, no control characters; "gpu0@host-a"

@@ -159,10 +159,7 @@ std::string read_models(std::string_view text, std::vector<std::string>& out) {
 
 std::string leave_out_models(std::vector<std::string>& models) {
     const size_t all = models.size();
-    std::erase_if(models, [](const std::string& name) {
-        return name.size() > kMaxModelBytes ||
-               std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-    });
+    std::erase_if(models, [](const std::string& name) { return !is_model_name(name); });
     models.resize(std::min(models.size(), kMaxModels));
     return models.size() == all
                ? ""

@@ -27,7 +27,7 @@ bool is_ours(const ngx_http_request_t& r) {
 off_t bytes_in_memory(const ngx_http_request_body_t& body) {
     off_t bytes = 0;
     for (const ngx_chain_t* link = body.bufs; link != nullptr; link = link->next) {
-        bytes += ngx_buf_in_memory(link->buf) ? link->buf->last - link->buf->pos : 0;
+        bytes += static_cast<off_t>(memory_of(*link->buf).size());
     }
     return bytes;
 }

@@ -157,8 +157,8 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
     const bool only_few = gemv || (few && e4m3);  // cuBLASLt is never better
     if (tune != nullptr) {
         if (!only_few) {
-            const OwnProduct own{multiply, gemm_choices(m.n, m.k, rows, bytes, multiprocessors)};
-            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, few ? own : OwnProduct(), [&] {
+            const OwnProduct own{multiply, few ? gemm_choices(m.n, m.k, rows, bytes, multiprocessors) : 0};
+            gemm_->tune(call, e4m3 ? std::vector<const uint16_t*>() : *tune, own, [&] {
                 put_bias();
                 activate();
             });

@@ -103,4 +103,15 @@ class TestZone {
     uint32_t random_ = 0;
 };
 
+// Two clients, and Redis there.
+class WithTwoClients : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        z.load({{.id = 1}, {.id = 2}});
+        ZoneLock lock(z.zone);
+        set_redis_state(lock, true, z.now);
+    }
+    TestZone z;
+};
+
 }  // namespace llm::core
