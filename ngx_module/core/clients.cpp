@@ -95,7 +95,7 @@ RowResult put_row(Generation& g, const ClientRow& row, bool replace) {
     write_words(g.rows[at], made);
     LLM_LABEL();
     if (known == kNone) {
-        std::atomic_ref<uint32_t>(table.rows).store(at + 1, std::memory_order_relaxed);
+        std::atomic_ref<uint32_t>(table.rows).store(at + 1, std::memory_order_release);
         std::atomic_ref<uint32_t>(table.live).fetch_add(1, std::memory_order_relaxed);
         std::atomic_ref<uint32_t>(g.index[slot]).store(at, std::memory_order_release);
     }
@@ -192,7 +192,7 @@ Auth lookup_client(Zone& zone, const TokenHash& hash, int64_t now_us, int64_t wa
         Core c(lock, now_us, none);
         found = lookup_row_locked(c, hash, out) ? 1 : 0;
     }
-    const bool up = std::atomic_ref<uint32_t>(h.source_up).load(std::memory_order_relaxed) != 0;
+    const bool up = load32(h.source_up) != 0;
     const int64_t since = std::atomic_ref<int64_t>(h.source_up_us).load(std::memory_order_relaxed);
     const int64_t grace = std::atomic_ref<int64_t>(h.grace_us).load(std::memory_order_relaxed);
     if (!up && (found == 0 || now_us - since > grace)) {
@@ -245,7 +245,7 @@ ClientLoad ClientLoad::begin(Zone& zone) {
     load.claim_ = claim;
     load.generation_ = ~epoch_of(zone) & 1;
     Generation g(zone, load.generation_);
-    std::atomic_ref<uint32_t>(g.table.rows).store(0, std::memory_order_relaxed);
+    std::atomic_ref<uint32_t>(g.table.rows).store(0, std::memory_order_release);
     std::atomic_ref<uint32_t>(g.table.live).store(0, std::memory_order_relaxed);
     g.table.arena_used = 2;
     g.table.claim = claim;
@@ -280,8 +280,7 @@ bool ClientLoad::commit(const ZoneLock& lock, int64_t now_us) {
     std::atomic_ref<uint32_t>(h.clients_epoch).store(h.clients_epoch + 1, std::memory_order_release);
     LLM_LABEL();
     std::atomic_ref<int64_t>(h.loaded_us).store(now_us, std::memory_order_relaxed);
-    std::atomic_ref<int64_t>(h.source_up_us).store(now_us, std::memory_order_relaxed);
-    std::atomic_ref<uint32_t>(h.source_up).store(1, std::memory_order_relaxed);
+    set_source_state(*zone_, true, now_us);
     std::atomic_ref<uint32_t>(h.ever_loaded).store(1, std::memory_order_release);
     bump(h.loads);
     h.refresh_cursor = 0;
@@ -377,7 +376,8 @@ void set_source_state(Zone& zone, bool up, int64_t now_us) {
     if (up) {
         std::atomic_ref<int64_t>(h.source_up_us).store(now_us, std::memory_order_relaxed);
     }
-    std::atomic_ref<uint32_t>(h.source_up).store(up ? 1 : 0, std::memory_order_relaxed);
+    // Who sees that it is down must see as well when it was up last.
+    std::atomic_ref<uint32_t>(h.source_up).store(up ? 1 : 0, std::memory_order_release);
 }
 
 ClientTableView client_table(const Zone& zone) {

@@ -67,8 +67,9 @@ uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, 
         if (p.used != 0) {
             continue;
         }
-        // list_processes() reads these without the lock.
-        std::atomic_ref<uint32_t>(p.epoch).store(p.epoch + 1, std::memory_order_relaxed);
+        // list_processes() reads these without the lock. Whoever reads this epoch there has to see, of `used`
+        // too, nothing of the process before.
+        std::atomic_ref<uint32_t>(p.epoch).store(p.epoch + 1, std::memory_order_release);
         std::atomic_ref<int32_t>(p.pid).store(pid, std::memory_order_relaxed);
         std::atomic_ref<uint64_t>(p.start_time).store(start_time, std::memory_order_relaxed);
         std::atomic_ref<int64_t>(p.heartbeat_us).store(now_us, std::memory_order_relaxed);
@@ -114,12 +115,15 @@ uint32_t list_processes(const Zone& zone, ProcessView* out, uint32_t capacity) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < process_end(t) && count < capacity; ++i) {
         Process& p = t.processes[i];
+        // The epoch first: what is read after it is of this process, or of a later one, and then nothing happens
+        // when the view is handed to reap_process().
+        const uint32_t epoch = std::atomic_ref<uint32_t>(p.epoch).load(std::memory_order_acquire);
         if (std::atomic_ref<uint32_t>(p.used).load(std::memory_order_acquire) == 0) {
             continue;
         }
         ProcessView& v = out[count++];
         v.slot = i;
-        v.epoch = std::atomic_ref<uint32_t>(p.epoch).load(std::memory_order_relaxed);
+        v.epoch = epoch;
         v.pid = std::atomic_ref<int32_t>(p.pid).load(std::memory_order_relaxed);
         v.start_time = std::atomic_ref<uint64_t>(p.start_time).load(std::memory_order_relaxed);
         v.heartbeat_us = std::atomic_ref<int64_t>(p.heartbeat_us).load(std::memory_order_relaxed);

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <thread>
 
+#include "shared/sanitizers.hpp"
 #include "tests/unit/core/driver.hpp"
 #include "tests/unit/core/harness.hpp"
 
@@ -115,6 +116,36 @@ TEST(Threads, ALoaderThatIsOvertakenLeavesNothingInTheNewOnesTable) {
     std::thread other(run, 2);
     run(1);
     other.join();
+}
+
+// A slot goes from process to process while others look who is dead. What they read of one process must never come
+// under the epoch of a later one: the living would be taken for the dead.
+TEST(Threads, NoProcessIsListedWithTheFactsOfAnEarlierOne) {
+    constexpr int32_t kTimes = LLM_TSAN ? 200'000 : 10'000'000;  // where it can go wrong it is rare
+    TestZone z(plan_zone(1).min_bytes);
+    Mutexed shared(z);
+    std::atomic<bool> stop{false};
+    std::thread others([&] {
+        WakeSet wakes;
+        for (int32_t n = 1; n <= kTimes; ++n) {  // the slot's epoch as well
+            ZoneLock lock(shared.zone);
+            const uint32_t slot = attach_process(lock, n, static_cast<uint64_t>(n), n);
+            require(slot != z.process && slot < 2, "one slot is used again and again");
+            detach_process(lock, slot, n, wakes);
+        }
+        stop.store(true);
+    });
+    while (!stop.load()) {
+        ProcessView views[2];
+        const uint32_t count = list_processes(shared.zone, views, 2);
+        for (uint32_t n = 0; n < count; ++n) {
+            // of a later process they do no harm: nobody can be reaped under an epoch that is over
+            require(views[n].slot == z.process || (views[n].pid >= static_cast<int32_t>(views[n].epoch) &&
+                                                   views[n].start_time >= views[n].epoch),
+                    "facts of an earlier process");
+        }
+    }
+    others.join();
 }
 
 TEST(Threads, WorkersShareOneZone) {
