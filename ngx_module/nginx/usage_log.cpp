@@ -1,5 +1,6 @@
 #include "ngx_module/nginx/usage_log.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "ngx_module/nginx/conf.hpp"
@@ -34,14 +35,17 @@ void record_usage(const Request& request, const core::RequestSummary& summary) {
     record.sent_to_llm_date = date_of(summary.dispatched_us);
     record.response_date = date_of(summary.ended_us);
     record.model = view(request.model);
-    record.server = view(request.target.id);
+    record.server = view(request.target.url);
     record.server_organization = view(request.target.organisation);
-    record.prompt_tokens = summary.usage.prompt_tokens;
-    record.completion_tokens = summary.usage.completion_tokens;
+    // no token at all: the engine has refused or failed, and has said nothing of usage
+    if (summary.usage.prompt_tokens != 0 || summary.usage.completion_tokens != 0) {
+        record.prompt_tokens = summary.usage.prompt_tokens;
+        record.completion_tokens = summary.usage.completion_tokens;
+    }
     record.strategy = core::name_of(static_cast<core::RoutingPolicy>(conf.routing));
     record.requeue_count = summary.attempts > 0 ? summary.attempts - 1 : 0;
     record.max_parallel_requests = request.target.max_running;
-    record.current_parallel_requests = request.target.held;
+    record.current_parallel_requests = request.target.held - std::min(request.seats, request.target.held);
     record.priority = summary.priority;
     record.performance_score = request.target.tokens_per_second_per_user;
     record.routing_mode = core::name_of(request.mode);

@@ -13,7 +13,9 @@ enum class Kind : uint8_t { text, time, integer, number };
 struct UsageColumn {
     std::string_view name;
     Kind kind;
-    std::variant<std::string UsageRecord::*, double UsageRecord::*, int64_t UsageRecord::*> member;
+    std::variant<std::string UsageRecord::*, double UsageRecord::*, int64_t UsageRecord::*,
+                 std::optional<int64_t> UsageRecord::*>
+        member;
 };
 
 // pg_type.dat
@@ -70,7 +72,14 @@ void append_number(std::string& out, double value) {
 
 void append_value(std::string& out, const UsageColumn& column, const UsageRecord& record) {
     if (const auto* text = std::get_if<std::string UsageRecord::*>(&column.member)) {
-        append_text(out, record.*(*text));
+        // a table of Aristote Dispatcher's own takes no NULL for the name
+        if ((record.*(*text)).empty() && *text != &UsageRecord::user_name) {
+            out += "NULL";
+        } else {
+            append_text(out, record.*(*text));
+        }
+    } else if (const auto* count = std::get_if<std::optional<int64_t> UsageRecord::*>(&column.member)) {
+        out += record.*(*count) ? std::to_string(*(record.*(*count))) : "NULL";
     } else if (const auto* integer = std::get_if<int64_t UsageRecord::*>(&column.member)) {
         out += std::to_string(record.*(*integer));
     } else {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,19 +13,19 @@ namespace llm::nginx::sources {
 
 struct UsageRecord {
     std::string user_name;
-    std::string user_organization;
+    std::string user_organization;  // empty = NULL, here and below
     double request_date = 0;      // seconds since 1970; 0 = NULL, here and below
     double sent_to_llm_date = 0;  // when the last attempt went to its engine
     double response_date = 0;     // when the answer was complete
     std::string model;
-    std::string server;  // the engine's id
+    std::string server;  // the engine's URL
     std::string server_organization;
-    int64_t prompt_tokens = 0;
-    int64_t completion_tokens = 0;
+    std::optional<int64_t> prompt_tokens;  // NULL where nothing is known, as after an engine's error
+    std::optional<int64_t> completion_tokens;
     std::string strategy;       // the routing policy
     int64_t requeue_count = 0;  // attempts after the first
     int64_t max_parallel_requests = 0;
-    int64_t current_parallel_requests = 0;
+    int64_t current_parallel_requests = 0;  // of the engine, without this one
     int64_t priority = 0;
     double performance_score = 0;  // tokens/s per user of the engine
     std::string routing_mode;

@@ -9,6 +9,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.fake_engine import error
 from support.paths import CONF
 from support.poll import until
 
@@ -51,7 +52,7 @@ def test_a_row_for_each_request_that_reached_an_engine(database, fake_engine, ga
     assert_error(gate.client.ask(chat_body(), token="nobody"), 401, "invalid_api_key")
     found = rows(connection, 2)
     for row in found:
-        assert row[:4] == ("Alice", "cs", "m", engine.name)
+        assert row[:4] == ("Alice", "cs", "m", engine.url)
         assert row[4] > 0 and row[5] > 0
         assert row[6] == 5 and row[8] == "throughput" and row[9] == 0 and row[10] == 7
         assert row[11] <= row[12] <= row[13]
@@ -98,6 +99,29 @@ def test_a_row_says_what_happened(database, fake_engine, gateway):
     assert connection.execute("SELECT user_name, model, requests FROM llm_usage_daily_models").fetchall() == [("Alice", "m", 2)]
     until(lambda: gate.metrics().total("llm_usage_records_total") == 2, "the rows are counted")
     assert gate.metrics().total("llm_usage_dropped_total") == 0
+
+
+def test_a_row_means_what_aristote_dispatchers_means(database, fake_engine, gateway):
+    """What its reports rely on: the URL of the server, NULL for what is not known, and the others that the engine had."""
+    url, connection = database
+    connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('bob', 'Bob', 1, 5)")
+    engine = fake_engine(max_running=3)
+    gate = gateway([engine], users=None, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    engine.hold()
+    pending = []
+    for token in ("alice", "bob"):
+        pending.append(gate.client.send(token=token))
+        engine.wait_requests(len(pending))
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200, 200]
+    engine.script = error(400)
+    assert gate.client.ask(token="bob").status == 400
+    rows(connection, 3)
+    found = connection.execute("SELECT user_name, user_organization, server, server_organization, current_parallel_requests, "
+                               "prompt_tokens, completion_tokens FROM metrics ORDER BY request_date").fetchall()
+    assert found == [("Alice", "cs", engine.url, None, 0, 7, 4), ("Bob", None, engine.url, None, 1, 7, 4),
+                     ("Bob", None, engine.url, None, 0, None, None)]
 
 
 def test_records_that_are_refused_are_counted(database, fake_engine, gateway):

@@ -33,20 +33,29 @@ TEST(UsageQuery, WritesDatesWithoutZoneInUtc) {
 
 TEST(UsageQuery, MakesOneArrayForEachColumn) {
     UsageQuery query;
-    for (const char* name : {"user_name", "request_date", "prompt_tokens", "performance_score"}) {
+    for (const char* name :
+         {"user_name", "user_organization", "request_date", "prompt_tokens", "performance_score"}) {
         query.add_column(name, 0);
     }
-    EXPECT_EQ(query.parameters({}), (std::vector<std::string>{"{}", "{}", "{}", "{}"}));
+    EXPECT_EQ(query.parameters({}), (std::vector<std::string>{"{}", "{}", "{}", "{}", "{}"}));
     std::vector<UsageRecord> records(2);
     records[0].user_name = "a\"b\\c,{}";
+    records[0].user_organization = "cs";
     records[0].request_date = 1700000000.25;
     records[0].prompt_tokens = 12;
     records[0].performance_score = std::numeric_limits<double>::quiet_NaN();
     records[1].user_name = std::string("n\0ul", 4);
     records[1].performance_score = 27.5;
     EXPECT_EQ(query.parameters(records),
-              (std::vector<std::string>{R"({"a\"b\\c,{}","nul"})", "{1700000000.250000,NULL}", "{12,0}",
-                                        "{NULL,27.500000}"}));
+              (std::vector<std::string>{R"({"a\"b\\c,{}","nul"})", R"({"cs",NULL})",
+                                        "{1700000000.250000,NULL}", "{12,NULL}", "{NULL,27.500000}"}));
+}
+
+// Who has no name (open access) has an empty one: the column is NOT NULL in their table.
+TEST(UsageQuery, WritesAnEmptyName) {
+    UsageQuery query;
+    query.add_column("user_name", 0);
+    EXPECT_EQ(query.parameters(std::vector<UsageRecord>(1)), (std::vector<std::string>{R"({""})"}));
 }
 
 TEST(UsageQuery, KnowsAristotesColumns) {
