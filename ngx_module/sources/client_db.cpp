@@ -22,6 +22,15 @@ constexpr size_t kChangesPerRun = 64;
 // So long may further changes hold up the end of a row that is gone.
 constexpr ngx_msec_t kSettleMs = 500;
 
+// What the answer to kUsersColumnsQuery says.
+UsersQuery shape_of(const PGresult* columns) {
+    UsersQuery users;
+    for (int i = 0; columns != nullptr && i < PQnfields(columns); ++i) {
+        users.add_column(PQfname(columns, i), PQftype(columns, i));
+    }
+    return users;
+}
+
 // Listening comes before the first load: what changes after it is told, what changed before it is read.
 constexpr std::array<const char*, 5> kSession = {
     "SET statement_timeout = '120s'",
@@ -161,10 +170,7 @@ void ClientDb::discover() {
                 on_loaded(error);
                 return;
             }
-            users_ = UsersQuery();
-            for (int i = 0; last != nullptr && i < PQnfields(last); ++i) {
-                users_.add_column(PQfname(last, i), PQftype(last, i));
-            }
+            users_ = shape_of(last);
             const std::string missing = users_.missing();
             if (!missing.empty()) {
                 on_loaded("the table users has no column " + missing);
@@ -250,28 +256,51 @@ void ClientDb::load_soon() {
     }
 }
 
+// The columns are asked for before each time: a change may need those that were added before it.
 void ClientDb::read_changed() {
-    const std::vector<std::string> ids(changed_.begin(), changed_.end());
-    // a load may find another shape of the table before the answer is there
-    auto users = std::make_shared<const UsersQuery>(users_);
     // what the answer does not name has been deleted
     auto missing = std::make_shared<std::set<std::string>>(std::exchange(changed_, {}));
+    client_.query(
+        std::string(kUsersColumnsQuery), {}, [](const PGresult&) {},
+        [this, missing](const PGresult* last, const std::string& error) {
+            auto users = std::make_shared<const UsersQuery>(shape_of(last));
+            if (!error.empty()) {
+                on_change_unread(error);
+                return;
+            }
+            if (*users != users_) {
+                load_soon();  // the other rows may look different too
+            }
+            if (users->has_id() && users->missing().empty()) {
+                read_changed(std::move(users), missing);
+            }  // else the load says what is wrong with the table
+        });
+}
+
+void ClientDb::read_changed(std::shared_ptr<const UsersQuery> users,
+                            std::shared_ptr<std::set<std::string>> missing) {
+    const std::vector<std::string> ids(missing->begin(), missing->end());
     client_.query(
         users->select_some(), {array_literal(ids)},
         [this, users, missing](const PGresult& row) { on_changed_row(*users, row, *missing); },
         [this, missing](const PGresult*, const std::string& error) {
-            if (error.empty()) {
-                for (const std::string& id : *missing) {
-                    remove(id);
-                }
-            } else {
-                complain("reading changed users", error);
-                to_change_.clear();
-                to_remove_.clear();
-                load_soon();  // ids of another type, a column gone: find out
+            if (!error.empty()) {
+                on_change_unread(error);
+                return;
+            }
+            for (const std::string& id : *missing) {
+                remove(id);
             }
             apply_.post();
         });
+}
+
+void ClientDb::on_change_unread(const std::string& error) {
+    complain("reading changed users", error);
+    to_change_.clear();
+    to_remove_.clear();
+    load_soon();  // ids of another type, a column gone: find out
+    apply_.post();
 }
 
 void ClientDb::on_changed_row(const UsersQuery& users, const PGresult& row, std::set<std::string>& missing) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -62,6 +63,8 @@ class ClientDb : private PgClient::Listener {
     void proceed();
     void load_soon();
     void read_changed();
+    void read_changed(std::shared_ptr<const UsersQuery> users, std::shared_ptr<std::set<std::string>> missing);
+    void on_change_unread(const std::string& error);
     void on_changed_row(const UsersQuery& users, const PGresult& row, std::set<std::string>& missing);
     void change(ClientRecord record);
     void remove(std::string id);

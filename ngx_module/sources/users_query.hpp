@@ -15,6 +15,8 @@ namespace llm::nginx::sources {
 struct UsersColumn {
     Column column{};
     uint32_t type = 0;
+
+    bool operator==(const UsersColumn&) const = default;
 };
 
 // Says which columns to read and learns what the table has; its answer has no rows.
@@ -36,6 +38,8 @@ class UsersQuery {
     std::string select_all() const;
     // The rows whose ids are in the array parameter $1 (array_literal()). Only when has_id().
     std::string select_some() const;
+
+    bool operator==(const UsersQuery&) const = default;
 
   private:
     std::vector<UsersColumn> columns_;

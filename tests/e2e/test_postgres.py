@@ -12,6 +12,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.llmctl import llmctl
 from support.paths import CONF
 from support.poll import stays, until
 from support.process import unprivileged
@@ -126,6 +127,28 @@ def test_older_shapes_of_the_table_load(postgres_cluster, fake_engine, gateway, 
     gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name))
     gate.wait_ready()
     assert gate.client.ask(token="alice").status == 200
+
+
+def test_columns_added_while_it_runs_count_from_the_next_change_on(postgres_cluster, fake_engine, gateway):
+    """As `llmctl db upgrade` adds them: changed rows were read by the former columns until the next refresh, so that tokens
+    turned into hashes were nobody's, and a client that was disabled went on."""
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute("CREATE TABLE users (id serial primary key, token varchar(255) NOT NULL, priority int, threshold int)")
+        connection.execute((CONF / "llm_notify.sql").read_text())
+        connection.execute("INSERT INTO users (token, priority, threshold) VALUES ('alice', 5, 10), ('bob', 1, 10), ('carol', 1, 10)")
+        gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name, "refresh=1h"))
+        gate.wait_ready()
+        llmctl("db", "upgrade", "--db", postgres_cluster.url(name))
+        llmctl("token", "import", "--hash-in-place", "--db", postgres_cluster.url(name))
+        connection.execute("UPDATE users SET token_sha256 = encode(sha256('late'), 'hex') WHERE id = 3")
+        until(lambda: gate.client.ask(token="late").status == 200, "the changes are seen", 2)
+        assert [gate.client.ask(token=token).status for token in ("alice", "bob", "carol")] == [200, 200, 401]
+        connection.execute("UPDATE users SET disabled = true WHERE id = 2")
+        until(lambda: gate.client.ask(token="bob").status == 401, "a disabled client is refused", 2)
+        connection.execute("ALTER TABLE users DROP COLUMN disabled")
+        connection.execute("UPDATE users SET priority = 2")
+        until(lambda: gate.client.ask(token="bob").status == 200, "a column that is gone counts no more", 2)
 
 
 def test_a_row_that_stays_bad_counts_once_in_the_status(database, fake_engine, gateway):
