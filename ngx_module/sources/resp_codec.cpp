@@ -1,7 +1,14 @@
 #include "ngx_module/sources/resp_codec.hpp"
 
+#include <utility>
+
 namespace llm::nginx::sources {
 namespace {
+
+// How hiredis gives the length of an array: int before version 1.0, size_t since.
+template <class Count>
+Count count_of(void* (*create_array)(const redisReadTask*, Count));
+using Count = decltype(count_of(redisReplyObjectFunctions{}.createArray));
 
 // hiredis allocates an array as soon as its length is announced; ours refuses lengths that nobody means.
 redisReplyObjectFunctions bounded_functions() {
@@ -12,8 +19,8 @@ redisReplyObjectFunctions bounded_functions() {
     static const redisReplyObjectFunctions kDefault = *reader->fn;
     redisReaderFree(reader);
     redisReplyObjectFunctions bounded = kDefault;
-    bounded.createArray = [](const redisReadTask* task, int elements) -> void* {
-        return elements > kMaxReplyElements ? nullptr : kDefault.createArray(task, elements);
+    bounded.createArray = [](const redisReadTask* task, Count elements) -> void* {
+        return std::cmp_greater(elements, kMaxReplyElements) ? nullptr : kDefault.createArray(task, elements);
     };
     return bounded;
 }

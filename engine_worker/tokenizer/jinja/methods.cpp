@@ -277,7 +277,8 @@ Value copy(Interpreter&, const Value& self, Arguments& args) {
 }
 
 Value count_items(Interpreter& in, const Value& self, Arguments& args) {
-    const Value& wanted = Parameters("count", args, {"value"}).need(0);
+    const Parameters p("count", args, {"value"});
+    const Value& wanted = p.need(0);
     in.charge(self.as_list()->items.size() * 16);
     int64_t count = 0;
     for (const Value& item : self.as_list()->items)
@@ -286,7 +287,8 @@ Value count_items(Interpreter& in, const Value& self, Arguments& args) {
 }
 
 Value index_item(Interpreter& in, const Value& self, Arguments& args) {
-    const Value& wanted = Parameters("index", args, {"value"}).need(0);
+    const Parameters p("index", args, {"value"});
+    const Value& wanted = p.need(0);
     in.charge(self.as_list()->items.size() * 16);
     const auto& items = self.as_list()->items;
     for (size_t i = 0; i < items.size(); ++i)

@@ -30,7 +30,8 @@ enum class Relation { kEq, kNe, kLt, kLe, kGt, kGe };
 
 template <Relation relation>
 bool relate(Interpreter&, const Value& value, Arguments& args) {
-    const Value& other = Parameters("test", args, {"other"}).need(0);
+    const Parameters p("test", args, {"other"});
+    const Value& other = p.need(0);
     switch (relation) {
         case Relation::kEq:
             return equal(value, other);
