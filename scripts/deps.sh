@@ -68,6 +68,36 @@ cleanup() {
 }
 trap cleanup EXIT
 
+apt() {
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1
+}
+
+echo "== Installing ${#missing[@]} packages: ${missing[*]}"
+apt update || true # a stale or partly unreachable index may still serve
+
+# The distributions that are too old get one sentence instead of what apt and CMake say.
+candidate() { # PACKAGE: the version that apt would install, without its epoch
+    local version
+    version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: //p')
+    version=${version#*:}
+    [ "$version" = "(none)" ] || printf '%s' "$version"
+}
+too_old=()
+for need in cmake=3.25 g++=12 nginx-dev=1.22; do
+    case " ${wanted[*]} " in *" ${need%%=*} "*) ;; *) continue ;; esac
+    have=$(candidate "${need%%=*}")
+    if [ -z "$have" ]; then
+        too_old+=("no ${need%%=*}")
+    elif dpkg --compare-versions "$have" lt "${need#*=}"; then
+        too_old+=("${need%%=*} ${have%%-*} (${need#*=} is needed)")
+    fi
+done
+if [ ${#too_old[@]} -gt 0 ]; then
+    system=$(. /etc/os-release && echo "$PRETTY_NAME")
+    printf -v found '%s, ' "${too_old[@]}"
+    die "$system is too old or its package index incomplete: it has ${found%, }. Debian 12, Ubuntu 24.04 and what came after them have it all: take one of them, or a container of it."
+fi
+
 # Debian starts a service as soon as its package is unpacked; ours are needed as programs only, and nginx would take port 80.
 # invoke-rc.d asks this file first; one that an administrator put there is left alone.
 if [ ! -e "$policy" ]; then
@@ -75,13 +105,6 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
     "${root[@]}" chmod 755 "$policy"
 fi
-
-apt() {
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1
-}
-
-echo "== Installing ${#missing[@]} packages: ${missing[*]}"
-apt update || true # a stale or partly unreachable index may still serve
 if ! apt install --no-install-recommends "${missing[@]}"; then
     tail -n 15 "$log" >&2
     die "apt-get could not install: ${missing[*]}."

@@ -1,7 +1,10 @@
 """The scripts behind `make`, where a user's machine is not as usual."""
 
+import os
 import shutil
 import subprocess
+
+import pytest
 
 from support.paths import ROOT
 
@@ -21,3 +24,30 @@ def test_the_environment_of_a_moved_checkout_is_made_anew(tmp_path):
     before.rename(after)
     assert "Installing" in run(after) and run(after) == ""
     subprocess.run([after / ".venv" / "bin" / "pip", "--version"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("version, found", [
+    ({"cmake": "3.22.1-1ubuntu1", "g++": "4:11.2.0-1ubuntu1"}, "it has cmake 3.22.1 (3.25 is needed), g++ 11.2.0 (12 is needed), no nginx-dev."),
+    ({"cmake": "3.25.1-1", "g++": "4:12.2.0-3", "nginx-dev": "1.22.1-9+deb12u11"}, None),
+])
+def test_a_distribution_that_is_too_old_is_told_in_one_sentence(version, found, tmp_path):
+    """Before anything is installed. Its own tools are played; nothing of this machine is asked or changed."""
+    def program(name, text):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    program("dpkg-query", "exit 1")  # nothing is there
+    program("sudo", 'exec "$@"')
+    for name in ("tee", "chmod", "rm"):  # what keeps services from starting
+        program(name, "exit 0")
+    program("apt-get", f'case "$*" in *install*) echo installing >>{tmp_path}/installed; exit 1 ;; esac')
+    program("apt-cache", "case $2 in " + " ".join(f"{name}) echo '  Candidate: {number}' ;;" for name, number in version.items()) +
+            " *) echo '  Candidate: (none)' ;; esac")
+    run = subprocess.run([ROOT / "scripts" / "deps.sh", "build"], capture_output=True, text=True, timeout=60,
+                         env=dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}", SKIP_DEPS="", TMPDIR=str(tmp_path)))
+    assert run.returncode == 1
+    if found is None:
+        assert (tmp_path / "installed").exists() and "too old" not in run.stderr
+    else:
+        assert found in run.stderr and "Ubuntu 24.04" in run.stderr and run.stderr.count("\n") == 1
+        assert not (tmp_path / "installed").exists()
