@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 
+from support import sanitizers
 from support.client import chat_body
 from support.nginx import fill
+from support.page_size import pages_of_64_kib
 from support.paths import CONF, MODULE, nginx_version
 from support.poll import until
 
@@ -109,6 +111,24 @@ def test_wrong_zone_sizes_are_refused(nginx, size):
     status, output = nginx(start=False, zone=size).test_conf()
     assert status != 0
     assert "llm_zone" in output or '"llm"' in output, output
+
+
+@pytest.mark.skipif(sanitizers.ACTIVE, reason="their runtime must be loaded first")
+def test_pages_of_64_kib(nginx, gateway, fake_engine, tmp_path):
+    """The smallest zone that is allowed serves there as well."""
+    def smallest(**keywords):
+        status, output = nginx(start=False, zone="1k", **keywords).test_conf()
+        assert status == 1
+        return int(re.search(r'expected at least (\d+)k', output)[1])
+
+    large_pages = pages_of_64_kib(tmp_path)
+    size = smallest(env=large_pages)
+    assert size > smallest(), "more goes to what nginx puts in front of the zone"
+    gate = gateway([fake_engine()], zone=f"{size}k", env=large_pages)
+    for content in ("short", "x" * 300_000):
+        assert gate.client.ask(chat_body(content=content, stream=True), token="alice").status == 200
+    gate.reload()
+    assert gate.client.ask(chat_body(), token="alice").status == 200
 
 
 RIGHT = [
