@@ -15,6 +15,11 @@ target_compile_options(llm_options INTERFACE
   "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-fno-omit-frame-pointer;-fstack-protector-strong>"
   # nvcc hands the host part to the C++ compiler; its own warnings are errors
   "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-fno-omit-frame-pointer;-Werror=all-warnings>")
+if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  # A product and a sum are rounded each, as in the source and as on x86-64: all processors of arm64 have an instruction
+  # for both at once.
+  target_compile_options(llm_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+endif()
 target_include_directories(llm_options INTERFACE "${CMAKE_SOURCE_DIR}")
 target_compile_definitions(llm_options INTERFACE
   LLM_VERSION="${PROJECT_VERSION}"

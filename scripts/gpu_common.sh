@@ -16,7 +16,7 @@ gpu_programs() {
     fi
     programs=$(cd "$BUILD_DIR" && pwd)
     local path=$programs/lib directory name
-    for directory in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib \
+    for directory in /usr/local/cuda/lib64 /usr/local/cuda/targets/*/lib \
         $(python3 -c 'import sys; print(*(p + "/nvidia/" + n + "/lib" for p in sys.path for n in ("cu13", "cublas")))' 2>/dev/null); do
         ! compgen -G "$directory/libcublasLt.so*" >/dev/null || path=$path:$directory
     done

@@ -27,7 +27,7 @@ bool rebuild_request(Request& request) {
 
 ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
     Request& request = request_of(data);
-    ngx_http_upstream_t* u = request.r->upstream;
+    [[maybe_unused]] ngx_http_upstream_t* u = request.r->upstream;  // in an nginx without TLS
     if (request.target_changed) {
         request.target_changed = false;
         if (!rebuild_request(request)) {
