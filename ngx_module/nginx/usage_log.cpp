@@ -47,7 +47,9 @@ void record_usage(const Request& request, const core::RequestSummary& summary) {
     record.max_parallel_requests = request.target.max_running;
     record.current_parallel_requests = request.target.held - std::min(request.seats, request.target.held);
     record.priority = summary.priority;
-    record.performance_score = request.target.tokens_per_second_per_user;
+    if (request.target.tokens_per_second_per_user > 0) {  // else nothing has been measured yet
+        record.performance_score = request.target.tokens_per_second_per_user;
+    }
     record.routing_mode = core::name_of(request.mode);
     sources::record_usage(std::move(record));
 }

@@ -63,7 +63,8 @@ class ClientDb : private PgClient::Listener {
     void proceed();
     void load_soon();
     void read_changed();
-    void read_changed(std::shared_ptr<const UsersQuery> users, std::shared_ptr<std::set<std::string>> missing);
+    void read_changed(std::shared_ptr<const UsersQuery> users,
+                      std::shared_ptr<std::set<std::string>> missing);
     void on_change_unread(const std::string& error);
     void on_changed_row(const UsersQuery& users, const PGresult& row, std::set<std::string>& missing);
     void change(ClientRecord record);

@@ -17,7 +17,6 @@ constexpr std::array<std::string_view, kColumnCount> kNames = {
     "expires_at", "disabled"};
 
 constexpr size_t kMaxIdBytes = 63;
-constexpr size_t kMaxClientTypeBytes = 31;
 constexpr double kMaxWeight = 1e6;
 
 bool has_control(std::string_view text) {
@@ -89,38 +88,47 @@ std::string parse_token(const RawRow& row, ClientRecord& out) {
     return {};
 }
 
+// Why a text cannot be shown or compared; empty if it can.
+std::string_view why_unusable(std::string_view text) {
+    if (has_control(text)) {
+        return "holds a control character";
+    }
+    // a database without an encoding of its own (SQL_ASCII) keeps whatever bytes it was given
+    return core::is_valid_utf8(text) ? "" : "not UTF-8";
+}
+
+// What clients are called in logs and metrics.
+std::string name_of(std::string_view name, std::string_view email, std::string_view id, uint64_t position) {
+    for (const std::string_view text : {name, trim(email)}) {
+        if (!text.empty() && why_unusable(text).empty()) {
+            return std::string(cut_utf8(text, core::kMaxNameBytes));
+        }
+    }
+    return "client-" + (id.empty() ? std::to_string(position) : std::string(id));
+}
+
 std::string parse_texts(const RawRow& row, uint64_t position, ClientRecord& out) {
     const auto text = [&row](Column column) { return row[column].value_or(std::string_view{}); };
-    for (const Column column : {Column::id, Column::name, Column::organization, Column::email,
-                                Column::client_type, Column::default_routing_mode}) {
-        if (has_control(text(column))) {
-            return std::string(to_string(column)) + ": holds a control character";
-        }
-        // a database without an encoding of its own (SQL_ASCII) keeps whatever bytes it was given
-        if (!core::is_valid_utf8(text(column))) {
-            return std::string(to_string(column)) + ": not UTF-8";
+    const std::string_view name = trim(text(Column::name));
+    for (const auto& [column, value] :
+         {std::pair{Column::id, text(Column::id)}, std::pair{Column::name, name},
+          std::pair{Column::organization, text(Column::organization)},
+          std::pair{Column::default_routing_mode, text(Column::default_routing_mode)}}) {
+        if (const std::string_view why = why_unusable(value); !why.empty()) {
+            return std::string(to_string(column)) + ": " + std::string(why);
         }
     }
     if (text(Column::id).size() > kMaxIdBytes) {
         return "id: longer than " + std::to_string(kMaxIdBytes) + " bytes";
     }
-    // cut, two organisations or types might look the same
+    // cut, two organisations might look the same
     if (text(Column::organization).size() > core::kMaxOrgBytes) {
         return "organization: longer than " + std::to_string(core::kMaxOrgBytes) + " bytes";
-    }
-    if (text(Column::client_type).size() > kMaxClientTypeBytes) {
-        return "client_type: longer than " + std::to_string(kMaxClientTypeBytes) + " bytes";
     }
     out.id = text(Column::id);
     out.organization = text(Column::organization);
     out.chat = text(Column::client_type) == "chat";
-    out.name = cut_utf8(trim(text(Column::name)), core::kMaxNameBytes);
-    if (out.name.empty()) {
-        out.name = cut_utf8(trim(text(Column::email)), core::kMaxNameBytes);
-    }
-    if (out.name.empty()) {
-        out.name = "client-" + (out.id.empty() ? std::to_string(position) : out.id);
-    }
+    out.name = name_of(name, text(Column::email), out.id, position);
     const std::string_view mode = text(Column::default_routing_mode);
     out.routing = core::RoutingMode::any;
     if (!mode.empty() && !core::parse_routing_mode(mode, out.routing)) {

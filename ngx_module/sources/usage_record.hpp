@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,7 +28,8 @@ struct UsageRecord {
     int64_t max_parallel_requests = 0;
     int64_t current_parallel_requests = 0;  // of the engine, without this one
     int64_t priority = 0;
-    double performance_score = 0;  // tokens/s per user of the engine
+    // tokens/s per user of the engine; NaN = NULL
+    double performance_score = std::numeric_limits<double>::quiet_NaN();
     std::string routing_mode;
 };
 

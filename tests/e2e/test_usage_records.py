@@ -119,9 +119,10 @@ def test_a_row_means_what_aristote_dispatchers_means(database, fake_engine, gate
     assert gate.client.ask(token="bob").status == 400
     rows(connection, 3)
     found = connection.execute("SELECT user_name, user_organization, server, server_organization, current_parallel_requests, "
-                               "prompt_tokens, completion_tokens FROM metrics ORDER BY request_date").fetchall()
-    assert found == [("Alice", "cs", engine.url, None, 0, 7, 4), ("Bob", None, engine.url, None, 1, 7, 4),
-                     ("Bob", None, engine.url, None, 0, None, None)]
+                               "prompt_tokens, completion_tokens, performance_score IS NULL OR performance_score > 0 FROM metrics "
+                               "ORDER BY request_date").fetchall()
+    assert found == [("Alice", "cs", engine.url, None, 0, 7, 4, True), ("Bob", None, engine.url, None, 1, 7, 4, True),
+                     ("Bob", None, engine.url, None, 0, None, None, True)]
 
 
 def test_records_that_are_refused_are_counted(database, fake_engine, gateway):

@@ -155,6 +155,23 @@ TEST(ClientRow, NameFallsBackAndIsCutBetweenCharacters) {
     EXPECT_EQ(parsed(row).name, "\xf0\x9f\x98\x80 \xe2\x82\xac");
 }
 
+// What nothing depends on costs nobody the right to ask: a line's end that came along, an address, a type of any
+// length.
+TEST(ClientRow, TextsThatDoNotMatterMayBeAnything) {
+    RawRow row = good_row();
+    const std::string long_type(255, 't');
+    row[Column::client_type] = long_type;
+    row[Column::email] = "a@x\r\nb@x";
+    EXPECT_FALSE(parsed(row).chat);
+    EXPECT_EQ(parsed(row).name, "client-7") << "not the address, which cannot be shown";
+    row[Column::email] = "\xff";
+    EXPECT_EQ(parsed(row).name, "client-7");
+    row[Column::email] = "bob@example.org\n";
+    EXPECT_EQ(parsed(row).name, "bob@example.org");
+    row[Column::name] = "\tBob \n";
+    EXPECT_EQ(parsed(row).name, "Bob");
+}
+
 TEST(ClientRow, RoutingModes) {
     RawRow row = good_row();
     for (const auto& [text, mode] :

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
-
 namespace llm::nginx::sources {
 namespace {
 
@@ -43,7 +41,6 @@ TEST(UsageQuery, MakesOneArrayForEachColumn) {
     records[0].user_organization = "cs";
     records[0].request_date = 1700000000.25;
     records[0].prompt_tokens = 12;
-    records[0].performance_score = std::numeric_limits<double>::quiet_NaN();
     records[1].user_name = std::string("n\0ul", 4);
     records[1].performance_score = 27.5;
     EXPECT_EQ(query.parameters(records),
