@@ -36,7 +36,7 @@ constexpr char short_escape(char c) {
 
 // Between two escapes is little, mostly: settle up to 15 ASCII bytes without a call.
 inline SkippedText skip(const char* p, const char* end) {
-#if defined(__x86_64__)
+#if LLM_MASKS
     if (end - p >= 16) {
         const uint32_t special = special_mask16(p);
         if (special != 0) {

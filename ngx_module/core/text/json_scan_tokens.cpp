@@ -61,7 +61,7 @@ inline bool is_data(const char* text, size_t size) {
     return p;
 }
 
-#if defined(__x86_64__)
+#if LLM_MASKS
 // The same as ordinary_bytes(), of which the first 16 are known to be ordinary.
 [[gnu::noinline]] size_t ordinary_behind16(const char* p) {
     static_assert(kShort == 32);
@@ -71,7 +71,7 @@ inline bool is_data(const char* text, size_t size) {
 
 // How many of the kShort bytes at `p` are of ASCII and end no string: up to the first other one.
 inline size_t ordinary_bytes(const char* p) {
-#if defined(__x86_64__)
+#if LLM_MASKS
     const uint32_t special = special_mask16(p);
     if (special != 0) [[likely]] {
         return static_cast<uint32_t>(std::countr_zero(special));

@@ -39,22 +39,12 @@ const char* find_structural(const char* p, const char* end) {
             return p;
         }
     }
-#if defined(__x86_64__)
-    // Long arrays of numbers (embeddings). Setting bit 5 maps both brackets to the braces.
-    while (end - p >= 16) {
-        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-        const __m128i folded = _mm_or_si128(x, _mm_set1_epi8(0x20));
-        const __m128i brackets = _mm_or_si128(_mm_cmpeq_epi8(folded, _mm_set1_epi8('{')),
-                                              _mm_cmpeq_epi8(folded, _mm_set1_epi8('}')));
-        const __m128i lines =
-            _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('\n')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\r')));
-        const __m128i found =
-            _mm_or_si128(_mm_or_si128(brackets, lines), _mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
-        const auto mask = static_cast<uint32_t>(_mm_movemask_epi8(found));
+#if LLM_MASKS
+    for (; end - p >= 16; p += 16) {  // long arrays of numbers (embeddings)
+        const uint32_t mask = structural_mask16(p);
         if (mask != 0) {
             return p + std::countr_zero(mask);
         }
-        p += 16;
     }
 #endif
     while (p < end && !kStructural[static_cast<uint8_t>(*p)]) {
@@ -162,7 +152,7 @@ const char* UsageScan::outside_bytes(const char* p, const char* end, size_t room
                 return p;
             }
         } else {
-#if defined(__x86_64__)
+#if LLM_MASKS
             // the bytes behind the quote, and the two that follow them
             const size_t seen = static_cast<size_t>(end - p) + room;
             if (seen > 18) {

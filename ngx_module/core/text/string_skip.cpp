@@ -47,7 +47,7 @@ SkippedText skip_scalar(const char* p, const char* end) {
     return {p, true};
 }
 
-#if defined(__x86_64__)
+#if LLM_MASKS
 
 // What is left when fewer than 16 bytes are: they are looked at together with those in front of them, which
 // begin at or behind `begin`.
@@ -92,6 +92,10 @@ SkippedText skip_from(const char* begin, const char* p, const char* end) {
 SkippedText skip_baseline(const char* p, const char* end) {
     return skip_from(p, p, end);
 }
+
+#endif  // LLM_MASKS
+
+#if defined(__x86_64__)
 
 // UTF-8 by table look-up: J. Keiser, D. Lemire, "Validating UTF-8 In Less Than One Instruction Per Byte"
 // (2021). Every error that two adjacent bytes can show is a rule over three nibbles: both of the first byte,
@@ -297,6 +301,8 @@ SkipFunction best_kernel() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     return has_avx2() ? skip_avx2 : skip_baseline;
+#elif LLM_MASKS
+    return skip_baseline;
 #else
     return skip_scalar;
 #endif
@@ -324,11 +330,13 @@ bool skip_text_with(SkipKernel kernel, const char* p, const char* end, SkippedTe
         result = skip_scalar(p, end);
         return true;
     }
-#if defined(__x86_64__)
+#if LLM_MASKS
     if (kernel == SkipKernel::baseline) {
         result = skip_baseline(p, end);
         return true;
     }
+#endif
+#if defined(__x86_64__)
     if (has_avx2()) {
         result = skip_avx2(p, end);
         return true;

@@ -6,8 +6,15 @@
 #include <cstdint>
 #include <string_view>
 
+// LLM_MASKS: masks of 16 bytes at a time, from what every processor of the kind has: SSE2, NEON.
 #if defined(__x86_64__)
 #include <emmintrin.h>
+#define LLM_MASKS 1
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define LLM_MASKS 1
+#else
+#define LLM_MASKS 0
 #endif
 
 namespace llm::core {
@@ -57,7 +64,7 @@ constexpr Utf8Lead utf8_lead(uint8_t lead) {
 }
 
 #if defined(__x86_64__)
-// Bit i set: byte i of the 16 at `p` ends a run. SSE2 is part of x86-64.
+// Bit i set: byte i of the 16 at `p` ends a run.
 inline uint32_t text_end_mask16(const char* p) {
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     const __m128i quote = _mm_cmpeq_epi8(x, _mm_set1_epi8('"'));
@@ -75,11 +82,56 @@ inline uint32_t special_mask16(const char* p) {
     const __m128i backslash = _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'));
     return static_cast<uint32_t>(_mm_movemask_epi8(_mm_or_si128(low, backslash)));
 }
+// Bit i set: byte i of the 16 at `p` is a quote, a bracket, a brace or a line end.
+inline uint32_t structural_mask16(const char* p) {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m128i folded = _mm_or_si128(x, _mm_set1_epi8(0x20));  // brackets become braces
+    const __m128i brackets = _mm_or_si128(_mm_cmpeq_epi8(folded, _mm_set1_epi8('{')),
+                                          _mm_cmpeq_epi8(folded, _mm_set1_epi8('}')));
+    const __m128i lines =
+        _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('\n')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\r')));
+    const __m128i found =
+        _mm_or_si128(_mm_or_si128(brackets, lines), _mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
+    return static_cast<uint32_t>(_mm_movemask_epi8(found));
+}
+#elif defined(__aarch64__)
+// Of bytes that are all ones or zero: bit i is byte i.
+inline uint32_t mask16(uint8x16_t bytes) {
+    constexpr uint8_t kBits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x16_t sums = vandq_u8(bytes, vld1q_u8(kBits));
+    sums = vpaddq_u8(sums, sums);
+    sums = vpaddq_u8(sums, sums);
+    sums = vpaddq_u8(sums, sums);  // eight bytes each: the first one is the low half
+    return vgetq_lane_u16(vreinterpretq_u16_u8(sums), 0);
+}
+inline uint8x16_t load16(const char* p) {
+    return vld1q_u8(reinterpret_cast<const uint8_t*>(p));
+}
+inline uint8x16_t equal(uint8x16_t x, char to) {
+    return vceqq_u8(x, vdupq_n_u8(static_cast<uint8_t>(to)));
+}
+inline uint32_t text_end_mask16(const char* p) {
+    const uint8x16_t x = load16(p);
+    return mask16(vorrq_u8(vorrq_u8(equal(x, '"'), equal(x, '\\')), vcltq_u8(x, vdupq_n_u8(0x20))));
+}
+inline uint32_t special_mask16(const char* p) {
+    const uint8x16_t x = load16(p);
+    // with a sign, bytes beyond ASCII are below the control bytes
+    const uint8x16_t low = vcltq_s8(vreinterpretq_s8_u8(x), vdupq_n_s8(0x20));
+    return mask16(vorrq_u8(vorrq_u8(equal(x, '"'), equal(x, '\\')), low));
+}
+inline uint32_t structural_mask16(const char* p) {
+    const uint8x16_t x = load16(p);
+    const uint8x16_t folded = vorrq_u8(x, vdupq_n_u8(0x20));
+    const uint8x16_t brackets = vorrq_u8(equal(folded, '{'), equal(folded, '}'));
+    const uint8x16_t lines = vorrq_u8(equal(x, '\n'), equal(x, '\r'));
+    return mask16(vorrq_u8(vorrq_u8(brackets, lines), equal(x, '"')));
+}
 #endif
 
 // Skips to the first byte for which ends_text() holds, without looking at UTF-8.
 inline const char* find_text_end(const char* p, const char* end) {
-#if defined(__x86_64__)
+#if LLM_MASKS
     while (end - p >= 16) {
         const uint32_t mask = text_end_mask16(p);
         if (mask != 0) {

@@ -141,13 +141,18 @@ TEST(StringSkip, ReadsRandomText) {
     }
 }
 
-#if defined(__x86_64__)
-TEST(StringSkip, MarksEverySpecialByte) {
+#if LLM_MASKS
+TEST(StringSkip, MarksEverySpecialByteAtEveryPlace) {
     for (int byte = 0; byte < 256; ++byte) {
-        std::string text(16, 'a');
-        text[3] = text[15] = static_cast<char>(byte);
-        const bool special = ends_text(text[3]) || byte >= 0x80;
-        EXPECT_EQ(special_mask16(text.data()), special ? 1u << 3 | 1u << 15 : 0u) << byte;
+        for (size_t at = 0; at < 15; ++at) {
+            std::string text(16, 'a');
+            text[at] = text[15] = static_cast<char>(byte);
+            const uint32_t both = 1u << at | 1u << 15;
+            const bool structural = std::string_view("\"{}[]\n\r").find(text[at]) != std::string_view::npos;
+            EXPECT_EQ(text_end_mask16(text.data()), ends_text(text[at]) ? both : 0u) << byte;
+            EXPECT_EQ(special_mask16(text.data()), ends_text(text[at]) || byte >= 0x80 ? both : 0u) << byte;
+            EXPECT_EQ(structural_mask16(text.data()), structural ? both : 0u) << byte;
+        }
     }
 }
 #endif
