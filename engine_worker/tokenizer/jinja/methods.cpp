@@ -189,7 +189,8 @@ Value zfill(Interpreter& in, const Value& self, Arguments& args) {
 
 template <bool at_end>
 Value remove_affix(Interpreter& in, const Value& self, Arguments& args) {
-    const std::string& part = Parameters("removeprefix", args, {"prefix"}).text(0);
+    const Parameters p("removeprefix", args, {"prefix"});
+    const std::string& part = p.text(0);
     std::string_view text = *self.string();
     if (!at_end && text.starts_with(part))
         text.remove_prefix(part.size());
