@@ -166,8 +166,10 @@ HttpReply ApiService::route(ConnectionId connection, HttpRequest& request, bool&
     }
     const std::string& path = request.path;
     if (!is_probe(path) && !options_.api_keys.admits(request.header("authorization"))) {
+        // The first words are OpenAI's: client libraries look for them.
         ApiError error(401, "invalid_request_error", "invalid_api_key",
-                       "This engine wants an API key: send 'Authorization: Bearer KEY' with a key it knows.");
+                       "Incorrect API key provided, or none: send 'Authorization: Bearer KEY' with a key that this "
+                       "engine knows.");
         error.authenticate = true;
         throw error;
     }

@@ -14,8 +14,9 @@ constexpr std::string_view kServer = "server_error";
 // In the order of ErrorCode.
 constexpr ErrorInfo kErrors[] = {
     {0, "", "", "", Outcome::completed},
+    // The first words are OpenAI's: client libraries look for them.
     {401, kInvalidRequest, "invalid_api_key",
-     "Incorrect or missing API key: send a valid token as 'Authorization: Bearer <token>'.",
+     "Incorrect API key provided, or none: send a valid token as 'Authorization: Bearer <token>'.",
      Outcome::rejected_invalid_api_key},
     {403, kInvalidRequest, "model_not_allowed", "This token may not use the requested model.",
      Outcome::rejected_model_not_allowed},

@@ -104,6 +104,14 @@ def test_errors_become_exceptions(fake, token, model, expected, code):
     assert caught.value.request_id
 
 
+def test_a_refused_token_is_called_as_openai_calls_it(fake):
+    """Clients that sit on others' libraries (LiteLLM) know a 401 of type invalid_request_error from a 400 by these words alone."""
+    _, gate = fake
+    for token in ("nobody", "not a token"):
+        with pytest.raises(openai.AuthenticationError, match="Incorrect API key provided"):
+            client_of(gate, token).chat.completions.create(model="m", messages=MESSAGES)
+
+
 def test_bad_request(fake):
     _, gate = fake
     with pytest.raises(openai.BadRequestError) as caught:

@@ -39,6 +39,7 @@ def test_api_keys(start_engine, tmp_path):
         got, sent, body = engine.chat(max_tokens=1, headers=headers)
         assert got == status, key
         assert status == 200 or (body["error"]["code"] == "invalid_api_key" and sent["www-authenticate"] == "Bearer")
+        assert status == 200 or body["error"]["message"].startswith("Incorrect API key provided")  # libraries look for this
         for method, path in [("GET", "/v1/models"), ("GET", "/v1/models/sim"), ("POST", "/tokenize")]:
             data = '{"prompt":"x"}' if method == "POST" else None
             assert engine.request(method, path, data, headers)[0] == status
