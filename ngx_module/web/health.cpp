@@ -31,7 +31,7 @@ ngx_int_t health_handler(ngx_http_request_t* r) {
     if (uri.ends_with("/liveness")) {
         return send(r, NGX_HTTP_OK, kText, "OK");
     }
-    if (uri.ends_with("/readiness")) {
+    if (uri.ends_with("/readiness") || uri.ends_with("/health")) {  // the latter as vLLM and others call it
         return is_ready(main_conf(r)) ? send(r, NGX_HTTP_OK, kText, "OK")
                                       : send(r, NGX_HTTP_SERVICE_UNAVAILABLE, kText, "KO");
     }

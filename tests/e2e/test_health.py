@@ -11,6 +11,16 @@ def test_liveness_and_readiness_with_a_static_engine(fake_engine, gateway):
         assert reply.header("content-type") == "text/plain"
 
 
+def test_health_where_engines_have_it(redis_server, fake_engine, gateway):
+    """Load generators and probes made for vLLM ask /health before they send a request: it says what readiness says."""
+    gate = gateway(http=f"llm_redis {redis_server.url};", locations="location = /health { llm_health; }")
+    assert (gate.client.get("/health").status, gate.client.get("/health").body.strip()) == (503, b"KO")
+    fake_engine().announce(redis_server.url)
+    gate.wait_ready()
+    assert (gate.client.get("/health").status, gate.client.get("/health").body.strip()) == (200, b"OK")
+    assert gate.client.get("/health/").status == 404
+
+
 def test_not_ready_before_an_engine_is(redis_server, fake_engine, gateway):
     gate = gateway(http=f"llm_redis {redis_server.url};")
     assert gate.client.get("/health/liveness").status == 200
