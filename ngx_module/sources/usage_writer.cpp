@@ -69,6 +69,7 @@ void UsageWriter::put_back() {
 
 void UsageWriter::on_timer() {
     columns_fresh_ = false;
+    table_known_ = false;  // it may have got columns
     send();
 }
 
@@ -107,7 +108,7 @@ void UsageWriter::send() {
         return;
     }
     if (!table_known_) {
-        discover();  // somebody may have made the table meanwhile
+        discover();
         return;
     }
     const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(batch_, backlog_.size()));

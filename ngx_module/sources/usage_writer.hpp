@@ -49,7 +49,7 @@ class UsageWriter : private PgClient::Listener {
     core::Zone& zone_;
     PgClient client_;
     UsageQuery query_;
-    bool table_known_ = false;
+    bool table_known_ = false;    // its columns were read in this second
     bool columns_fresh_ = false;  // read in this round, and nothing was taken since
     bool out_of_order_ = false;   // the server takes nothing for now
     size_t batch_ = kBatch;       // less while the records that are refused are looked for

@@ -216,15 +216,20 @@ def test_records_wait_while_the_server_takes_none(database, fake_engine, gateway
 
 
 def test_the_table_changes_while_records_are_written(database, fake_engine, gateway):
-    """The columns were read once for a connection."""
+    """The columns were read once for a connection, and again only when one was gone."""
     url, connection = database
     gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
     gate.wait_ready()
     assert gate.client.ask(token="alice").status == 200
     rows(connection, 1)
-    connection.execute("ALTER TABLE metrics DROP COLUMN performance_score")
+    connection.execute("ALTER TABLE metrics DROP COLUMN performance_score, DROP COLUMN strategy")
     assert gate.client.ask(token="alice").status == 200
-    rows(connection, 2)
+    rows_of = "SELECT count(*) FROM metrics"
+    until(lambda: connection.execute(rows_of).fetchone()[0] == 2, "a row without them is written")
+    connection.execute("ALTER TABLE metrics ADD COLUMN strategy text")
+    assert gate.client.ask(token="alice").status == 200
+    until(lambda: connection.execute(rows_of).fetchone()[0] == 3, "a row with the column that came back is written")
+    assert connection.execute("SELECT strategy FROM metrics ORDER BY id").fetchall() == [(None,), (None,), ("throughput",)]
     assert gate.metrics().total("llm_usage_dropped_total") == 0
 
 
