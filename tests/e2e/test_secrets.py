@@ -114,7 +114,8 @@ def test_the_command_line_shows_no_password(redis_server, fake_engine, gateway, 
     else:
         gate = gateway([fake_engine()])
         ours, theirs = pty.openpty()  # a terminal, so that it stays
-        process = subprocess.Popen([BUILD / name, "top", "--url", f"http://user:pass-word@127.0.0.1:{gate.port}/llm/"], stdin=theirs, stdout=theirs, stderr=theirs)
+        process = subprocess.Popen([BUILD / name, "top", "--url", f"http://user:pass-word@127.0.0.1:{gate.port}/llm/"], stdin=theirs, stdout=theirs, stderr=theirs,
+                                   env=dict(os.environ, TERM="xterm"))
         until(lambda: b"tokens/s" in os.read(ours, 65536), "the first picture")
     shown = pathlib.Path(f"/proc/{process.pid}/cmdline").read_bytes()
     assert b":*********@127.0.0.1:" in shown and b"pass-word" not in shown, shown
