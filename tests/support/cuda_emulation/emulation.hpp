@@ -49,6 +49,8 @@ void set_schedule(uint64_t seed);
 // Ends the program if the address is not a multiple of `bytes`, as a GPU would.
 void require_aligned(const void* address, size_t bytes);
 void* dynamic_shared();
+// Whether all of it is in one allocation of cudaMalloc (runtime.cpp).
+bool is_device_memory(const void* address, size_t bytes);
 void sync_block();
 
 inline constexpr size_t kPayload = 64;

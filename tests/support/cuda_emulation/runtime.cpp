@@ -18,15 +18,18 @@ struct EmulatedWork {
     bool kernel = false;
     std::function<void()> start = {};  // of a launch that may begin while the one before it runs
 };
-struct EmulatedGraph {
+struct CUgraph_st {
+    std::vector<EmulatedWork> work;
+};
+struct CUgraphExec_st {
     std::vector<EmulatedWork> work;
 };
 struct CUstream_st {
-    EmulatedGraph* capturing = nullptr;
+    CUgraph_st* capturing = nullptr;
     std::deque<EmulatedWork> waiting;
     size_t entered = 0;  // of all that was ever put in
 };
-struct EmulatedEvent {
+struct CUevent_st {
     std::chrono::steady_clock::time_point time;
     CUstream_st* stream = nullptr;
     size_t place = 0;  // it has come when so many of the stream's have
@@ -34,8 +37,8 @@ struct EmulatedEvent {
 
 namespace llm::emulation {
 namespace {
-std::map<void*, size_t>& allocations() {
-    static std::map<void*, size_t> all;
+std::map<std::byte*, size_t>& allocations() {
+    static std::map<std::byte*, size_t> all;
     return all;
 }
 std::map<std::byte*, size_t>& pinned() {
@@ -77,7 +80,7 @@ std::map<const void*, size_t>& allowed_shared() {
 }
 
 cudaError_t last_error = cudaSuccess;
-constexpr cudaError_t kLost = 719;  // cudaErrorLaunchFailure
+constexpr auto kLost = static_cast<cudaError_t>(719);  // cudaErrorLaunchFailure
 
 bool lost() {
     Device& d = device();
@@ -124,6 +127,12 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
     enqueue(stream, EmulatedWork{std::move(work)});
 }
 
+bool is_device_memory(const void* address, size_t bytes) {
+    auto* at = static_cast<std::byte*>(const_cast<void*>(address));
+    const auto after = allocations().upper_bound(at);
+    return after != allocations().begin() && at + bytes <= std::prev(after)->first + std::prev(after)->second;
+}
+
 cudaError_t allow_shared(const void* kernel, size_t bytes) {
     if (bytes > kMostShared) {
         return last_error = cudaErrorInvalidValue;
@@ -133,18 +142,20 @@ cudaError_t allow_shared(const void* kernel, size_t bytes) {
 }
 
 void enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
-                    std::function<void()> body) {
+                    std::function<void()> body, size_t static_shared) {
     const auto allowed = allowed_shared().find(kernel);
-    if (shared_bytes > std::max(size_t{48} << 10, allowed == allowed_shared().end() ? 0 : allowed->second)) {
+    if (shared_bytes > std::max(size_t{48} << 10, allowed == allowed_shared().end() ? 0 : allowed->second) ||
+        static_shared + shared_bytes > kMostShared) {
         last_error = cudaErrorInvalidValue;
         return;
     }
     device().kernels++;
+    const size_t bytes = static_shared + shared_bytes;
     if (!early) {
-        enqueue(stream, EmulatedWork{[=] { run_grid(grid, block, shared_bytes, body); }, true});
+        enqueue(stream, EmulatedWork{[=] { run_grid(grid, block, bytes, body); }, true});
         return;
     }
-    const auto launch = std::make_shared<EarlyLaunch>(grid, block, shared_bytes, std::move(body));
+    const auto launch = std::make_shared<EarlyLaunch>(grid, block, bytes, std::move(body));
     enqueue(stream, EmulatedWork{[launch] { launch->run(); }, true, [launch] { launch->start(); }});
 }
 }  // namespace llm::emulation
@@ -189,13 +200,13 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     d.allocations_until_failure -= d.allocations_until_failure > 0 ? 1 : 0;
     *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     std::memset(*pointer, 0xff, bytes);  // NaN, and no valid index
-    allocations()[*pointer] = bytes;
+    allocations()[static_cast<std::byte*>(*pointer)] = bytes;
     d.used += bytes;
     return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
     run_all();
-    if (const auto it = allocations().find(pointer); it != allocations().end()) {
+    if (const auto it = allocations().find(static_cast<std::byte*>(pointer)); it != allocations().end()) {
         device().used -= it->second;
         allocations().erase(it);
         std::free(pointer);
@@ -252,7 +263,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return device().calls_until_lost == 0 ? kLost : cudaSuccess;
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-    stream->capturing = new EmulatedGraph;
+    stream->capturing = new CUgraph_st;
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
@@ -265,7 +276,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
         return last_error = device().graph_error;
     }
     left -= left > 0 ? 1 : 0;
-    *exec = new EmulatedGraph(*graph);
+    *exec = new CUgraphExec_st{graph->work};
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
@@ -289,7 +300,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-    *event = new EmulatedEvent;
+    *event = new CUevent_st;
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {

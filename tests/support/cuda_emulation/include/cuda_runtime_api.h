@@ -22,12 +22,13 @@ struct dim3 {
 };
 
 struct CUstream_st;
-struct EmulatedGraph;
-struct EmulatedEvent;
+struct CUgraph_st;
+struct CUgraphExec_st;
+struct CUevent_st;
 using cudaStream_t = CUstream_st*;
-using cudaGraph_t = EmulatedGraph*;
-using cudaGraphExec_t = EmulatedGraph*;
-using cudaEvent_t = EmulatedEvent*;
+using cudaGraph_t = CUgraph_st*;
+using cudaGraphExec_t = CUgraphExec_st*;
+using cudaEvent_t = CUevent_st*;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 inline constexpr unsigned cudaStreamNonBlocking = 1;

@@ -1,0 +1,74 @@
+#include "tests/support/ptx/machine.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "tests/support/cuda_emulation/emulation.hpp"
+
+namespace llm::ptx {
+
+using namespace llm::emulation;
+
+void Thread::fail(const char* what) const {
+    const uint32_t line = now == nullptr ? 0 : now->line;
+    std::fprintf(stderr, "PTX: %s\n  %s\n  line %u, block %u,%u,%u, thread %u\n%s\n", what, kernel.name.c_str(), line, block_index.x, block_index.y,
+                 block_index.z, thread_index.x, line == 0 ? "" : module.lines[line - 1].c_str());
+    std::abort();
+}
+
+std::byte* Thread::memory(Space space, uint64_t address, size_t bytes) const {
+    if (address % bytes != 0) {
+        fail("a misaligned address");
+    }
+    if (space == Space::kShared) {
+        const auto offset = static_cast<uint32_t>(address);
+        if (address > UINT32_MAX || offset + bytes > shared_bytes) {
+            fail("an address outside of the block's shared memory");
+        }
+        return shared + offset;
+    }
+    if (space == Space::kParam) {
+        if (address + bytes > kernel.parameter_bytes) {
+            fail("an address outside of the parameters");
+        }
+        return const_cast<std::byte*>(parameters) + address;  // nothing writes there: st has no such space
+    }
+    auto* host = reinterpret_cast<std::byte*>(address);  // NOLINT: that is what an address is here
+    const bool in_shared = host >= shared && host + bytes <= shared + shared_bytes;
+    if (!(space == Space::kGeneric && in_shared) && !is_device_memory(host, bytes)) {
+        fail("an address that is not in device memory");
+    }
+    return host;
+}
+
+void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes) {
+    // Registers keep their memory from thread to thread. They start as something that is neither an address nor a small number.
+    thread_local std::vector<std::vector<uint64_t>> spare;
+    std::vector<uint64_t> registers;
+    if (!spare.empty()) {
+        registers = std::move(spare.back());
+        spare.pop_back();
+    }
+    registers.assign(kernel.registers, 0xfff7dead7fc0dead);
+    const uint64_t special[] = {thread_index.x, thread_index.y, thread_index.z, block_size.x, block_size.y, block_size.z,
+                                block_index.x,  block_index.y,  block_index.z,  grid_size.x,  grid_size.y,  grid_size.z,
+                                static_cast<uint64_t>(lane())};
+    std::copy(std::begin(special), std::end(special), registers.begin());
+    for (const Constant& constant : kernel.constants) {
+        registers[constant.slot] = constant.value;
+    }
+
+    Thread thread{module, kernel, parameters, static_cast<std::byte*>(dynamic_shared()), shared_bytes, registers.data()};
+    while (thread.at < kernel.code.size()) {
+        const Instruction& i = kernel.code[thread.at++];
+        if (i.guard < 0 || ((registers[static_cast<size_t>(i.guard)] & 1) != 0) != i.guard_negated) {
+            thread.now = &i;
+            i.run(thread, i);
+        }
+    }
+    spare.push_back(std::move(registers));
+}
+
+}  // namespace llm::ptx

@@ -1,0 +1,220 @@
+// What the lanes of a warp do together, and asynchronous copies. Written from "Parallel Thread Execution ISA", sections "Warp level
+// matrix instructions", shfl.sync, vote.sync, cp.async, griddepcontrol; not from what kernels or their emulation say of it.
+#include <cmath>
+
+#include "tests/support/cuda_emulation/emulation.hpp"
+#include "tests/support/ptx/machine.hpp"
+
+namespace llm::ptx {
+namespace {
+
+using emulation::exchange;
+using emulation::lane;
+using emulation::Payload;
+
+constexpr uint32_t kAll = 0xffffffffu;
+
+const Payload* meet(const Instruction& i, uint32_t mask, const void* data, size_t size) {
+    return exchange(static_cast<int>(i.kind), mask, data, size);
+}
+
+template <typename T>
+T element(const Payload& payload, size_t index) {
+    T out;
+    std::memcpy(&out, payload.bytes + index * sizeof(T), sizeof(T));
+    return out;
+}
+
+enum class Shuffle { kUp, kDown, kButterfly, kIndex };
+
+// shfl.sync.mode.b32 d|p, a, b, c, membermask
+template <Shuffle kMode>
+void shuffle(Thread& t, const Instruction& i) {
+    const size_t a = i.has_second ? 2 : 1;
+    const auto value = t.get<uint32_t>(i, a);
+    const uint32_t b = t.get<uint32_t>(i, a + 1) & 31;
+    const auto c = t.get<uint32_t>(i, a + 2);
+    const auto mask = t.get<uint32_t>(i, a + 3);
+    const Payload* all = meet(i, mask, &value, sizeof value);
+    const auto me = static_cast<uint32_t>(lane());
+    const uint32_t segment = c >> 8 & 31, clamp = c & 31;
+    const uint32_t most = (me & segment) | (clamp & ~segment);
+    const uint32_t least = me & segment;
+    int from = 0;
+    bool valid = false;
+    switch (kMode) {
+        case Shuffle::kUp:
+            from = static_cast<int>(me) - static_cast<int>(b);
+            valid = from >= static_cast<int>(most);
+            break;
+        case Shuffle::kDown:
+            from = static_cast<int>(me + b);
+            valid = from <= static_cast<int>(most);
+            break;
+        case Shuffle::kButterfly:
+            from = static_cast<int>(me ^ b);
+            valid = from <= static_cast<int>(most);
+            break;
+        case Shuffle::kIndex:
+            from = static_cast<int>(least | (b & ~segment));
+            valid = from <= static_cast<int>(most);
+            break;
+    }
+    from = valid ? from : static_cast<int>(me);
+    if ((mask >> from & 1) == 0) {
+        t.fail("a shuffle from a lane that is not in the mask");
+    }
+    if (i.has_second) {
+        t.set<uint32_t>(i, 1, valid ? 1 : 0);
+    }
+    t.set<uint32_t>(i, 0, element<uint32_t>(all[from], 0));
+}
+
+void ballot(Thread& t, const Instruction& i) {
+    const uint32_t mine = t.predicate(i, 1) ? 1 : 0;
+    const auto mask = t.get<uint32_t>(i, 2);
+    const Payload* all = meet(i, mask, &mine, sizeof mine);
+    uint32_t out = 0;
+    for (uint32_t k = 0; k < 32; k++) {
+        out |= (mask >> k & 1) != 0 ? element<uint32_t>(all[k], 0) << k : 0;
+    }
+    t.set(i, 0, out);
+}
+
+float bf16(uint16_t bits) {
+    const uint32_t wide = uint32_t{bits} << 16;
+    float out;
+    std::memcpy(&out, &wide, sizeof out);
+    return out;
+}
+
+// d (16 x 8, f32) = a (16 x 16, bf16, rows) * b (16 x 8, bf16, columns) + c. Of lane 4g + t: element e of a's eight is row
+// g + 8 [e in 2,3,6,7], column 2t + e % 2 + 8 [e >= 4]; of b's four row 2t + e % 2 + 8 [e >= 2], column g; of c's and d's four row
+// g + 8 [e >= 2], column 2t + e % 2.
+void mma_m16n8k16(Thread& t, const Instruction& i) {
+    struct Fragments {
+        uint16_t a[8], b[4];
+    } mine;
+    for (size_t r = 0; r < 4; r++) {
+        const auto pair = t.get<uint32_t>(i, 4 + r);
+        mine.a[2 * r] = static_cast<uint16_t>(pair);
+        mine.a[2 * r + 1] = static_cast<uint16_t>(pair >> 16);
+    }
+    for (size_t r = 0; r < 2; r++) {
+        const auto pair = t.get<uint32_t>(i, 8 + r);
+        mine.b[2 * r] = static_cast<uint16_t>(pair);
+        mine.b[2 * r + 1] = static_cast<uint16_t>(pair >> 16);
+    }
+    const Payload* all = meet(i, kAll, &mine, sizeof mine);
+    const auto me = static_cast<size_t>(lane());
+    const size_t group = me / 4, in_group = me % 4;
+    float a[2][16], b[16][2];  // the two rows and the two columns that this lane's sums take
+    for (size_t k = 0; k < 16; k++) {
+        // whose fragment holds column (of a) or row (of b) k, and where
+        const size_t owner = k % 8 / 2, upper = k / 8, odd = k % 2;
+        for (size_t half = 0; half < 2; half++) {
+            a[half][k] = bf16(element<uint16_t>(all[4 * group + owner], 4 * upper + 2 * half + odd));
+        }
+        for (size_t column = 0; column < 2; column++) {
+            const size_t n = 2 * in_group + column;
+            b[k][column] = bf16(element<uint16_t>(all[4 * n + owner], 8 + 2 * upper + odd));
+        }
+    }
+    for (size_t e = 0; e < 4; e++) {
+        float sum = t.get<float>(i, 10 + e);
+        for (size_t k = 0; k < 16; k++) {
+            sum += a[e / 2][k] * b[k][e % 2];
+        }
+        t.set(i, e, sum);
+    }
+}
+
+// Lane i's address is that of row i % 8 of matrix i / 8. Lane 4r + c gets row r, columns 2c and 2c + 1 of each; transposed, rows 2c and
+// 2c + 1 of column r.
+template <bool kTransposed>
+void ldmatrix_x4(Thread& t, const Instruction& i) {
+    const std::byte* row = t.address_of(i, 4, Space::kShared, 16);
+    const Payload* all = meet(i, kAll, row, 16);
+    const auto me = static_cast<size_t>(lane());
+    for (size_t matrix = 0; matrix < 4; matrix++) {
+        uint32_t pair = 0;
+        for (size_t e = 0; e < 2; e++) {
+            const size_t r = kTransposed ? 2 * (me % 4) + e : me / 4;
+            const size_t c = kTransposed ? me / 4 : 2 * (me % 4) + e;
+            pair |= uint32_t{element<uint16_t>(all[8 * matrix + r], c)} << (16 * e);
+        }
+        t.set(i, matrix, pair);
+    }
+}
+
+void movmatrix_transposed(Thread& t, const Instruction& i) {
+    const auto mine = t.get<uint32_t>(i, 1);
+    const Payload* all = meet(i, kAll, &mine, sizeof mine);
+    const auto me = static_cast<size_t>(lane());
+    uint32_t pair = 0;
+    for (size_t e = 0; e < 2; e++) {
+        const size_t r = 2 * (me % 4) + e, c = me / 4;  // of the source
+        pair |= uint32_t{element<uint16_t>(all[4 * r + c / 2], c % 2)} << (16 * e);
+    }
+    t.set(i, 0, pair);
+}
+
+// All threads of a block, every warp at one instruction.
+void barrier(Thread& t, const Instruction& i) {
+    if (t.get<uint32_t>(i, 0) != 0 || i.count != 1) {
+        t.fail("only barrier 0, for all threads, is known");
+    }
+    const uint32_t nothing = 0;
+    meet(i, kAll, &nothing, sizeof nothing);
+    emulation::sync_block();
+}
+
+// cp.async.cg.shared.global [to], [from], 16, size: what is beyond `size` becomes zeros and is not read.
+void async_copy(Thread& t, const Instruction& i) {
+    if (t.get<uint32_t>(i, 2) != 16) {
+        t.fail("cp.async.cg copies 16 bytes");
+    }
+    const uint32_t size = i.count > 3 ? t.get<uint32_t>(i, 3) : 16;
+    if (size != 0 && size != 16) {
+        t.fail("a part of 16 bytes is not copied anywhere");
+    }
+    std::byte* to = t.address_of(i, 0, Space::kShared, 16, 0);
+    const std::byte* from = size == 0 ? to : t.address_of(i, 1, Space::kGlobal, 16, 1);
+    emulation::async_copy(to, from, 16, size == 0);
+}
+void async_commit(Thread&, const Instruction&) { emulation::async_commit(); }
+void async_wait(Thread& t, const Instruction& i) { emulation::async_wait(t.get<int32_t>(i, 0)); }
+
+void wait_for_launch_before(Thread&, const Instruction&) { emulation::wait_for_launch_before(); }
+void nothing(Thread&, const Instruction&) {}
+
+}  // namespace
+
+Run find_warp_operation(std::string_view opcode, Instruction&) {
+    static constexpr std::pair<std::string_view, Run> kAllOperations[] = {
+        {"shfl.sync.up.b32", shuffle<Shuffle::kUp>},
+        {"shfl.sync.down.b32", shuffle<Shuffle::kDown>},
+        {"shfl.sync.bfly.b32", shuffle<Shuffle::kButterfly>},
+        {"shfl.sync.idx.b32", shuffle<Shuffle::kIndex>},
+        {"vote.sync.ballot.b32", ballot},
+        {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", mma_m16n8k16},
+        {"ldmatrix.sync.aligned.m8n8.x4.shared.b16", ldmatrix_x4<false>},
+        {"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", ldmatrix_x4<true>},
+        {"movmatrix.sync.aligned.m8n8.trans.b16", movmatrix_transposed},
+        {"bar.sync", barrier},
+        {"cp.async.cg.shared.global", async_copy},
+        {"cp.async.commit_group", async_commit},
+        {"cp.async.wait_group", async_wait},
+        {"griddepcontrol.wait", wait_for_launch_before},
+        {"griddepcontrol.launch_dependents", nothing},
+        {"membar.gl", nothing},
+    };
+    for (const auto& [name, run] : kAllOperations) {
+        if (name == opcode) {
+            return run;
+        }
+    }
+    return nullptr;
+}
+
+}  // namespace llm::ptx
