@@ -258,9 +258,13 @@ def test_upgrade_adds_columns_and_nothing_else(aristote):
 
 def test_init_leaves_what_is_there(aristote):
     url, connection = aristote
+    indexes = "SELECT indexname FROM pg_indexes WHERE tablename = 'metrics'"
+    before = connection.execute(indexes).fetchall()
     for _ in range(2):
         assert "left as it is" in llmctl("db", "init", "--db", url).out
     assert rows(connection, "name, token") == [("a", "plain-a"), ("b", "plain-b")]
+    # an index of a large table stops the other system, which writes there, for as long as it takes
+    assert connection.execute(indexes).fetchall() == before
     connection.execute("LISTEN llm_users")
     llmctl("token", "edit", "a", "--priority", 3, "--db", url)
     assert next(connection.notifies()).payload == "1"
