@@ -81,7 +81,13 @@ void Answer::take(Event&& event) {
             choice.reasoning += delta.reasoning;
         }
         choice.text += delta.content;
-        std::move(delta.calls.begin(), delta.calls.end(), std::back_inserter(choice.calls));
+        for (ToolCall& call : delta.calls) {
+            if (call.continues && !choice.calls.empty()) {
+                choice.calls.back().arguments += call.arguments;
+            } else {
+                choice.calls.push_back(std::move(call));
+            }
+        }
     } else {
         if (!shape_.only_echo) {
             choice.text += event.text;
@@ -113,7 +119,8 @@ void Answer::take_scores(Choice& choice, Event& event) {
     }
     const int32_t first = scored_[static_cast<size_t>(event.choice / n_per_prompt_)];
     choice.logprobs.push_back({{first, std::numeric_limits<float>::quiet_NaN()}});
-    std::move(event.prompt_logprobs.begin(), event.prompt_logprobs.end(), std::back_inserter(choice.logprobs));
+    std::move(event.prompt_logprobs.begin(), event.prompt_logprobs.end(),
+              std::back_inserter(choice.logprobs));
 }
 
 // ---- streaming --------------------------------------------------------------------------------------------
@@ -194,7 +201,8 @@ void Answer::drain_choice(std::string& out, size_t index) {
         write_calls(out, index);
         out += "},\"logprobs\":null,\"finish_reason\":null";
         out += tail;
-        choice.n_calls += static_cast<int32_t>(choice.calls.size());
+        choice.n_calls +=
+            static_cast<int32_t>(choice.calls.size()) - (choice.calls.front().continues ? 1 : 0);
         choice.calls.clear();
     }
     if (ends && shape_.chat) {
@@ -261,21 +269,30 @@ void Answer::write_message(std::string& out, size_t index) const {
     out += '}';
 }
 
-// Ids are unique as long as the answer's own is: answer, choice and number of the call.
+// Ids are unique as long as the answer's own is: answer, choice and number of the call. What continues a call
+// that is out already has its number and more arguments, nothing else.
 void Answer::write_calls(std::string& out, size_t index) const {
     const Choice& choice = choices_[index];
     const std::string prefix = "call-" + id_.substr(id_.find('-') + 1) + "-" + std::to_string(index) + "-";
     out += '[';
-    for (size_t i = 0; i < choice.calls.size(); ++i) {
-        const std::string number = std::to_string(static_cast<size_t>(choice.n_calls) + i);
-        out += i == 0 ? "{" : ",{";
+    size_t next = static_cast<size_t>(choice.n_calls) - (choice.calls.front().continues ? 1 : 0);
+    for (const ToolCall& call : choice.calls) {
+        const std::string number = std::to_string(next++);
+        out += out.back() == '[' ? "{" : ",{";
         out += shape_.stream ? "\"index\":" + number + "," : "";
-        out += "\"id\":";
-        append_json_string(out, prefix + number);
-        out += ",\"type\":\"function\",\"function\":{\"name\":";
-        append_json_string(out, choice.calls[i].name);
-        out += ",\"arguments\":";
-        append_json_string(out, choice.calls[i].arguments);
+        if (!call.continues) {
+            out += "\"id\":";
+            append_json_string(out, prefix + number);
+            out += ",\"type\":\"function\",";
+        }
+        out += "\"function\":{";
+        if (!call.continues) {
+            out += "\"name\":";
+            append_json_string(out, call.name);
+            out += ',';
+        }
+        out += "\"arguments\":";
+        append_json_string(out, call.arguments);
         out += "}}";
     }
     out += ']';

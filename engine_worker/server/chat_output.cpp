@@ -12,14 +12,13 @@ constexpr std::string_view kThink = "<think>";
 constexpr std::string_view kThinkEnd = "</think>";
 constexpr std::string_view kCall = "<tool_call>";
 constexpr std::string_view kCallEnd = "</tool_call>";
-constexpr std::string_view kSpace = " \t\r\n";
 
 std::string_view trimmed(std::string_view text) {
-    const size_t first = text.find_first_not_of(kSpace);
+    const size_t first = text.find_first_not_of(kJsonSpace);
     if (first == std::string_view::npos) {
         return {};
     }
-    return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+    return text.substr(first, text.find_last_not_of(kJsonSpace) - first + 1);
 }
 
 // Bytes at the end of `text` that are the beginning of `tag`, not all of it.
@@ -59,7 +58,7 @@ void ChatOutput::push(std::string_view text, ChatDelta& out) {
 
 // Decides about the beginning of the text; false: more is needed.
 bool ChatOutput::begin(ChatDelta& out) {
-    const size_t first = held_.find_first_not_of(kSpace);
+    const size_t first = held_.find_first_not_of(kJsonSpace);
     if (first == std::string::npos) {
         return false;
     }
@@ -109,27 +108,88 @@ bool ChatOutput::step(ChatDelta& out) {
                 return false;
             }
             return until(kCall, State::call, out.content);
-        case State::call: {
-            const size_t end = held_.find(kCallEnd);
-            if (end == std::string::npos) {
-                return false;
-            }
-            const std::string json = held_.substr(0, end);
-            held_.erase(0, end + kCallEnd.size());
-            state_ = State::after_call;
-            end_call(json, std::string(kCall) + json + std::string(kCallEnd), out);
-            return true;
+        case State::call:
+        case State::json:
+            return head(out);
+        case State::arguments:
+            return arguments(out);
+        case State::call_rest: {
+            std::string rest;  // the last brace, and what else a model puts there
+            return until(kCallEnd, State::after_call, rest);
         }
+        case State::json_rest: {
+            const size_t brace = held_.find('}');
+            held_.erase(0, brace == std::string::npos ? brace : brace + 1);
+            state_ = brace == std::string::npos ? state_ : State::after_call;
+            return brace != std::string::npos;
+        }
+        case State::whole_call:
+            return whole_call(out);
         case State::after_call: {
-            const size_t first = held_.find_first_not_of(kSpace);
+            const size_t first = held_.find_first_not_of(kJsonSpace);
             held_.erase(0, first);
             state_ = first == std::string::npos ? state_ : State::text;
             return first != std::string::npos;
         }
-        case State::json:
+        case State::whole_json:
             return false;
     }
     return false;
+}
+
+// Decides whether a call begins here.
+bool ChatOutput::head(ChatDelta& out) {
+    tagged_ = state_ == State::call;
+    CallHead head = read_call_head(held_);
+    if (head.is == CallHead::Is::unknown) {
+        return false;
+    }
+    if (head.is == CallHead::Is::other || (!tagged_ && !exists(head.name))) {
+        state_ = tagged_ ? State::whole_call : State::whole_json;
+        return true;
+    }
+    held_.erase(0, head.size);
+    scan_ = {};
+    state_ = State::arguments;
+    wanted_ = ++n_calls_ == 1 || !options_.one_call;
+    if (wanted_) {
+        out.calls.push_back({std::move(head.name), {}});
+    }
+    return true;
+}
+
+bool ChatOutput::arguments(ChatDelta& out) {
+    std::string piece;
+    held_.erase(0, scan_.push(held_, piece));
+    if (wanted_ && !piece.empty()) {
+        if (out.calls.empty()) {
+            out.calls.push_back({.name = {}, .arguments = {}, .continues = true});
+        }
+        out.calls.back().arguments += piece;
+    }
+    if (!scan_.ended()) {
+        return false;
+    }
+    state_ = tagged_ ? State::call_rest : State::json_rest;
+    return true;
+}
+
+bool ChatOutput::whole_call(ChatDelta& out) {
+    const size_t end = held_.find(kCallEnd);
+    if (end == std::string::npos) {
+        return false;
+    }
+    const std::string json = held_.substr(0, end);
+    held_.erase(0, end + kCallEnd.size());
+    state_ = State::after_call;
+    end_call(json, std::string(kCall) + json + std::string(kCallEnd), out);
+    return true;
+}
+
+// Whether a whole text that looks like a call of `name` is one.
+bool ChatOutput::exists(const std::string& name) const {
+    const auto& names = options_.names;
+    return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
 }
 
 void ChatOutput::end_call(std::string_view json, std::string_view raw, ChatDelta& out) {
@@ -143,9 +203,7 @@ void ChatOutput::end_call(std::string_view json, std::string_view raw, ChatDelta
 
 void ChatOutput::end_text_call(std::string_view text, ChatDelta& out) {
     ToolCall call;
-    const auto& names = options_.names;
-    if (parse_call(trimmed(text), call) &&
-        (names.empty() || std::find(names.begin(), names.end(), call.name) != names.end())) {
+    if (parse_call(trimmed(text), call) && exists(call.name)) {
         out.calls.push_back(std::move(call));
     } else {
         out.content += text;
@@ -158,12 +216,17 @@ void ChatOutput::finish(ChatDelta& out) {
         case State::thinking:
             out.reasoning += rest;
             break;
-        case State::call:  // some models end the text instead of closing the tag
+        case State::call:
+        case State::whole_call:  // some models end the text instead of closing the tag
             end_call(rest, std::string(kCall) + rest, out);
             break;
         case State::json:
+        case State::whole_json:
             end_text_call(rest, out);
             break;
+        case State::arguments:
+        case State::call_rest:
+        case State::json_rest:
         case State::after_call:
             break;
         case State::start:

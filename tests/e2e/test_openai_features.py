@@ -77,10 +77,23 @@ def test_streamed_tool_call(ask):
     for chunk in ask(tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, temperature=1, seed=2,
                      max_tokens=300, stream=True):
         for call in chunk.choices[0].delta.tool_calls or []:
-            names.append(call.function.name)
+            names += [call.function.name] if call.function.name else []
             arguments += call.function.arguments
     assert names == ["weather"]
     jsonschema.validate(json.loads(arguments), WEATHER["function"]["parameters"])
+
+
+def test_stream_helper_hears_of_arguments_while_they_are_written(ask):
+    """What programs that show or run a call's beginning use; its events carry what has come so far."""
+    texts = []
+    with ask.client.chat.completions.stream(model=ask.model, messages=MESSAGES, tools=[{**WEATHER, "function": {
+            **WEATHER["function"], "strict": True}}], tool_choice="required", seed=2, max_tokens=300) as stream:
+        for event in stream:
+            if event.type == "tool_calls.function.arguments.delta":
+                texts.append(event.arguments)
+        call = stream.get_final_completion().choices[0].message.tool_calls[0]
+    assert texts[-1] == call.function.arguments and all(b.startswith(a) for a, b in zip(texts, texts[1:]))
+    jsonschema.validate(call.function.parsed_arguments, WEATHER["function"]["parameters"])
 
 
 def test_embeddings(ask):

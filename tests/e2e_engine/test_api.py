@@ -396,12 +396,19 @@ def test_tool_calls_and_reasoning(start_engine, tmp_path):
     assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
     assert choice["message"]["reasoning_content"] == "which?"
     call = choice["message"]["tool_calls"][0]
+    call_text = call["function"]["arguments"]
     assert call["function"]["name"] == "weather" and json.loads(call["function"]["arguments"]) == {"city": "Lyon"}
     events = stream(engine, tools=TOOLS)
     deltas = [e["choices"][0]["delta"] for e in events[:-1]]
     assert "".join(d.get("reasoning_content", "") for d in deltas) == "which?"
     calls = [d["tool_calls"] for d in deltas if "tool_calls" in d]
-    assert len(calls) == 1 and calls[0][0]["index"] == 0 and calls[0][0]["function"]["name"] == "weather"
+    (first, *more) = [call for one in calls for call in one]
+    assert first["index"] == 0 and first["id"] and first["type"] == "function" and first["function"]["name"] == "weather"
+    assert all(set(call) == {"index", "function"} and set(call["function"]) == {"arguments"} and call["index"] == 0 for call in more)
+    assert "".join(call["function"]["arguments"] for call in (first, *more)) == call_text
+    # Cut off, it is a call of what there is of its arguments, as OpenAI has it.
+    cut = engine.chat(tools=TOOLS, max_tokens=90)[2]["choices"][0]
+    assert cut["finish_reason"] == "length" and call_text.startswith(cut["message"]["tool_calls"][0]["function"]["arguments"])
     assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
     # Nobody asked for tools: it is text.
     assert "<tool_call>" in engine.chat()[2]["choices"][0]["message"]["content"]

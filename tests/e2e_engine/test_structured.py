@@ -157,7 +157,12 @@ def test_forced_calls(demo, choice, names):
             checked(function["arguments"], parameters)
     assert seen <= names
     _, deltas = stream_text(demo.engine, seed=1, temperature=1.2, max_tokens=700, tools=TOOLS, tool_choice=choice)
-    streamed = [call["function"] for delta in deltas for call in delta.get("tool_calls", [])]
+    streamed = []
+    for piece in (piece for delta in deltas for piece in delta.get("tool_calls", [])):
+        if "name" in piece["function"]:
+            streamed.append(dict(piece["function"]))
+        else:
+            streamed[piece["index"]]["arguments"] += piece["function"]["arguments"]
     assert streamed == [call["function"] for call in body["choices"][0]["message"]["tool_calls"]]
 
 

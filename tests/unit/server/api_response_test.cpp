@@ -87,6 +87,43 @@ TEST_F(AnswerTest, WithoutIncludeUsageThereIsNoUsage) {
     EXPECT_EQ(events_of(out).back(), "[DONE]");
 }
 
+// Clients put a call together from its pieces by their index; only the first has the id and the name.
+TEST_F(AnswerTest, StreamsTheArgumentsOfCalls) {
+    AnswerShape shape;
+    shape.stream = true;
+    shape.output.tools = true;
+    Answer answer = make(shape);
+    std::string out;
+    const auto take = [&](const std::string& text, FinishReason finish = FinishReason::none) {
+        answer.take(event(0, text, 1, finish));
+        answer.drain(out);
+    };
+    take("<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":");
+    take("\"x");
+    take("\"}}</tool_call><tool_call>{\"name\":\"g\",\"arguments\":{");
+    take("}}</tool_call>", FinishReason::stop);
+    std::vector<Json> pieces;
+    for (const Json& one : events_of(out)) {
+        if (one.is_object() && one["choices"][0]["delta"].contains("tool_calls")) {
+            pieces.insert(pieces.end(), one["choices"][0]["delta"]["tool_calls"].begin(),
+                          one["choices"][0]["delta"]["tool_calls"].end());
+        }
+    }
+    ASSERT_EQ(pieces.size(), 5u);
+    EXPECT_EQ(pieces[0], Json({{"index", 0},
+                               {"id", "call-1-0-0"},
+                               {"type", "function"},
+                               {"function", {{"name", "f"}, {"arguments", "{\"a\":"}}}}));
+    EXPECT_EQ(pieces[1], Json({{"index", 0}, {"function", {{"arguments", "\"x"}}}}));
+    EXPECT_EQ(pieces[2], Json({{"index", 0}, {"function", {{"arguments", "\"}"}}}}));
+    EXPECT_EQ(pieces[3], Json({{"index", 1},
+                               {"id", "call-1-0-1"},
+                               {"type", "function"},
+                               {"function", {{"name", "g"}, {"arguments", "{"}}}}));
+    EXPECT_EQ(pieces[4], Json({{"index", 1}, {"function", {{"arguments", "}"}}}}));
+    EXPECT_NE(out.find("\"finish_reason\":\"tool_calls\""), std::string::npos);
+}
+
 TEST_F(AnswerTest, WhatPiledUpBecomesOneChunk) {
     AnswerShape shape;
     shape.stream = true;

@@ -87,6 +87,63 @@ TEST(ChatOutput, WhatOnlyLooksLikeACallStaysText) {
     }
 }
 
+// What a client has of a call whose arguments are long: the beginning is there long before the end.
+TEST(ChatOutput, ArgumentsComeAsTheyAreWritten) {
+    for (const std::string open :
+         {"Well. <tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"name\": \"f\", \"parameters\":"}) {
+        ChatOutput output(kTools);
+        ChatDelta got;
+        output.push(open, got);
+        EXPECT_TRUE(got.calls.empty()) << "until it is sure to be one";
+        output.push("{ \"text\" :\"a {", got);
+        ASSERT_EQ(got.calls.size(), 1u);
+        EXPECT_EQ(got.calls[0].name, "f");
+        EXPECT_FALSE(got.calls[0].continues);
+        EXPECT_EQ(got.calls[0].arguments, "{\"text\":\"a {");
+        ChatDelta next;
+        output.push(" b\\\"} \\\\\", \"n\": [1, {}]", next);
+        ASSERT_EQ(next.calls.size(), 1u);
+        EXPECT_TRUE(next.calls[0].continues);
+        EXPECT_EQ(next.calls[0].arguments, " b\\\"} \\\\\",\"n\":[1,{}]");
+    }
+}
+
+TEST(ChatOutput, ACallThatIsCutOffIsStillACall) {
+    const ChatDelta tagged = parse("<tool_call>{\"name\":\"f\",\"arguments\":{\"q\": \"x y", kTools);
+    ASSERT_EQ(tagged.calls.size(), 1u);
+    EXPECT_EQ(tagged.calls[0].arguments, "{\"q\":\"x y");
+    EXPECT_EQ(tagged.content, "");
+    EXPECT_EQ(parse("{\"name\":\"f\",\"parameters\":{", kTools).calls.size(), 1u);
+    // A brace too few, as small models write it: the tag ends the call all the same.
+    const ChatDelta got = parse(
+        "<tool_call>{\"name\":\"f\",\"arguments\":{\"q\":1}</tool_call>\n"
+        "<tool_call>{\"name\":\"g\",\"arguments\":{\"q\":{\"r\":1}</tool_call> ok",
+        kTools);
+    ASSERT_EQ(got.calls.size(), 2u);
+    EXPECT_EQ(got.calls[0].arguments, "{\"q\":1}");
+    EXPECT_EQ(got.calls[1].arguments, "{\"q\":{\"r\":1}");
+    EXPECT_EQ(got.content, "ok");
+}
+
+TEST(ChatOutput, LineBreaksInsideAnArgumentAreEscaped) {
+    const ChatDelta got =
+        parse("<tool_call>{\"name\":\"f\",\"arguments\":{\"code\":\"a\n\tb\\n\"}}</tool_call>", kTools);
+    ASSERT_EQ(got.calls.size(), 1u);
+    EXPECT_EQ(got.calls[0].arguments, "{\"code\":\"a\\u000a\\u0009b\\n\"}");
+}
+
+TEST(ChatOutput, AWholeTextIsACallOfAFunctionThatExists) {
+    ChatOutput::Options options = kTools;
+    options.names = {"f"};
+    EXPECT_EQ(parse("{\"name\":\"f\",\"parameters\":{}} ", options).calls.size(), 1u);
+    const ChatDelta other = parse("{\"name\":\"Ada\",\"parameters\":{}}", options);
+    EXPECT_TRUE(other.calls.empty());
+    EXPECT_EQ(other.content, "{\"name\":\"Ada\",\"parameters\":{}}");
+    const ChatDelta reversed = parse("{\"parameters\": {\"q\": 1}, \"name\": \"f\"}", options);
+    ASSERT_EQ(reversed.calls.size(), 1u);
+    EXPECT_EQ(reversed.calls[0].arguments, "{\"q\":1}");
+}
+
 TEST(ChatOutput, CallsFollowReasoning) {
     const ChatDelta got =
         parse("<think>I need f</think>\n\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>", kTools);
