@@ -5,11 +5,11 @@ import re
 
 from support.paths import ROOT
 
-# (origin, token, path, body or null) -> [status, text]; status 0: the page may not read it
+# (origin, token, path, body or null) -> [status, text, x-request-id]; status 0: the page may not read it
 ASK = """((origin, token, path, body) => fetch(origin + path, {
     method: body ? 'POST' : 'GET', body: body && JSON.stringify(body),
     headers: {Authorization: 'Bearer ' + token, ...(body && {'Content-Type': 'application/json'})},
-}).then(async answer => [answer.status, await answer.text()], error => [0, String(error)]))"""
+}).then(async answer => [answer.status, await answer.text(), answer.headers.get('x-request-id')], error => [0, String(error), null]))"""
 
 DOCUMENTED = re.search(r"^```nginx\n([^`]*Access-Control-Allow-Origin[^`]*)^```$", (ROOT / "docs" / "operations.md").read_text(),
                        re.MULTILINE)[1]
@@ -29,13 +29,14 @@ def test_a_page_reads_answers_streams_and_errors(llm_engine, gateway, browser):
         arguments = ", ".join(json.dumps(one) for one in (f"http://127.0.0.1:{gate.port}", token, path, body))
         return browser.run(f"{ASK}({arguments})")
 
-    status, text = ask("alice", "/v1/chat/completions", chat())
+    status, text, request_id = ask("alice", "/v1/chat/completions", chat())
     assert status == 200 and json.loads(text)["choices"]
-    status, text = ask("alice", "/v1/chat/completions", chat(stream=True))
+    assert request_id, "the headers that clients look at are theirs to read, too"
+    status, text, _ = ask("alice", "/v1/chat/completions", chat(stream=True))
     assert status == 200 and text.endswith("data: [DONE]\n\n")
     assert ask("alice", "/v1/models")[0] == 200, "answered by the gateway itself"
     browser.expected = ["401", "404"]
-    status, text = ask("wrong", "/v1/chat/completions", chat())
+    status, text, _ = ask("wrong", "/v1/chat/completions", chat())
     assert status == 401 and json.loads(text)["error"]["code"] == "invalid_api_key"
-    status, text = ask("alice", "/v1/chat/completions", chat() | {"model": "other"})
+    status, text, _ = ask("alice", "/v1/chat/completions", chat() | {"model": "other"})
     assert status == 404 and json.loads(text)["error"]["code"] == "model_not_found"
