@@ -149,8 +149,13 @@ void JsonSchemaCompiler::add_string(int32_t from, const OrderedJson& schema, int
             throw GrammarError("'pattern' and 'format' must be strings");
         }
     }
+    if (format != nullptr && format_is_remark(format->get_ref<const std::string&>())) {
+        format = nullptr;
+    }
     if (pattern != nullptr && format != nullptr) {
-        throw GrammarError("'pattern' together with 'format' is not supported");
+        const bool covers = pattern_covers_format(pattern->get_ref<const std::string&>(),
+                                                  format->get_ref<const std::string&>());
+        (covers ? pattern : format) = nullptr;
     }
     if (min > max) {
         return;
@@ -230,6 +235,45 @@ void JsonSchemaCompiler::add_array(int32_t from, const OrderedJson& schema, int3
     builder_.byte(builder_.then(all, rules_.space()), ']', ']', to);
 }
 
+// The names that `propertyNames` leaves; nothing: any.
+std::optional<std::set<std::string>> JsonSchemaCompiler::names_of(const OrderedJson& schema) {
+    const OrderedJson* names = member(schema, "propertyNames");
+    if (names == nullptr) {
+        return std::nullopt;
+    }
+    std::set<std::string> out;
+    std::vector<OrderedJson> todo = resolver_.alternatives(*names);
+    for (size_t i = 0; i < todo.size(); ++i) {
+        const OrderedJson one = todo[i];
+        if (is_reference(one)) {
+            if (todo.size() > kMaxDepth) {
+                throw GrammarError("'propertyNames' refers to itself without end");
+            }
+            const auto more = resolver_.alternatives(resolver_.resolve(one["$ref"].get<std::string>()));
+            todo.insert(todo.end(), more.begin(), more.end());
+            continue;
+        }
+        check_keywords(one);
+        const std::vector<std::string> types = types_of(one);
+        if (std::find(types.begin(), types.end(), "string") == types.end()) {
+            continue;
+        }
+        if (const OrderedJson* values = array_of(one, "enum")) {
+            for (const OrderedJson& value : *values) {
+                if (value.is_string() && satisfies(value, one)) {
+                    out.insert(value.get<std::string>());
+                }
+            }
+        } else if (has_any(one, {"minLength", "maxLength", "pattern", "format"})) {
+            throw GrammarError(
+                "'propertyNames' with anything but 'enum', 'const' or any string is not supported");
+        } else {
+            return std::nullopt;
+        }
+    }
+    return out;
+}
+
 // Members with any name. `value` is the rule of each.
 void JsonSchemaCompiler::add_map(int32_t from, const OrderedJson& schema, int32_t value, int32_t to) {
     const int32_t min = count_of(schema, "minProperties", 0);
@@ -269,7 +313,8 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
             required.push_back(name.get<std::string>());
         }
     }
-    const bool none_named = (properties == nullptr || properties->empty()) && required.empty();
+    const std::optional<std::set<std::string>> allowed = names_of(schema);
+    const bool none_named = (properties == nullptr || properties->empty()) && required.empty() && !allowed;
     const bool forbidden = additional != nullptr && *additional == OrderedJson(false);
     if (none_named && !forbidden && (additional != nullptr || properties == nullptr)) {
         return add_map(from, schema,
@@ -291,15 +336,31 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
     };
     const OrderedJson nothing_named = OrderedJson::object();
     for (const auto& [name, value] : (properties == nullptr ? nothing_named : *properties).items()) {
-        all.push_back({name, compile(value, "properties/" + name), is_required(name)});
-        names.push_back(name);
+        if (!allowed || allowed->contains(name)) {
+            all.push_back({name, compile(value, "properties/" + name), is_required(name)});
+            names.push_back(name);
+        }
     }
     for (const std::string& name : required) {
+        if (allowed && !allowed->contains(name)) {
+            return;
+        }
         if (std::find(names.begin(), names.end(), name) == names.end()) {
             const int32_t value =
                 additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties");
             all.push_back({name, value, true});
             names.push_back(name);
+        }
+    }
+    if (allowed && !forbidden && (additional != nullptr || properties == nullptr)) {
+        const std::set<std::string> named(names.begin(), names.end());
+        for (const std::string& name : *allowed) {
+            if (!named.contains(name)) {
+                all.push_back(
+                    {name,
+                     additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties"),
+                     false});
+            }
         }
     }
 
@@ -332,7 +393,7 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
     if (rest_optional) {
         builder_.byte(open, '}', '}', to);
     }
-    if (additional != nullptr && !forbidden) {
+    if (additional != nullptr && !forbidden && !allowed) {
         const int32_t colon = builder_.literal(rules_.other_name(choose[n], names), ":");
         builder_.call(builder_.then(colon, rules_.space()), compile(*additional, "additionalProperties"),
                       done[n]);

@@ -4,10 +4,10 @@
 //   type (one or several), enum, const, anyOf, oneOf (as anyOf: that only one holds is not enforced), allOf,
 //   $ref within the document, $defs, definitions, nullable
 //   object   properties, required, additionalProperties; minProperties and maxProperties where no property
-//            is named
+//            is named; propertyNames that are any or listed
 //   array    items, prefixItems, minItems, maxItems
-//   string   minLength, maxLength, pattern (regex.hpp), format (string_formats.hpp)
-//   number, integer   minimum, maximum, exclusiveMinimum, exclusiveMaximum
+//   string   minLength, maxLength, pattern (regex.hpp), format (string_formats.hpp; beside a pattern it is a
+//   remark) number, integer   minimum, maximum, exclusiveMinimum, exclusiveMaximum
 // The grammar writes a part of what the schema allows: properties in the schema's order, additional ones
 // behind them and only where the schema says so (or names no property at all), numbers of bounded length,
 // white space as in json_rules.hpp.
@@ -15,7 +15,7 @@
 
 #include <map>
 #include <optional>
-#include <string>
+#include <set>
 #include <vector>
 
 #include "engine_worker/grammar/json_rules.hpp"
@@ -39,6 +39,7 @@ class JsonSchemaCompiler {
     void add_enum(int32_t from, const OrderedJson& schema, int32_t to);
     void add_type(const std::string& type, int32_t from, const OrderedJson& schema, int32_t to);
     void add_object(int32_t from, const OrderedJson& schema, int32_t to);
+    std::optional<std::set<std::string>> names_of(const OrderedJson& schema);
     void add_map(int32_t from, const OrderedJson& schema, int32_t value, int32_t to);
     void add_array(int32_t from, const OrderedJson& schema, int32_t to);
     void add_string(int32_t from, const OrderedJson& schema, int32_t to);

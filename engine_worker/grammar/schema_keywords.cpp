@@ -10,7 +10,7 @@ namespace {
 
 constexpr int32_t kMaxCount = 1'000'000;  // of characters, items or members
 
-constexpr std::array<std::string_view, 24> kKeywords = {"type",
+constexpr std::array<std::string_view, 25> kKeywords = {"type",
                                                         "enum",
                                                         "nullable",
                                                         "properties",
@@ -18,6 +18,7 @@ constexpr std::array<std::string_view, 24> kKeywords = {"type",
                                                         "additionalProperties",
                                                         "minProperties",
                                                         "maxProperties",
+                                                        "propertyNames",
                                                         "items",
                                                         "prefixItems",
                                                         "additionalItems",
@@ -100,13 +101,14 @@ std::vector<std::string> types_of(const OrderedJson& schema) {
             if (std::find(kTypes.begin(), kTypes.end(), name) == kTypes.end()) {
                 throw GrammarError("the type '" + name + "' does not exist");
             }
-            if (std::find(out.begin(), out.end(), name) == out.end()) {  // each once, however long the list is
+            if (std::find(out.begin(), out.end(), name) ==
+                out.end()) {  // each once, however long the list is
                 out.push_back(name);
             }
         }
     } else {
-        if (has_any(schema,
-                    {"properties", "required", "additionalProperties", "minProperties", "maxProperties"})) {
+        if (has_any(schema, {"properties", "required", "additionalProperties", "minProperties",
+                             "maxProperties", "propertyNames"})) {
             out.emplace_back("object");
         }
         if (has_any(schema, {"items", "prefixItems", "minItems", "maxItems"})) {
@@ -150,8 +152,9 @@ bool has_type(const OrderedJson& value, const std::string& type) {
 }
 
 bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
-    if (has_any(schema, {"pattern", "format", "properties", "required", "additionalProperties", "items",
-                         "prefixItems", "minProperties", "maxProperties", "minItems", "maxItems"}) &&
+    if (has_any(schema,
+                {"pattern", "format", "properties", "required", "additionalProperties", "items",
+                 "prefixItems", "minProperties", "maxProperties", "propertyNames", "minItems", "maxItems"}) &&
         (value.is_structured() || (value.is_string() && has_any(schema, {"pattern", "format"})))) {
         throw GrammarError(
             "'enum' and 'const' cannot be combined with keywords about the inside of their values");

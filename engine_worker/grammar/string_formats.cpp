@@ -1,5 +1,6 @@
 #include "engine_worker/grammar/string_formats.hpp"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -39,7 +40,30 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kFormats
     {"uri", "^[a-zA-Z][a-zA-Z0-9+.-]{0,20}:" LLM_URI_CHAR "+(?:#" LLM_URI_CHAR "*)?$"},
 }};
 
+// Formats of JSON Schema (drafts 4 to 2020-12) that are not enforced.
+constexpr std::array<std::string_view, 9> kOthers = {"idn-email",     "idn-hostname",          "iri",
+                                                     "iri-reference", "uri-reference",         "uri-template",
+                                                     "json-pointer",  "relative-json-pointer", "regex"};
+
+constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kCovering = {{
+    {"email",
+     R"(^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$)"},
+    {"duration",
+     R"(^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$)"},
+    {"hostname",
+     R"(^(?=.{1,253}\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[-0-9a-zA-Z]{0,61}[0-9a-zA-Z])?)*\.?$)"},
+}};
+
 }  // namespace
+
+bool format_is_remark(std::string_view format) {
+    return format_pattern(format).empty() &&
+           std::find(kOthers.begin(), kOthers.end(), format) == kOthers.end();
+}
+
+bool pattern_covers_format(std::string_view pattern, std::string_view format) {
+    return std::find(kCovering.begin(), kCovering.end(), std::pair(format, pattern)) != kCovering.end();
+}
 
 std::string_view format_pattern(std::string_view format) {
     for (const auto& [name, pattern] : kFormats) {

@@ -73,6 +73,41 @@ TEST(JsonSchema, Strings) {
     check({R"({"format":"time"})", {R"("12:00:00Z")"}, {R"("24:00:00Z")"}});
 }
 
+// What zod 4 and OpenAPI generators write: a format beside the pattern that says it, formats that no standard
+// knows.
+TEST(JsonSchema, FormatsThatAreRemarks) {
+    check({R"j({"type":"string","format":"uuid","pattern":"^([0-9a-f]{2}-4[0-9a-f])$"})j",
+           {R"("a0-4f")"},
+           {R"("a0-5f")"}});
+    check({R"j({"type":"string","format":"email",
+              "pattern":"^(?!\\.)(?!.*\\.\\.)([A-Za-z0-9_'+\\-\\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\\-]*\\.)+[A-Za-z]{2,}$"})j",
+           {R"("a.b@c-d.org")"},
+           {R"("a..b@c.org")", R"("a@b")"}});
+    check({R"({"type":"string","format":"password","minLength":2})", {R"("ab")"}, {R"("a")", "1"}});
+    check({R"({"type":"string","format":"jwt"})", {R"("any")"}, {"1"}});
+    check({R"({"type":"integer","format":"int32"})", {"7"}, {"\"7\""}});
+}
+
+TEST(JsonSchema, NamesOfProperties) {
+    check({R"({"type":"object","propertyNames":{"type":"string"},"additionalProperties":{"type":"number"}})",
+           {"{}", R"({"x":1})"},
+           {R"({"x":"1"})"}});
+    check({R"({"propertyNames":{"type":"string","enum":["a","b"]},"additionalProperties":{"type":"number"}})",
+           {"{}", R"({"a":1})", R"({"b":1})", R"({"a":1,"b":2})"},
+           {R"({"c":1})", R"({"a":"x"})", R"({"a":1,"a":2})"}});
+    check(
+        {R"({"propertyNames":{"enum":["a","b"]},"additionalProperties":{"type":"number"},"required":["b"]})",
+         {R"({"b":1})", R"({"b":1,"a":2})"},
+         {"{}", R"({"a":1})"}});
+    check(
+        {R"j({"propertyNames":{"$ref":"#/$defs/k"},"properties":{"a":{"type":"null"},"z":{}},"$defs":{"k":{"anyOf":[{"const":"a"},{"const":"b"}]}}})j",
+         {"{}", R"({"a":null})"},
+         {R"({"a":1})", R"({"z":1})", R"({"b":1})"}});
+    check({R"({"propertyNames":{"enum":[1]}})", {"{}"}, {R"({"a":1})"}});
+    check({R"({"propertyNames":false})", {"{}"}, {R"({"a":1})"}});
+    check({R"({"propertyNames":true,"maxProperties":1})", {R"({"a":1})"}, {R"({"a":1,"b":1})"}});
+}
+
 TEST(JsonSchema, Objects) {
     check(
         {R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"integer"},"c":{"type":"integer"}},
@@ -146,9 +181,10 @@ TEST(JsonSchema, Combinations) {
            {"3", "5"},
            {"2", "6", "3.5"}});
     // What one side says of items behind its places holds for the other's places.
-    check({R"({"allOf":[{"type":"array","items":{"type":"integer"}},{"prefixItems":[true,{"maximum":5}],"items":{"minimum":3}}]})",
-           {"[]", "[1]", "[1,2]", "[1,2,3]"},
-           {R"(["a"])", R"([1,"a"])", "[1,6]", "[1,2,2]"}});
+    check(
+        {R"({"allOf":[{"type":"array","items":{"type":"integer"}},{"prefixItems":[true,{"maximum":5}],"items":{"minimum":3}}]})",
+         {"[]", "[1]", "[1,2]", "[1,2,3]"},
+         {R"(["a"])", R"([1,"a"])", "[1,6]", "[1,2,2]"}});
     check({R"({"allOf":[{"items":[{"type":"integer"}],"additionalItems":{"type":"null"}},
             {"type":"array","prefixItems":[true,true]}]})",
            {"[]", "[1]", "[1,null]", "[1,null,null]"},
@@ -188,14 +224,18 @@ TEST(JsonSchema, Refusals) {
     expect(R"({"not":{}})", "'not'");
     expect(R"({"properties":{"a":{"items":{"patternProperties":{}}}}})",
            "#/properties/a/items: the keyword 'patternProperties'");
-    for (const char* keyword :
-         {"if", "contains", "propertyNames", "dependentRequired", "$dynamicRef", "frobnicate"}) {
+    for (const char* keyword : {"if", "contains", "dependentRequired", "$dynamicRef", "frobnicate"}) {
         expect((std::string("{\"") + keyword + "\":{}}").c_str(), keyword);
     }
+    expect(R"({"propertyNames":{"minLength":2}})", "'propertyNames'");
+    expect(R"({"propertyNames":{"$ref":"#/propertyNames"}})", "without end");
+    expect(R"({"propertyNames":{"enum":["a"]},"required":["b"]})", "nothing can satisfy");
+    expect(R"({"propertyNames":{"enum":["a"]},"minProperties":1})", "'minProperties'");
     expect(R"({"uniqueItems":true})", "'uniqueItems'");
     expect(R"({"multipleOf":3})", "'multipleOf'");
     expect(R"({"format":"iri"})", "'iri'");
     expect(R"j({"pattern":"(?=x)"})j", "pattern");
+    expect(R"j({"pattern":"(?=x)","format":"email"})j", "pattern");
     expect(R"({"type":"strin"})", "'strin'");
     expect(R"({"$ref":"#"})", "nothing can satisfy");
     expect(R"({"anyOf":[{"$ref":"#"},{"type":"null"}]})", "without end");
@@ -225,7 +265,8 @@ TEST(JsonSchema, Refusals) {
     types["type"].push_back("strin");
     expect(types.dump().c_str(), "'strin'");
     expect(R"({"allOf":[{"items":{"$ref":"#/$defs/a"}},{"items":{"$ref":"#/$defs/b"}}],"$defs":{
-        "a":{"items":{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}},"b":{"items":{"$ref":"#/$defs/a"}}}})", "too many");
+        "a":{"items":{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}},"b":{"items":{"$ref":"#/$defs/a"}}}})",
+           "too many");
     expect(R"({"$ref":"#/$defs/x"})", "names nothing");
     expect(R"({"$ref":"http://x/y"})", "leaves the schema");
     expect(R"({"allOf":[{"type":"string"},{"type":"null"}]})", "nothing can satisfy");
