@@ -341,14 +341,20 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
             names.push_back(name);
         }
     }
+    // Of a property that has no schema of its own; known after the first, whose reading may be dear.
+    std::optional<int32_t> unnamed;
+    const auto value_of_unnamed = [&] {
+        if (!unnamed) {
+            unnamed = additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties");
+        }
+        return *unnamed;
+    };
     for (const std::string& name : required) {
         if (allowed && !allowed->contains(name)) {
             return;
         }
         if (std::find(names.begin(), names.end(), name) == names.end()) {
-            const int32_t value =
-                additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties");
-            all.push_back({name, value, true});
+            all.push_back({name, value_of_unnamed(), true});
             names.push_back(name);
         }
     }
@@ -356,10 +362,7 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
         const std::set<std::string> named(names.begin(), names.end());
         for (const std::string& name : *allowed) {
             if (!named.contains(name)) {
-                all.push_back(
-                    {name,
-                     additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties"),
-                     false});
+                all.push_back({name, value_of_unnamed(), false});
             }
         }
     }
