@@ -31,14 +31,21 @@ struct DecodeShared {
     __device__ DecodeShared(int heads, int width)
         : rotated(reinterpret_cast<uint16_t*>(shared_bytes())),
           sums(reinterpret_cast<float*>(rotated + (heads + 2) * width)),
-          running(sums + kDecodeWarps * heads * width) {}
+          running(sums + kDecodeWarps * heads * stride(width)),
+          even(heads - heads / 2) {}
     static constexpr size_t bytes(int heads, int width) {
         return static_cast<size_t>((heads + 2) * width) * sizeof(uint16_t) +
-               static_cast<size_t>(kDecodeWarps * heads * (width + 2)) * sizeof(float);
+               static_cast<size_t>(kDecodeWarps * heads * (stride(width) + 2)) * sizeof(float);
+    }
+    __host__ __device__ static constexpr int stride(int width) { return width + 4; }
+    // Where a warp's sums of a head begin. Heads 0, 2, 4 and 6 are written at once: they lie 16 bytes apart in the banks.
+    __device__ float* sums_of(int warp, int heads, int head, int width) const {
+        return sums + (warp * heads + head % 2 * even + head / 2) * stride(width);
     }
     uint16_t* rotated;  // [heads + 2][width]
-    float* sums;        // [warps][heads][width]; when joining splits: factors [heads][splits]
+    float* sums;        // [warps][even heads, odd heads][stride]; when joining splits: factors [heads][splits]
     float* running;     // [warps][heads][2]
+    int even;           // how many heads have even numbers
 };
 
 // What a warp has seen of a context, for heads 2t and 2t + 1 of lane 4g + t: columns 64 c + 8 g + 2 i of head 2t are in
@@ -281,12 +288,12 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize) decode_attention_ker
         }
         const int head = 2 * t + i;
         if (head < heads) {
-            float* to = shared.sums + (warp * most + head) * kHead;
+            float* to = shared.sums_of(warp, most, head, kHead);
 #pragma unroll
             for (int n = 0; n < kHead / 16; n += 2) {
-                store16(to + n / 4 * 64 + g * 8 + n % 4 * 2,
-                        {{__float_as_uint(state.out[n][i]), __float_as_uint(state.out[n][i + 2]),
-                          __float_as_uint(state.out[n + 1][i]), __float_as_uint(state.out[n + 1][i + 2])}});
+                store16_to_shared(to + n / 4 * 64 + g * 8 + n % 4 * 2,
+                                  {{__float_as_uint(state.out[n][i]), __float_as_uint(state.out[n][i + 2]),
+                                    __float_as_uint(state.out[n + 1][i]), __float_as_uint(state.out[n + 1][i + 2])}});
             }
             if (g == 0) {
                 shared.running[(warp * most + head) * 2] = state.maximum[i];
@@ -310,7 +317,7 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize) decode_attention_ker
         float sum = 0;
         for (int w = 0; w < kDecodeWarps; w++) {
             const float weight = exp2f(shared.running[(w * most + head) * 2] - largest);
-            const Vec16 v = load16(shared.sums + (w * most + head) * kHead + column);
+            const Vec16 v = load16(shared.sums_of(w, most, head, kHead) + column);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 mixed[j] += weight * __uint_as_float(v.word[j]);
@@ -325,9 +332,9 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize) decode_attention_ker
             decode_store(a, sequence, first_head + head, column, mixed);
         } else {
             const size_t to = first_part + static_cast<size_t>(head * args.splits + split);
-            store16(args.partial + to * static_cast<size_t>(kHead) + static_cast<size_t>(column),
-                    {{__float_as_uint(mixed[0]), __float_as_uint(mixed[1]), __float_as_uint(mixed[2]),
-                      __float_as_uint(mixed[3])}});
+            store16_shared_by_blocks(args.partial + to * static_cast<size_t>(kHead) + static_cast<size_t>(column),
+                                     {{__float_as_uint(mixed[0]), __float_as_uint(mixed[1]), __float_as_uint(mixed[2]),
+                                       __float_as_uint(mixed[3])}});
             if (column == 0) {
                 args.partial_ml[to * 2] = largest;
                 args.partial_ml[to * 2 + 1] = sum;

@@ -115,6 +115,29 @@ __device__ __forceinline__ Vec16 load16_shared_by_blocks(const void* address) {
 #endif
 }
 
+// 16 bytes for another block of the same launch: to the second-level cache.
+__device__ __forceinline__ void store16_shared_by_blocks(void* address, const Vec16& value) {
+#if defined(LLM_CUDA_EMULATION)
+    store16(address, value);
+#else
+    asm volatile("st.global.cg.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.word[0]), "r"(value.word[1]),
+                 "r"(value.word[2]), "r"(value.word[3])
+                 : "memory");
+#endif
+}
+
+// store16() to shared memory, as one access for certain: of values that were floats nvcc makes four of some.
+__device__ __forceinline__ void store16_to_shared(void* shared, const Vec16& value) {
+#if defined(LLM_CUDA_EMULATION)
+    store16(shared, value);
+#else
+    const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.word[0]), "r"(value.word[1]),
+                 "r"(value.word[2]), "r"(value.word[3])
+                 : "memory");
+#endif
+}
+
 // Hides where a pointer came from: in a loop it is then advanced, as written, and not computed anew from what it began as.
 template <typename T>
 __device__ __forceinline__ void advance(T*& pointer, int count) {

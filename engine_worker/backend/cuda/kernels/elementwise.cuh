@@ -36,10 +36,16 @@ __global__ void __launch_bounds__(256) embed_kernel(EmbedArgs args) {
         if (args.next.x != nullptr) {
             Vec16 packed;
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                squares += out[2 * j] * out[2 * j] + out[2 * j + 1] * out[2 * j + 1];
-                packed.word[j] = pack_bf16(out[2 * j] * args.next.weight[i + 2 * j],
-                                           out[2 * j + 1] * args.next.weight[i + 2 * j + 1]);
+            for (int part = 0; part < 2; part++) {
+                const Vec16 w = load16(args.next.weight + i + 4 * part);
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    const float low = out[4 * part + 2 * j];
+                    const float high = out[4 * part + 2 * j + 1];
+                    squares += low * low + high * high;
+                    packed.word[2 * part + j] =
+                        pack_bf16(low * __uint_as_float(w.word[2 * j]), high * __uint_as_float(w.word[2 * j + 1]));
+                }
             }
             store16(args.next.x + row * static_cast<size_t>(args.stride) + static_cast<size_t>(i), packed);
         }

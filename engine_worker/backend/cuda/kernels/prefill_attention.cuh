@@ -79,12 +79,12 @@ __device__ __forceinline__ bool join_prefill_splits(const PrefillArgs& args, flo
     const int own = static_cast<int>(blockIdx.z);
 #pragma unroll
     for (int n = 0; n < kHead / 8; n++) {
-        store16(sums(own, n), {{__float_as_uint(out[n][0]), __float_as_uint(out[n][1]), __float_as_uint(out[n][2]),
-                                __float_as_uint(out[n][3])}});
+        store16_shared_by_blocks(sums(own, n), {{__float_as_uint(out[n][0]), __float_as_uint(out[n][1]),
+                                                 __float_as_uint(out[n][2]), __float_as_uint(out[n][3])}});
     }
     if (lane % 4 == 0) {
-        store16(ml(own), {{__float_as_uint(maximum[0]), __float_as_uint(total[0]), __float_as_uint(maximum[1]),
-                           __float_as_uint(total[1])}});
+        store16_shared_by_blocks(ml(own), {{__float_as_uint(maximum[0]), __float_as_uint(total[0]),
+                                            __float_as_uint(maximum[1]), __float_as_uint(total[1])}});
     }
     __shared__ unsigned ticket;
     if (!is_last_block(args.tickets + tile, static_cast<unsigned>(args.splits), &ticket)) {
