@@ -57,8 +57,9 @@ add_library(llm_hot INTERFACE)
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT LLM_SANITIZE)
   target_compile_options(llm_hot INTERFACE -O2 -fomit-frame-pointer)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(llm_hot INTERFACE -flto=auto -ffat-lto-objects -fno-plt)
+    target_compile_options(llm_hot INTERFACE -flto=auto -ffat-lto-objects)
     if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+      target_compile_options(llm_hot INTERFACE -fno-plt)
       # a few hundred bytes are cleared and copied faster by the C library than by `rep stos` and `rep movs`
       target_compile_options(llm_hot INTERFACE
         -mmemset-strategy=vector_loop:512:noalign,libcall:-1:noalign

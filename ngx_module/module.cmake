@@ -60,7 +60,7 @@ set_property(SOURCE nginx/modules.c PROPERTY COMPILE_OPTIONS -fvisibility=defaul
 # The same module with the faults and the grant log of the tests (LLM_TEST_HOOKS), and with a check of every call that
 # leaves it: none may happen inside the zone's lock. Beside the release, so that tests have both; not optimized across
 # files, so that each call is where the check can see it. What has no hooks is the release's machine code.
-if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|aarch64)$")
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   file(GLOB core_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/core/*.cpp)
   set(lock_check "${CMAKE_CURRENT_SOURCE_DIR}/core/lock_check.cpp")
@@ -75,7 +75,7 @@ if(LLM_TESTS AND NOT LLM_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
 
   set(wrappers "${CMAKE_CURRENT_BINARY_DIR}/lock_wrappers")
   add_custom_command(OUTPUT ${wrappers}.s ${wrappers}.rsp
-    COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/scripts/lock_check.py --objdump ${CMAKE_OBJDUMP} --source ${wrappers}.s
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/scripts/lock_check.py --objdump ${CMAKE_OBJDUMP} --machine ${CMAKE_SYSTEM_PROCESSOR} --source ${wrappers}.s
             --options ${wrappers}.rsp ${checked}
     DEPENDS ${CMAKE_SOURCE_DIR}/scripts/lock_check.py llm_hooked_objects llm_module_objects llm_sources_pure llm_text llm_shared ${checked}
     COMMAND_EXPAND_LISTS VERBATIM)
