@@ -71,10 +71,11 @@ bool ChatOutput::begin(ChatDelta& out) {
     if (state_ == State::start && text.size() < kThink.size() && kThink.substr(0, text.size()) == text) {
         return false;
     }
+    const bool brace = text.front() == '{';
     if (state_ == State::answer) {
         held_.erase(0, first);  // the line breaks behind </think> belong to nobody
     }
-    state_ = options_.tools && text.front() == '{' ? State::json : State::text;
+    state_ = options_.tools && brace ? State::json : State::text;
     return true;
 }
 

@@ -150,6 +150,9 @@ TEST(ChatOutput, CallsFollowReasoning) {
     EXPECT_EQ(got.reasoning, "I need f");
     EXPECT_EQ(got.content, "");
     EXPECT_EQ(got.calls.size(), 1u);
+    const ChatDelta whole = parse("<think>I need f</think>\n\n{\"name\":\"f\",\"parameters\":{}}", kTools);
+    EXPECT_EQ(whole.content, "");
+    EXPECT_EQ(whole.calls.size(), 1u);
 }
 
 }  // namespace
