@@ -61,6 +61,10 @@ void run_thread(const Module& module, const Kernel& kernel, const std::byte* par
     }
 
     Thread thread{module, kernel, parameters, static_cast<std::byte*>(dynamic_shared()), shared_bytes, registers.data()};
+    thread.profile = memory_profile();
+    if (thread.profile != nullptr) {
+        thread.profile->thread_begins(module, kernel);
+    }
     while (thread.at < kernel.code.size()) {
         const Instruction& i = kernel.code[thread.at++];
         if (i.guard < 0 || ((registers[static_cast<size_t>(i.guard)] & 1) != 0) != i.guard_negated) {

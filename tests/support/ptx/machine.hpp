@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "tests/support/ptx/memory_profile.hpp"
 #include "tests/support/ptx/module.hpp"
 
 namespace llm::ptx {
@@ -20,6 +21,7 @@ struct Thread {
     uint64_t* registers;
     size_t at = 0;            // of the next instruction
     const Instruction* now = nullptr;
+    MemoryProfile* profile = nullptr;
 
     // The low bytes of a register; what is above them is not looked at.
     template <typename T>
@@ -46,7 +48,12 @@ struct Thread {
     // Where an address of that space is on the host, after the checks. `bytes` is a power of two.
     std::byte* memory(Space space, uint64_t address, size_t bytes) const;
     std::byte* address_of(const Instruction& i, size_t operand, Space space, size_t bytes, size_t bracket = 0) const {
-        return memory(space, get<uint64_t>(i, operand) + static_cast<uint64_t>(i.offset[bracket]), bytes);
+        std::byte* host = memory(space, get<uint64_t>(i, operand) + static_cast<uint64_t>(i.offset[bracket]), bytes);
+        if (profile != nullptr && space != Space::kParam) {
+            const bool in_shared = host >= shared && host < shared + shared_bytes;
+            profile->access(i, bracket, in_shared, in_shared ? static_cast<uint64_t>(host - shared) : reinterpret_cast<uint64_t>(host), bytes);
+        }
+        return host;
     }
 };
 

@@ -134,10 +134,17 @@ __device__ __forceinline__ void decode_store(const AttentionArgs& a, int sequenc
                                              const float (&value)[4]) {
     uint16_t* out = a.out + static_cast<size_t>(sequence) * static_cast<size_t>(a.out_stride) +
                     static_cast<size_t>(head * a.head_dim + column);
+    const uint32_t pairs[2] = {pack_bf16(value[0], value[1]), pack_bf16(value[2], value[3])};
+    if (a.head_dim % 4 == 0) {
+        if (column < a.head_dim) {
+            store8(out, pairs[0], pairs[1]);
+        }
+        return;
+    }
 #pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        if (column + i < a.head_dim) {
-            store4(out + i, pack_bf16(value[i], value[i + 1]));
+    for (int i = 0; i < 2; i++) {
+        if (column + 2 * i < a.head_dim) {
+            store4(out + 2 * i, pairs[i]);
         }
     }
 }

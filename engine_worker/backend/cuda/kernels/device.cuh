@@ -87,6 +87,16 @@ __device__ __forceinline__ void store4(void* address, uint32_t value) {
     *static_cast<uint32_t*>(address) = value;
 }
 
+__device__ __forceinline__ void store8(void* address, uint32_t first, uint32_t second) {
+#if defined(LLM_CUDA_EMULATION)
+    llm::emulation::require_aligned(address, 8);
+    static_cast<uint32_t*>(address)[0] = first;
+    static_cast<uint32_t*>(address)[1] = second;
+#else
+    *static_cast<uint2*>(address) = make_uint2(first, second);
+#endif
+}
+
 // 16 bytes that are read once (weights): past the first-level cache, so that activations stay there. Not `.nc`: the assembler
 // moves those loads behind griddepcontrol.wait, and nothing would be under way before it.
 __device__ __forceinline__ Vec16 load16_once(const void* address) {

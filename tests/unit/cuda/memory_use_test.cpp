@@ -1,0 +1,71 @@
+// What the kernels ask of memory, in a model with the head dimension and the group of Llama-3.1-8B: banks of shared memory that lanes share,
+// and sectors of which only a part is used, cost time that no other test without a GPU would notice.
+#include <string>
+
+#include "tests/support/ptx/memory_profile.hpp"
+#include "tests/unit/cuda/backend_fixture.hpp"
+
+namespace llm::engine::cuda {
+namespace {
+
+using MemoryUse = CudaBackendTest;
+
+TEST_F(MemoryUse, NoKernelTakesMuchMoreThanTheLeast) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": 512, "intermediate_size": 768, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1,
+        "head_dim": 128, "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true})", 5, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.max_step_seqs = 48;
+    o.max_step_tokens = 640;
+    o.kv_tokens = 4096;
+    CudaBackend backend(o, {.graphs = false, .tune = false, .overlap = false, .algorithm_file = ""});
+    llm::ptx::MemoryProfile profile;
+    StepRunner runner(backend);
+    Sequence first{prompt(0, 200), {}};
+    runner.run({{&first, first.tokens.size()}}, false);
+    for (const size_t n : {size_t{1}, size_t{12}, size_t{24}, size_t{40}}) {
+        std::vector<Sequence> others(n - 1);
+        std::vector<Feed> feeds;
+        first.tokens.push_back(1);
+        feeds.push_back({&first, 1});
+        for (Sequence& other : others) {
+            other.tokens = {1};
+            feeds.push_back({&other, 1});
+        }
+        runner.run(feeds, false);
+    }
+
+    const struct {
+        const char* kernel;
+        double shared, global;  // at most so many times the least
+    } limits[] = {
+        {"gemv_kernelILi1ELb0E", 1.0, 1.01},
+        {"gemv_kernelILi2ELb0E", 1.0, 1.01},
+        {"gemm_kernelILi4ELi1ELb0E", 1.0, 1.02},
+        {"gemm_kernelILi4ELi2ELb0E", 1.0, 1.02},
+        {"decode_attention_kernelILi128E", 1.15, 1.05},
+        {"prefill_attention_kernelILi128E", 1.0, 1.25},
+        {"rotate_and_store_kernel", 1.0, 1.0},
+        {"sample_kernel", 1.6, 1.01},          // neighbours that are ordered meet in banks
+        {"rms_norm_kernel", 1.0, 1.6},      // 32 bytes of a lane in two loads, the second from the first-level cache
+        {"silu_multiply_kernel", 1.0, 1.7},  // the same
+        {"embed_kernel", 1.0, 1.6},         // the same
+    };
+    const auto kernels = profile.kernels();
+    for (const auto& limit : limits) {
+        bool found = false;
+        for (const auto& [name, use] : kernels) {
+            if (name.find(limit.kernel) != std::string::npos) {
+                found = true;
+                EXPECT_GT(use.least_sectors, 0u);
+                EXPECT_LE(use.shared(), limit.shared) << name << "\n" << profile.worst(name, 8);
+                EXPECT_LE(use.global(), limit.global) << name << "\n" << profile.worst(name, 8);
+            }
+        }
+        EXPECT_TRUE(found) << limit.kernel << " was not used";
+    }
+}
+
+}  // namespace
+}  // namespace llm::engine::cuda
