@@ -139,7 +139,6 @@ constexpr Unsupported kUnsupported[] = {
     {"logits_processors", "[]"},
     {"mirostat", "0"},
     {"modalities", "[\"text\"]"},
-    {"prediction", "{}"},
     {"prompt_embeds", "\"\""},
     {"prompt_logprobs", "false"},
     {"regex", "\"\""},

@@ -115,7 +115,8 @@ TEST(Sampling, RefusesWhatItCannotDoAndNothingElse) {
     }
     EXPECT_EQ(blamed(R"({"tools":[],"tool_choice":"auto","response_format":{"type":"text"},"n":2,"best_of":2,
         "user":"u","metadata":{"a":1},"store":false,"service_tier":"auto","anything":{"x":[1]},
-        "modalities":["text"],"use_beam_search":false,"length_penalty":1.0})"),
+        "modalities":["text"],"use_beam_search":false,"length_penalty":1.0,
+        "prediction":{"type":"content","content":"saves time, changes nothing"}})"),
               "");
 }
 
