@@ -169,8 +169,13 @@ bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
             const OrderedJson* at = member(schema, key);
             return at != nullptr && at->is_number() ? at->get<double>() : otherwise;
         };
+        const auto left_out = [&](const char* key, const char* inclusive) {  // draft 4
+            const OrderedJson* at = member(schema, key);
+            return at != nullptr && *at == OrderedJson(true) && v == bound(inclusive, v - 1);
+        };
         return v >= bound("minimum", v) && v <= bound("maximum", v) && v > bound("exclusiveMinimum", v - 1) &&
-               v < bound("exclusiveMaximum", v + 1);
+               v < bound("exclusiveMaximum", v + 1) && !left_out("exclusiveMinimum", "minimum") &&
+               !left_out("exclusiveMaximum", "maximum");
     }
     return true;
 }
@@ -181,6 +186,12 @@ std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, 
     for (const char* key : {inclusive, exclusive}) {
         const OrderedJson* value = member(schema, key);
         if (value == nullptr) {
+            continue;
+        }
+        if (key == exclusive && value->is_boolean()) {
+            if (out && value->get<bool>()) {  // draft 4: of the bound before
+                out->exclusive = true;
+            }
             continue;
         }
         if (!value->is_number()) {

@@ -171,6 +171,20 @@ TEST(JsonSchema, Numbers) {
     check({R"({"type":"integer","multipleOf":1,"maximum":-1})", {"-1", "-20"}, {"0", "-0", "1"}});
 }
 
+// Draft 4, and with it OpenAPI 3.0: the keyword says whether the other one's bound is left out.
+TEST(JsonSchema, BoundsOfDraft4) {
+    check({R"({"type":"integer","minimum":0,"exclusiveMinimum":true,"maximum":9,"exclusiveMaximum":true})",
+           {"1", "8"},
+           {"0", "9", "-1"}});
+    check(
+        {R"({"type":"integer","minimum":0,"exclusiveMinimum":false,"maximum":9})", {"0", "9"}, {"-1", "10"}});
+    check({R"({"type":"integer","exclusiveMinimum":true})", {"0", "-5"}, {"0.5"}});
+    check({R"({"enum":[0,1,2],"minimum":0,"exclusiveMinimum":true})", {"1", "2"}, {"0"}});
+    check({R"({"allOf":[{"type":"integer","minimum":3,"exclusiveMinimum":true},{"minimum":5}]})",
+           {"6"},
+           {"3"}});
+}
+
 TEST(JsonSchema, Combinations) {
     check({R"({"anyOf":[{"type":"integer"},{"type":"string"}]})", {"1", R"("a")"}, {"null"}});
     check({R"({"type":"object","properties":{"k":{"type":"integer"}},"required":["k"],
