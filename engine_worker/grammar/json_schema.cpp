@@ -133,10 +133,11 @@ void JsonSchemaCompiler::add_type(const std::string& type, int32_t from, const O
 void JsonSchemaCompiler::add_number(int32_t from, const OrderedJson& schema, bool integer, int32_t to) {
     const auto low = bound_of(schema, "minimum", "exclusiveMinimum", false);
     const auto high = bound_of(schema, "maximum", "exclusiveMaximum", true);
-    if (!low && !high) {
+    const auto of = multiple_of(schema);
+    if (!low && !high && !of) {
         return builder_.call(from, integer ? rules_.integer() : rules_.number(), to);
     }
-    add_decimal_range(builder_, from, low, high, !integer, to);
+    add_decimal_range(builder_, from, low, high, !integer, to, of);
 }
 
 void JsonSchemaCompiler::add_string(int32_t from, const OrderedJson& schema, int32_t to) {

@@ -82,8 +82,7 @@ void check_keywords(const OrderedJson& schema) {
         const bool known = std::find(kKeywords.begin(), kKeywords.end(), key) != kKeywords.end();
         const bool neutral = (key == "uniqueItems" && value == OrderedJson(false)) ||
                              (key == "unevaluatedProperties" && value.is_boolean()) ||
-                             (key == "multipleOf" && value == OrderedJson(1)) ||
-                             (key != "uniqueItems" && key != "unevaluatedProperties" && key != "multipleOf");
+                             (key != "uniqueItems" && key != "unevaluatedProperties");
         if (!known || !neutral) {
             throw GrammarError("the keyword '" + key + "' is not supported");
         }
@@ -165,6 +164,12 @@ bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
     }
     if (value.is_number()) {
         const double v = value.get<double>();
+        if (const auto of = multiple_of(schema)) {
+            const auto decimal = decimal_of(value);
+            if (!decimal || !is_multiple(*decimal, *of)) {
+                return false;
+            }
+        }
         const auto bound = [&](const char* key, double otherwise) {
             const OrderedJson* at = member(schema, key);
             return at != nullptr && at->is_number() ? at->get<double>() : otherwise;
@@ -178,6 +183,28 @@ bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
                !left_out("exclusiveMaximum", "maximum");
     }
     return true;
+}
+
+std::optional<Decimal> decimal_of(const OrderedJson& number) {
+    const bool small = number.is_number_integer() &&
+                       !(number.is_number_unsigned() && number.get<uint64_t>() > uint64_t{1} << 62);
+    return small ? to_decimal(number.get<int64_t>()) : to_decimal(number.get<double>());
+}
+
+std::optional<Multiple> multiple_of(const OrderedJson& schema) {
+    const OrderedJson* value = member(schema, "multipleOf");
+    if (value == nullptr) {
+        return std::nullopt;
+    }
+    const std::optional<Decimal> decimal = value->is_number() ? decimal_of(*value) : std::nullopt;
+    const std::optional<Multiple> out = decimal ? to_multiple(*decimal) : std::nullopt;
+    if (!out) {
+        throw GrammarError("'multipleOf' must be a number above 0 with at most " +
+                           std::to_string(Multiple::kMaxMultipleDigits) +
+                           " digits behind the point, and at most " + std::to_string(Multiple::kMaxUnit) +
+                           " without the point");
+    }
+    return out;
 }
 
 std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, const char* exclusive,
@@ -197,10 +224,7 @@ std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, 
         if (!value->is_number()) {
             throw GrammarError("'" + std::string(key) + "' must be a number");
         }
-        const bool small = value->is_number_integer() &&
-                           !(value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{1} << 62);
-        const std::optional<Decimal> decimal =
-            small ? to_decimal(value->get<int64_t>()) : to_decimal(value->get<double>());
+        const std::optional<Decimal> decimal = decimal_of(*value);
         if (!decimal.has_value() || decimal->fraction.size() > kMaxFractionDigits) {
             throw GrammarError("'" + std::string(key) + "' has more digits than are supported");
         }

@@ -36,6 +36,12 @@ bool has_type(const OrderedJson& value, const std::string& type);
 // Whether a value of an enum also keeps the other keywords that stand beside it.
 bool satisfies(const OrderedJson& value, const OrderedJson& schema);
 
+// Exact for whole numbers; nothing when it is not finite.
+std::optional<Decimal> decimal_of(const OrderedJson& number);
+
+// What `multipleOf` says. GrammarError when it cannot be had.
+std::optional<Multiple> multiple_of(const OrderedJson& schema);
+
 // The tighter of an inclusive and an exclusive bound; nothing where both are absent. `upper`: of the maximum.
 std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, const char* exclusive,
                               bool upper);

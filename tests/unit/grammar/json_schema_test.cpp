@@ -171,6 +171,27 @@ TEST(JsonSchema, Numbers) {
     check({R"({"type":"integer","multipleOf":1,"maximum":-1})", {"-1", "-20"}, {"0", "-0", "1"}});
 }
 
+TEST(JsonSchema, Multiples) {
+    check(
+        {R"({"type":"integer","multipleOf":5})", {"0", "5", "-10", "1234567890"}, {"1", "-6", "5.0", "05"}});
+    check({R"({"type":"integer","minimum":7,"maximum":100,"multipleOf":7})",
+           {"7", "14", "98"},
+           {"0", "8", "105"}});
+    check({R"({"type":"integer","minimum":-20,"exclusiveMaximum":10,"multipleOf":10})",
+           {"-20", "-10", "0"},
+           {"10", "-5"}});
+    check({R"({"type":"number","multipleOf":0.01})", {"0", "12.5", "12.50", "-0.01"}, {"0.001", "1.", "-0"}});
+    check({R"({"type":"number","multipleOf":0.25,"minimum":0,"maximum":1.3})",
+           {"0.25", "0.5", "1.25", "1.0"},
+           {"0.3", "1.5", "-0.25", "1.27"}});
+    check({R"({"type":"integer","multipleOf":1.5})", {"3", "0", "-6"}, {"1", "1.5", "4"}});
+    check({R"({"type":"number","multipleOf":1})", {"3", "-1"}, {"1.5"}});
+    check({R"({"enum":[5,6,7.5,"x"],"multipleOf":2.5})", {"5", "7.5", R"("x")"}, {"6"}});
+    check({R"({"type":"integer","minimum":12345678901,"multipleOf":1000})",
+           {"12345679000"},
+           {"12345678901", "1000"}});
+}
+
 // Draft 4, and with it OpenAPI 3.0: the keyword says whether the other one's bound is left out.
 TEST(JsonSchema, BoundsOfDraft4) {
     check({R"({"type":"integer","minimum":0,"exclusiveMinimum":true,"maximum":9,"exclusiveMaximum":true})",
@@ -246,7 +267,10 @@ TEST(JsonSchema, Refusals) {
     expect(R"({"propertyNames":{"enum":["a"]},"required":["b"]})", "nothing can satisfy");
     expect(R"({"propertyNames":{"enum":["a"]},"minProperties":1})", "'minProperties'");
     expect(R"({"uniqueItems":true})", "'uniqueItems'");
-    expect(R"({"multipleOf":3})", "'multipleOf'");
+    expect(R"({"multipleOf":0})", "'multipleOf'");
+    expect(R"({"multipleOf":1001})", "'multipleOf'");
+    expect(R"({"multipleOf":0.0000001})", "'multipleOf'");
+    expect(R"({"type":"integer","minimum":11,"maximum":14,"multipleOf":5})", "nothing can satisfy");
     expect(R"({"format":"iri"})", "'iri'");
     expect(R"j({"pattern":"(?=x)"})j", "pattern");
     expect(R"j({"pattern":"(?=x)","format":"email"})j", "pattern");
