@@ -66,11 +66,13 @@ void __cudaUnregisterFatBinary(void**) {}
 void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, void*, void*, void*, void*, int*) {
     names()[host] = name;
 }
-// Of launches written <<<…>>>, of which there are none: the linker wants them all the same.
+// Of launches written <<<…>>>, of which there are none: the linker wants them all the same, before CUDA 13 cudaLaunchKernel.
 unsigned __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) { die("__cudaPopCallConfiguration"); }
 cudaError_t __cudaGetKernel(cudaKernel_t*, const void*) { die("__cudaGetKernel"); }
 cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) { die("__cudaLaunchKernel"); }
 }
+
+cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) { die("cudaLaunchKernel"); }
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* function) {
     const ptx::Kernel& kernel = kernel_of(function);

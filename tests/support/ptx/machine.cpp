@@ -29,6 +29,12 @@ std::byte* Thread::memory(Space space, uint64_t address, size_t bytes) const {
         }
         return shared + offset;
     }
+    if (space == Space::kLocal) {
+        if (address + bytes > kernel.local) {
+            fail("an address outside of the thread's local memory");
+        }
+        return local + address;
+    }
     if (space == Space::kParam) {
         if (address + bytes > kernel.parameter_bytes) {
             fail("an address outside of the parameters");
@@ -36,22 +42,24 @@ std::byte* Thread::memory(Space space, uint64_t address, size_t bytes) const {
         return const_cast<std::byte*>(parameters) + address;  // nothing writes there: st has no such space
     }
     auto* host = reinterpret_cast<std::byte*>(address);  // NOLINT: that is what an address is here
-    const bool in_shared = host >= shared && host + bytes <= shared + shared_bytes;
-    if (!(space == Space::kGeneric && in_shared) && !is_device_memory(host, bytes)) {
+    const auto is_in = [&](const std::byte* begin, size_t size) { return host >= begin && host + bytes <= begin + size; };
+    const bool own = is_in(shared, shared_bytes) || is_in(local, kernel.local);
+    if (!(space == Space::kGeneric && own) && !is_device_memory(host, bytes)) {
         fail("an address that is not in device memory");
     }
     return host;
 }
 
 void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes) {
-    // Registers keep their memory from thread to thread. They start as something that is neither an address nor a small number.
+    constexpr uint64_t kPoison = 0xfff7dead7fc0dead;  // neither an address nor a small number
+    // Registers keep their memory from thread to thread.
     thread_local std::vector<std::vector<uint64_t>> spare;
     std::vector<uint64_t> registers;
     if (!spare.empty()) {
         registers = std::move(spare.back());
         spare.pop_back();
     }
-    registers.assign(kernel.registers, 0xfff7dead7fc0dead);
+    registers.assign(kernel.registers, kPoison);
     const uint64_t special[] = {thread_index.x, thread_index.y, thread_index.z, block_size.x, block_size.y, block_size.z,
                                 block_index.x,  block_index.y,  block_index.z,  grid_size.x,  grid_size.y,  grid_size.z,
                                 static_cast<uint64_t>(lane())};
@@ -60,7 +68,9 @@ void run_thread(const Module& module, const Kernel& kernel, const std::byte* par
         registers[constant.slot] = constant.value;
     }
 
-    Thread thread{module, kernel, parameters, static_cast<std::byte*>(dynamic_shared()), shared_bytes, registers.data()};
+    std::vector<uint64_t> local(kernel.local / sizeof(uint64_t) + 1, kPoison);
+    Thread thread{module, kernel, parameters, static_cast<std::byte*>(dynamic_shared()), shared_bytes, registers.data(),
+                  reinterpret_cast<std::byte*>(local.data())};
     thread.profile = memory_profile();
     if (thread.profile != nullptr) {
         thread.profile->thread_begins(module, kernel);

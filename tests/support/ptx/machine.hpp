@@ -1,6 +1,6 @@
 // One GPU thread that executes PTX instructions. Threads are the fibers of cuda_emulation/emulation.hpp: their order is shuffled,
 // barriers and warp operations wait there. Every access to memory must be aligned and lie in an allocation of cudaMalloc, in the block's
-// shared memory or in the parameters.
+// shared memory, in the thread's own or in the parameters.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +19,7 @@ struct Thread {
     std::byte* shared;        // of the block: static, then dynamic
     size_t shared_bytes;
     uint64_t* registers;
+    std::byte* local;
     size_t at = 0;            // of the next instruction
     const Instruction* now = nullptr;
     MemoryProfile* profile = nullptr;
@@ -49,7 +50,7 @@ struct Thread {
     std::byte* memory(Space space, uint64_t address, size_t bytes) const;
     std::byte* address_of(const Instruction& i, size_t operand, Space space, size_t bytes, size_t bracket = 0) const {
         std::byte* host = memory(space, get<uint64_t>(i, operand) + static_cast<uint64_t>(i.offset[bracket]), bytes);
-        if (profile != nullptr && space != Space::kParam) {
+        if (profile != nullptr && space != Space::kParam && space != Space::kLocal) {
             const bool in_shared = host >= shared && host < shared + shared_bytes;
             profile->access(i, bracket, in_shared, in_shared ? static_cast<uint64_t>(host - shared) : reinterpret_cast<uint64_t>(host), bytes);
         }

@@ -142,7 +142,7 @@ class Reader {
     // of the kernel that is being read
     Kernel kernel_;
     std::vector<Scope> scopes_;
-    std::map<std::string, size_t, std::less<>> addresses_;  // of parameters and shared variables
+    std::map<std::string, size_t, std::less<>> addresses_;  // of parameters, shared and local variables
     std::map<uint64_t, uint16_t> constants_;
     std::map<std::string, uint32_t, std::less<>> labels_;
     std::vector<std::pair<size_t, std::string>> jumps_;
@@ -357,6 +357,11 @@ void Reader::read_declaration(std::string_view text) {
         const size_t at = align_up(kernel_.static_shared, variable.align);
         addresses_[std::string(variable.name)] = at;
         kernel_.static_shared = at + variable.size;
+    } else if (kind == ".local") {
+        const Variable variable = read_variable(text);
+        const size_t at = align_up(kernel_.local, variable.align);
+        addresses_[std::string(variable.name)] = at;
+        kernel_.local = at + variable.size;
     } else if (kind == ".param") {
         addresses_[std::string(read_variable(text).name)] = SIZE_MAX / 2;  // of a call, which ends the program before
     } else if (kind != ".pragma") {

@@ -18,7 +18,7 @@ struct Thread;
 struct Instruction;
 using Run = void (*)(Thread&, const Instruction&);
 
-enum class Space : uint8_t { kGeneric, kGlobal, kShared, kParam };
+enum class Space : uint8_t { kGeneric, kGlobal, kShared, kLocal, kParam };
 
 // Operands are registers by number. Constants, special registers and addresses of variables are registers, too, which are set before
 // the first instruction.
@@ -57,6 +57,7 @@ struct Kernel {
     std::vector<Parameter> parameters;
     size_t parameter_bytes = 0;
     size_t static_shared = 0;   // bytes; a multiple of 16, dynamic shared memory begins there
+    size_t local = 0;           // bytes of a thread by itself
     unsigned max_threads = 0;   // __launch_bounds__; 0 = none given
     size_t registers = 0;
     std::vector<Constant> constants;

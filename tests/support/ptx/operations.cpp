@@ -320,9 +320,11 @@ void add_conversions(Table& table) {
     table["cvt.rn.bf16x2.f32"] = [](Thread& t, const Instruction& i) {
         t.set<uint32_t>(i, 0, uint32_t{round_to_bf16(t.get<float>(i, 1))} << 16 | round_to_bf16(t.get<float>(i, 2)));
     };
-    // Global memory has its generic addresses; shared memory begins at 0.
+    // Global memory has its generic addresses; shared and local memory begin at 0.
     table["cvta.to.global.u64"] = move<uint64_t>;
     table["cvta.shared.u64"] = [](Thread& t, const Instruction& i) { t.set(i, 0, reinterpret_cast<uint64_t>(t.shared) + t.get<uint64_t>(i, 1)); };
+    table["cvta.local.u64"] = [](Thread& t, const Instruction& i) { t.set(i, 0, reinterpret_cast<uint64_t>(t.local) + t.get<uint64_t>(i, 1)); };
+    table["cvta.to.local.u64"] = [](Thread& t, const Instruction& i) { t.set(i, 0, t.get<uint64_t>(i, 1) - reinterpret_cast<uint64_t>(t.local)); };
     table["cvta.to.shared.u64"] = [](Thread& t, const Instruction& i) { t.set(i, 0, t.get<uint64_t>(i, 1) - reinterpret_cast<uint64_t>(t.shared)); };
 }
 
@@ -348,17 +350,22 @@ void store(Thread& t, const Instruction& i) {
     }
     std::memcpy(to, values, sizeof(T) * elements);
 }
+// atom d, [a], b; red [a], b.
+template <bool kReturns>
 void atomic_add(Thread& t, const Instruction& i) {
-    auto* at = reinterpret_cast<uint32_t*>(t.address_of(i, 1, i.space, 4));
+    auto* at = reinterpret_cast<uint32_t*>(t.address_of(i, kReturns ? 1 : 0, i.space, 4));
     const uint32_t before = *at;
-    *at = before + t.get<uint32_t>(i, 2);
-    t.set(i, 0, before);
+    *at = before + t.get<uint32_t>(i, kReturns ? 2 : 1);
+    if (kReturns) {
+        t.set(i, 0, before);
+    }
 }
 
 // ld and st: [.space][.cache operators][.vN].type, in this order.
 Run find_access(std::string_view opcode, Instruction& instruction) {
     const bool is_load = opcode.starts_with("ld.");
-    if (!is_load && !opcode.starts_with("st.") && opcode != "atom.shared.add.u32" && opcode != "atom.global.add.u32") {
+    const bool is_atomic = opcode.ends_with(".add.u32") && (opcode.starts_with("atom.") || opcode.starts_with("red."));
+    if (!is_load && !opcode.starts_with("st.") && !is_atomic) {
         return nullptr;
     }
     std::string_view type;
@@ -366,8 +373,8 @@ Run find_access(std::string_view opcode, Instruction& instruction) {
         const size_t end = std::min(rest.find('.', 1), rest.size());
         const std::string_view part = rest.substr(1, end - 1);
         rest.remove_prefix(end);
-        if (part == "global" || part == "shared" || (part == "param" && is_load)) {
-            instruction.space = part == "global" ? Space::kGlobal : part == "shared" ? Space::kShared : Space::kParam;
+        if (part == "global" || part == "shared" || part == "local" || (part == "param" && is_load)) {
+            instruction.space = part == "global" ? Space::kGlobal : part == "shared" ? Space::kShared : part == "local" ? Space::kLocal : Space::kParam;
         } else if (part == "v2" || part == "v4") {
             instruction.vector = part == "v2" ? 2 : 4;
         } else if (rest.empty()) {
@@ -376,8 +383,8 @@ Run find_access(std::string_view opcode, Instruction& instruction) {
             return nullptr;
         }
     }
-    if (opcode.starts_with("atom.")) {
-        return atomic_add;
+    if (is_atomic) {
+        return opcode.starts_with("atom.") ? atomic_add<true> : atomic_add<false>;
     }
     static constexpr struct {
         std::string_view type;

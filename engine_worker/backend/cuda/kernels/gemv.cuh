@@ -188,25 +188,34 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
         }
 #pragma unroll
         for (int u = 0; u < kGemvUnroll; u++) {
+            if constexpr (kE4m3) {
 #pragma unroll
-            for (int b = 0; b < kBlocks; b++) {
-                const Vec16 x0 = kTogether ? rows[kTogether ? u : 0] : load_row(u, b, 0);
-                if constexpr (kE4m3) {
-                    const Vec16 x1 = load_row(u, b, 1);
+                for (int part = 0; part < 2; part++) {  // 16 bytes of weights go with 32 of each row
+                    Vec16 half[kBlocks];
 #pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        uint32_t a[4];
-                        e4m3_to_bf16(upper[u].word[j], a[0], a[2]);
-                        e4m3_to_bf16(lower[u].word[j], a[1], a[3]);
-                        const Vec16& half = j < 2 ? x0 : x1;
-                        mma_bf16(sum[b], a, half.word[j % 2 * 2], half.word[j % 2 * 2 + 1]);
+                    for (int b = 0; b < kBlocks; b++) {
+                        half[b] = load_row(u, b, part);
                     }
-                } else {
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        uint32_t a[4];
+                        e4m3_to_bf16(upper[u].word[part * 2 + j], a[0], a[2]);
+                        e4m3_to_bf16(lower[u].word[part * 2 + j], a[1], a[3]);
+#pragma unroll
+                        for (int b = 0; b < kBlocks; b++) {
+                            mma_bf16(sum[b], a, half[b].word[j * 2], half[b].word[j * 2 + 1]);
+                        }
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int b = 0; b < kBlocks; b++) {
+                    const Vec16 row = kTogether ? rows[kTogether ? u : 0] : load_row(u, b, 0);
 #pragma unroll
                     for (int j = 0; j < 2; j++) {
                         const uint32_t a[4] = {upper[u].word[2 * j], lower[u].word[2 * j], upper[u].word[2 * j + 1],
                                                lower[u].word[2 * j + 1]};
-                        mma_bf16(sum[b], a, x0.word[2 * j], x0.word[2 * j + 1]);
+                        mma_bf16(sum[b], a, row.word[2 * j], row.word[2 * j + 1]);
                     }
                 }
             }
