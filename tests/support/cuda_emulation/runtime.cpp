@@ -1,5 +1,6 @@
 // Streams are as late as they may be: what was put into one happens when somebody waits for it. So a test notices host
-// memory that is written again, or read, too early.
+// memory that is written again, or read, too early. What CUDA refuses is refused (above all while a graph is recorded), and so is some
+// that it only leaves undefined.
 #include "tests/support/cuda_emulation/runtime.hpp"
 
 #include <algorithm>
@@ -26,10 +27,13 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
     CUgraph_st* capturing = nullptr;
+    bool invalidated = false;  // what it captures
     std::deque<EmulatedWork> waiting;
     size_t entered = 0;  // of all that was ever put in
 };
 struct CUevent_st {
+    bool timing = true;
+    bool captured = false;  // recorded last while its stream was captured
     std::chrono::steady_clock::time_point time;
     CUstream_st* stream = nullptr;
     size_t place = 0;  // it has come when so many of the stream's have
@@ -80,6 +84,28 @@ std::map<const void*, size_t>& allowed_shared() {
 }
 
 cudaError_t last_error = cudaSuccess;
+
+// Of what may not be called while the thread captures a stream: says so, and that capture will fail. (There is one thread.)
+cudaError_t refused_in_capture() {
+    bool any = false;
+    for (CUstream_st* stream : streams()) {
+        if (stream->capturing != nullptr) {
+            stream->invalidated = any = true;
+        }
+    }
+    return any ? last_error = cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+cudaError_t refused_in_capture_of(CUstream_st* stream) {
+    if (stream == nullptr || stream->capturing == nullptr) {
+        return cudaSuccess;
+    }
+    stream->invalidated = true;
+    return last_error = cudaErrorStreamCaptureUnsupported;
+}
+bool has_come(const CUevent_st& event) {
+    return !streams().contains(event.stream) || event.stream->entered - event.stream->waiting.size() >= event.place;
+}
+
 constexpr auto kLost = static_cast<cudaError_t>(719);  // cudaErrorLaunchFailure
 
 bool lost() {
@@ -107,10 +133,12 @@ Device& device() {
     return one;
 }
 
-void enqueue(cudaStream_t stream, EmulatedWork work) {
+cudaError_t enqueue(cudaStream_t stream, EmulatedWork work) {
     if (lost()) {
-        last_error = kLost;
-        return;
+        return last_error = kLost;
+    }
+    if (stream != nullptr && stream->invalidated) {
+        return last_error = cudaErrorStreamCaptureInvalidated;
     }
     if (stream != nullptr && stream->capturing != nullptr) {
         stream->capturing->work.push_back(std::move(work));
@@ -121,10 +149,11 @@ void enqueue(cudaStream_t stream, EmulatedWork work) {
         run_all();  // the default stream
         work.run();
     }
+    return cudaSuccess;
 }
 
-void enqueue(cudaStream_t stream, std::function<void()> work) {
-    enqueue(stream, EmulatedWork{std::move(work)});
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
+    return enqueue(stream, EmulatedWork{std::move(work)});
 }
 
 bool is_device_memory(const void* address, size_t bytes) {
@@ -133,30 +162,27 @@ bool is_device_memory(const void* address, size_t bytes) {
     return after != allocations().begin() && at + bytes <= std::prev(after)->first + std::prev(after)->second;
 }
 
-cudaError_t allow_shared(const void* kernel, size_t bytes) {
-    if (bytes > kMostShared) {
+cudaError_t allow_shared(const void* kernel, size_t bytes, size_t static_shared) {
+    if (bytes + static_shared > kMostShared) {
         return last_error = cudaErrorInvalidValue;
     }
     allowed_shared()[kernel] = bytes;
     return cudaSuccess;
 }
 
-void enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
-                    std::function<void()> body, size_t static_shared) {
+cudaError_t enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
+                           std::function<void()> body, size_t static_shared) {
     const auto allowed = allowed_shared().find(kernel);
-    if (shared_bytes > std::max(size_t{48} << 10, allowed == allowed_shared().end() ? 0 : allowed->second) ||
-        static_shared + shared_bytes > kMostShared) {
-        last_error = cudaErrorInvalidValue;
-        return;
+    if (allowed == allowed_shared().end() ? static_shared + shared_bytes > size_t{48} << 10 : shared_bytes > allowed->second) {
+        return last_error = cudaErrorInvalidValue;
     }
     device().kernels++;
     const size_t bytes = static_shared + shared_bytes;
     if (!early) {
-        enqueue(stream, EmulatedWork{[=] { run_grid(grid, block, bytes, body); }, true});
-        return;
+        return enqueue(stream, EmulatedWork{[=] { run_grid(grid, block, bytes, body); }, true});
     }
     const auto launch = std::make_shared<EarlyLaunch>(grid, block, bytes, std::move(body));
-    enqueue(stream, EmulatedWork{[launch] { launch->run(); }, true, [launch] { launch->start(); }});
+    return enqueue(stream, EmulatedWork{[launch] { launch->run(); }, true, [launch] { launch->start(); }});
 }
 }  // namespace llm::emulation
 
@@ -193,6 +219,9 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+    if (const cudaError_t refused = refused_in_capture(); refused != cudaSuccess) {
+        return refused;
+    }
     Device& d = device();
     if (d.allocations_until_failure == 0 || d.used + bytes > d.memory) {
         return last_error = cudaErrorMemoryAllocation;
@@ -205,43 +234,63 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
-    run_all();
-    if (const auto it = allocations().find(static_cast<std::byte*>(pointer)); it != allocations().end()) {
-        device().used -= it->second;
-        allocations().erase(it);
-        std::free(pointer);
+    if (const cudaError_t refused = refused_in_capture(); refused != cudaSuccess) {
+        return refused;
     }
+    run_all();
+    const auto it = allocations().find(static_cast<std::byte*>(pointer));
+    if (it == allocations().end()) {
+        return pointer == nullptr ? cudaSuccess : last_error = cudaErrorInvalidValue;
+    }
+    device().used -= it->second;
+    allocations().erase(it);
+    std::free(pointer);
     return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+    if (const cudaError_t refused = refused_in_capture(); refused != cudaSuccess) {
+        return refused;
+    }
     *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     pinned()[static_cast<std::byte*>(*pointer)] = bytes;
     return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* pointer) {
+    if (const cudaError_t refused = refused_in_capture(); refused != cudaSuccess) {
+        return refused;
+    }
     run_all();
-    pinned().erase(static_cast<std::byte*>(pointer));
+    if (pinned().erase(static_cast<std::byte*>(pointer)) == 0) {
+        return pointer == nullptr ? cudaSuccess : last_error = cudaErrorInvalidValue;
+    }
     std::free(pointer);
     return cudaSuccess;
 }
-// As CUDA does it: from memory that is not pinned a copy is taken at once, and into such the call waits.
+// As CUDA does it: from memory that is not pinned a copy is taken at once, and into such the call waits. Neither can be captured.
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-    if (kind == cudaMemcpyHostToDevice && !is_pinned(source)) {
-        const auto* from = static_cast<const std::byte*>(source);
-        enqueue(stream, [target, copy = std::vector<std::byte>(from, from + bytes)] {
-            std::memcpy(target, copy.data(), copy.size());
-        });
-    } else {
-        enqueue(stream, [=] { std::memcpy(target, source, bytes); });
-        if (kind == cudaMemcpyDeviceToHost && !is_pinned(target)) {
-            return cudaStreamSynchronize(stream);
+    const bool up = kind == cudaMemcpyHostToDevice, down = kind == cudaMemcpyDeviceToHost;
+    if (bytes > 0 && (is_device_memory(target, bytes) == down || is_device_memory(source, bytes) == up)) {
+        return last_error = cudaErrorInvalidValue;
+    }
+    if ((up && !is_pinned(source)) || (down && !is_pinned(target))) {
+        if (const cudaError_t refused = refused_in_capture_of(stream); refused != cudaSuccess) {
+            return refused;
         }
     }
-    return std::exchange(last_error, cudaSuccess);
+    if (up && !is_pinned(source)) {
+        const auto* from = static_cast<const std::byte*>(source);
+        return enqueue(stream, [target, copy = std::vector<std::byte>(from, from + bytes)] {
+            std::memcpy(target, copy.data(), copy.size());
+        });
+    }
+    const cudaError_t error = enqueue(stream, [=] { std::memcpy(target, source, bytes); });
+    return error == cudaSuccess && down && !is_pinned(target) ? cudaStreamSynchronize(stream) : error;
 }
 cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t stream) {
-    enqueue(stream, [=] { std::memset(target, value, bytes); });
-    return std::exchange(last_error, cudaSuccess);
+    if (bytes > 0 && !is_device_memory(target, bytes)) {
+        return last_error = cudaErrorInvalidValue;
+    }
+    return enqueue(stream, [=] { std::memset(target, value, bytes); });
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     *stream = new CUstream_st;
@@ -255,6 +304,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (const cudaError_t refused = stream == nullptr ? refused_in_capture() : refused_in_capture_of(stream); refused != cudaSuccess) {
+        return refused;
+    }
     if (stream == nullptr) {
         run_all();
     } else {
@@ -263,14 +315,32 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return device().calls_until_lost == 0 ? kLost : cudaSuccess;
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    if (stream == nullptr) {
+        return last_error = cudaErrorStreamCaptureUnsupported;
+    }
+    if (stream->capturing != nullptr) {
+        return last_error = cudaErrorIllegalState;
+    }
     stream->capturing = new CUgraph_st;
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    *graph = nullptr;
+    if (stream == nullptr || stream->capturing == nullptr) {
+        return last_error = cudaErrorIllegalState;
+    }
     *graph = std::exchange(stream->capturing, nullptr);
+    if (std::exchange(stream->invalidated, false)) {
+        delete std::exchange(*graph, nullptr);
+        return last_error = cudaErrorStreamCaptureInvalidated;
+    }
     return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+    *exec = nullptr;
+    if (graph == nullptr) {
+        return last_error = cudaErrorInvalidValue;
+    }
     long& left = device().graphs_until_failure;
     if (left == 0) {
         return last_error = device().graph_error;
@@ -280,6 +350,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    if (exec == nullptr) {
+        return last_error = cudaErrorInvalidValue;
+    }
     device().graph_launches++;
     for (size_t i = 0; i < exec->work.size(); i++) {
         EmulatedWork work = exec->work[i];
@@ -287,9 +360,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
             work.start = {};  // a graph begins when all before it has ended
         }
         work.kernel = work.kernel && i + 1 < exec->work.size();  // and ends as a whole
-        enqueue(stream, std::move(work));
+        if (const cudaError_t error = enqueue(stream, std::move(work)); error != cudaSuccess) {
+            return error;
+        }
     }
-    return std::exchange(last_error, cudaSuccess);
+    return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
     delete graph;
@@ -299,8 +374,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     delete exec;
     return cudaSuccess;
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
     *event = new CUevent_st;
+    (*event)->timing = (flags & cudaEventDisableTiming) == 0;
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -308,18 +384,30 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    enqueue(stream, [=] { event->time = std::chrono::steady_clock::now(); });
+    event->captured = stream != nullptr && stream->capturing != nullptr;
+    const cudaError_t error = enqueue(stream, [=] { event->time = std::chrono::steady_clock::now(); });
     event->stream = stream;
-    event->place = stream->entered;
-    return std::exchange(last_error, cudaSuccess);
+    event->place = stream == nullptr ? 0 : stream->entered;
+    return error;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (event->captured) {
+        return last_error = cudaErrorCapturedEvent;
+    }
     if (event->stream != nullptr && streams().contains(event->stream)) {
         run_until(*event->stream, event->place);
     }
     return device().calls_until_lost == 0 ? kLost : cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) {
+    for (const CUevent_st* event : {start, end}) {
+        if (!event->timing || event->captured || event->stream == nullptr) {
+            return last_error = cudaErrorInvalidResourceHandle;
+        }
+        if (!has_come(*event)) {
+            return last_error = cudaErrorNotReady;
+        }
+    }
     *ms = std::max(1e-3f, std::chrono::duration<float, std::milli>(end->time - start->time).count());
     return cudaSuccess;
 }

@@ -27,15 +27,16 @@ struct Device {
 };
 Device& device();
 
-// As cudaFuncSetAttribute() for dynamic shared memory; an error if no GPU that the kernels are built for has so much.
-cudaError_t allow_shared(const void* kernel, size_t bytes);
-// A launch of `body`, once per thread; refused if the kernel wants more than 48 KiB of dynamic shared memory and more than it was
-// allowed. `early`: it may begin before the launch right before it in the stream, or in the graph, has ended. `static_shared` bytes more
-// are there before the dynamic ones.
-void enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
-                    std::function<void()> body, size_t static_shared = 0);
+// As cudaFuncSetAttribute() for dynamic shared memory; an error if one of the GPUs that the kernels are built for has less than that and
+// the kernel's `static_shared` bytes.
+cudaError_t allow_shared(const void* kernel, size_t bytes, size_t static_shared = 0);
+// A launch of `body`, once per thread; refused if the kernel wants more dynamic shared memory than it was allowed, or than 48 KiB with
+// the static if it was allowed none. `early`: it may begin before the launch right before it in the stream, or in the graph, has ended.
+// `static_shared` bytes more are there before the dynamic ones.
+cudaError_t enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid, Index3 block, size_t shared_bytes, bool early,
+                           std::function<void()> body, size_t static_shared = 0);
 
 // Puts `work` into the stream, or into what is recorded of it; the default stream waits for all others and does it.
-void enqueue(cudaStream_t stream, std::function<void()> work);
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
 
 }  // namespace llm::emulation

@@ -217,7 +217,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     if (other != 0) {
         require_matrix(c_data, c);
     }
-    llm::emulation::enqueue(stream, [=] {
+    const cudaError_t error = llm::emulation::enqueue(stream, [=] {
         if (needed > 0) {
             std::memset(workspace, 0xff, needed);
         }
@@ -245,5 +245,5 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
             }
         }
     });
-    return CUBLAS_STATUS_SUCCESS;
+    return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

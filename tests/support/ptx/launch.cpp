@@ -35,6 +35,8 @@ const ptx::Module& module() {
     return *read;
 }
 
+constexpr size_t kMostParameters = 4096;  // bytes; 32764 where driver and GPU are new enough
+
 // What stands for a kernel on the host -> its name in PTX.
 std::map<const void*, std::string>& names() {
     static std::map<const void*, std::string> all;
@@ -84,20 +86,24 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
 }
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
-    kernel_of(function);
+    const ptx::Kernel& kernel = kernel_of(function);
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) {
         die("an attribute of a kernel that is not known");
     }
-    return emulation::allow_shared(function, static_cast<size_t>(value));
+    return emulation::allow_shared(function, static_cast<size_t>(value), kernel.static_shared);
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
     const ptx::Kernel& kernel = kernel_of(function);
     const dim3 grid = config->gridDim, block = config->blockDim;
     const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || threads == 0 || threads > 1024 ||
-        (kernel.max_threads != 0 && threads > kernel.max_threads)) {
-        return cudaErrorInvalidValue;
+    // Without launch bounds it would depend on nvcc's choice of registers how many threads a GPU can start.
+    if (kernel.max_threads == 0) {
+        die("no launch bounds: " + kernel.name);
+    }
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || threads == 0 || threads > kernel.max_threads ||
+        kernel.parameter_bytes > kMostParameters) {
+        return cudaErrorInvalidConfiguration;
     }
     bool early = false;
     for (unsigned i = 0; i < config->numAttrs; i++) {
@@ -113,8 +119,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* fu
     }
     const size_t static_shared = (kernel.static_shared + 15) / 16 * 16;
     const size_t shared = static_shared + config->dynamicSmemBytes;
-    emulation::enqueue_kernel(
+    return emulation::enqueue_kernel(
         config->stream, function, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, config->dynamicSmemBytes, early,
         [&kernel, parameters, shared] { ptx::run_thread(module(), kernel, parameters->data(), shared); }, static_shared);
-    return cudaGetLastError();
 }

@@ -1,6 +1,8 @@
 // What the emulated GPU refuses, as a real one does.
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "engine_worker/backend/cuda/kernels/launch.hpp"
 #include "tests/support/cuda_emulation/runtime.hpp"
 #include "tests/support/gpu_array.hpp"
@@ -34,6 +36,79 @@ TEST(EmulationTest, SharedMemoryThatWasNotAllowed) {
     EXPECT_EQ(launch((64 << 10) + 1), cudaErrorInvalidValue);
     EXPECT_EQ(llm::emulation::allow_shared(&kernel, 100 << 10), cudaErrorInvalidValue) << "8.9 has 99 KiB";
     EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
+}
+
+TEST(EmulationTest, WhatMayNotBeDoneWhileAGraphIsRecorded) {
+    const cudaStream_t stream = test_stream().get();
+    const GpuArray<int> there(4);
+    cudaEvent_t event = nullptr;
+    ASSERT_EQ(cudaEventCreateWithFlags(&event, cudaEventDefault), cudaSuccess);
+    void* memory = nullptr;
+    int unpinned = 0;
+    const std::function<cudaError_t()> calls[] = {
+        [&] { return cudaMalloc(&memory, 16); },
+        [&] { return cudaMallocHost(&memory, 16); },
+        [&] { return cudaFree(there.get()); },
+        [&] { return cudaStreamSynchronize(stream); },
+        [&] { return cudaDeviceSynchronize(); },
+        [&] { return cudaMemcpyAsync(there.get(), &unpinned, 4, cudaMemcpyHostToDevice, stream); },
+        [&] { return cudaMemcpyAsync(&unpinned, there.get(), 4, cudaMemcpyDeviceToHost, stream); },
+    };
+    for (const auto& call : calls) {
+        ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+        EXPECT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaErrorIllegalState);
+        EXPECT_EQ(call(), cudaErrorStreamCaptureUnsupported);
+        cudaGetLastError();
+        EXPECT_EQ(cudaMemsetAsync(there.get(), 0, 4, stream), cudaErrorStreamCaptureInvalidated);
+        cudaGraph_t graph = nullptr;
+        EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+        EXPECT_EQ(graph, nullptr);
+        EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorIllegalState);
+    }
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    EXPECT_EQ(cudaEventRecord(event, stream), cudaSuccess);
+    EXPECT_EQ(cudaEventSynchronize(event), cudaErrorCapturedEvent);
+    cudaGraph_t graph = nullptr;
+    EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    cudaGraphDestroy(graph);
+    cudaEventDestroy(event);
+    cudaGetLastError();
+}
+
+TEST(EmulationTest, TimesAreThoseOfEventsThatHaveComeAndHaveTiming) {
+    const cudaStream_t stream = test_stream().get();
+    float ms = 0;
+    cudaEvent_t start = nullptr, end = nullptr, without = nullptr;
+    cudaEventCreateWithFlags(&start, cudaEventDefault);
+    cudaEventCreateWithFlags(&end, cudaEventDefault);
+    cudaEventCreateWithFlags(&without, cudaEventDisableTiming);
+    cudaEventRecord(start, stream);
+    EXPECT_EQ(cudaEventElapsedTime(&ms, start, end), cudaErrorNotReady);
+    cudaEventSynchronize(start);
+    EXPECT_EQ(cudaEventElapsedTime(&ms, start, end), cudaErrorInvalidResourceHandle) << "never recorded";
+    cudaEventRecord(end, stream);
+    cudaEventRecord(without, stream);
+    EXPECT_EQ(cudaEventElapsedTime(&ms, start, end), cudaErrorNotReady);
+    cudaEventSynchronize(without);
+    EXPECT_EQ(cudaEventElapsedTime(&ms, start, without), cudaErrorInvalidResourceHandle);
+    EXPECT_EQ(cudaEventElapsedTime(&ms, start, end), cudaSuccess);
+    for (const cudaEvent_t event : {start, end, without}) {
+        cudaEventDestroy(event);
+    }
+    cudaGetLastError();
+}
+
+TEST(EmulationTest, CopiesStayInTheirAllocations) {
+    const cudaStream_t stream = test_stream().get();
+    const GpuArray<int> there(4);
+    int here[8] = {};
+    EXPECT_EQ(cudaMemcpyAsync(there.get() + 2, here, 12, cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue);
+    EXPECT_EQ(cudaMemcpyAsync(here, there.get(), 20, cudaMemcpyDeviceToHost, stream), cudaErrorInvalidValue);
+    EXPECT_EQ(cudaMemcpyAsync(here, there.get(), 16, cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue) << "the wrong way";
+    EXPECT_EQ(cudaMemsetAsync(there.get() + 1, 0, 16, stream), cudaErrorInvalidValue);
+    EXPECT_EQ(cudaFree(here), cudaErrorInvalidValue);
+    cudaGetLastError();
+    EXPECT_EQ(cudaMemsetAsync(there.get(), 0, 16, stream), cudaSuccess);
 }
 
 // A launch that may begin early reads, before it has waited, what was there before the one that it overlaps with.

@@ -27,9 +27,9 @@ bool overlap_launches = false;
 template <typename Kernel, typename... Args>
 void launch(const char* name, Kernel kernel, dim3 grid, unsigned threads, size_t shared, cudaStream_t stream,
             Args... args) {
-    llm::emulation::enqueue_kernel(stream, reinterpret_cast<const void*>(kernel), {grid.x, grid.y, grid.z},
-                                   {threads, 1, 1}, shared, overlap_launches, [=] { kernel(args...); });
-    check(cudaGetLastError(), name);
+    check(llm::emulation::enqueue_kernel(stream, reinterpret_cast<const void*>(kernel), {grid.x, grid.y, grid.z},
+                                         {threads, 1, 1}, shared, overlap_launches, [=] { kernel(args...); }),
+          name);
 }
 bool kernels_wait() {
     return true;

@@ -14,7 +14,12 @@ inline constexpr cudaError_t cudaErrorInsufficientDriver = 35;
 inline constexpr cudaError_t cudaErrorNoDevice = 100;
 inline constexpr cudaError_t cudaErrorNoKernelImageForDevice = 209;
 inline constexpr cudaError_t cudaErrorUnsupportedPtxVersion = 222;
+inline constexpr cudaError_t cudaErrorInvalidResourceHandle = 400;
+inline constexpr cudaError_t cudaErrorIllegalState = 401;
 inline constexpr cudaError_t cudaErrorNotReady = 600;
+inline constexpr cudaError_t cudaErrorStreamCaptureUnsupported = 900;
+inline constexpr cudaError_t cudaErrorStreamCaptureInvalidated = 901;
+inline constexpr cudaError_t cudaErrorCapturedEvent = 907;
 
 struct dim3 {
     unsigned x, y, z;
