@@ -56,7 +56,7 @@ struct Kernel {
     std::string name;
     std::vector<Parameter> parameters;
     size_t parameter_bytes = 0;
-    size_t static_shared = 0;   // bytes; a multiple of 16, dynamic shared memory begins there
+    size_t static_shared = 0;   // bytes; dynamic shared memory begins at the next multiple of 16
     size_t local = 0;           // bytes of a thread by itself
     unsigned max_threads = 0;   // __launch_bounds__; 0 = none given
     size_t registers = 0;

@@ -120,20 +120,30 @@ void add_bit_fields(Table& table) {
 
 // ---- Floating point ---------------------------------------------------------------------------------------
 
+// Arithmetic in f32 has one NaN, whose sign is positive (that of the host's is not).
+float result(float value) { return std::isnan(value) ? std::bit_cast<float>(0x7fffffffu) : value; }
+double result(double value) { return value; }
+
+// Of a number and NaN the number; +0 is above -0.
+template <typename T>
+T larger(T a, T b) {
+    return a == b ? (std::signbit(a) ? b : a) : std::fmax(a, b);
+}
 template <typename T>
 void add_floats(Table& table, const std::string& type) {
     for (const char* rounding : {"", "rn."}) {
         const std::string name = rounding + type;
-        table["add." + name] = [](Thread& t, const Instruction& i) { t.set(i, 0, t.get<T>(i, 1) + t.get<T>(i, 2)); };
-        table["sub." + name] = [](Thread& t, const Instruction& i) { t.set(i, 0, t.get<T>(i, 1) - t.get<T>(i, 2)); };
-        table["mul." + name] = [](Thread& t, const Instruction& i) { t.set(i, 0, t.get<T>(i, 1) * t.get<T>(i, 2)); };
+        table["add." + name] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(t.get<T>(i, 1) + t.get<T>(i, 2))); };
+        table["sub." + name] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(t.get<T>(i, 1) - t.get<T>(i, 2))); };
+        table["mul." + name] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(t.get<T>(i, 1) * t.get<T>(i, 2))); };
     }
-    table["fma.rn." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, std::fma(t.get<T>(i, 1), t.get<T>(i, 2), t.get<T>(i, 3))); };
-    table["div.rn." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, t.get<T>(i, 1) / t.get<T>(i, 2)); };
-    table["rcp.rn." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, T{1} / t.get<T>(i, 1)); };
-    // Of a number and NaN the number.
-    table["max." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, std::fmax(t.get<T>(i, 1), t.get<T>(i, 2))); };
-    table["min." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, std::fmin(t.get<T>(i, 1), t.get<T>(i, 2))); };
+    table["fma.rn." + type] = [](Thread& t, const Instruction& i) {
+        t.set(i, 0, result(std::fma(t.get<T>(i, 1), t.get<T>(i, 2), t.get<T>(i, 3))));
+    };
+    table["div.rn." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(t.get<T>(i, 1) / t.get<T>(i, 2))); };
+    table["rcp.rn." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(T{1} / t.get<T>(i, 1))); };
+    table["max." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(larger(t.get<T>(i, 1), t.get<T>(i, 2)))); };
+    table["min." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(-larger(-t.get<T>(i, 1), -t.get<T>(i, 2)))); };
     table["neg." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, -t.get<T>(i, 1)); };
     table["abs." + type] = [](Thread& t, const Instruction& i) { t.set(i, 0, std::fabs(t.get<T>(i, 1))); };
 }
@@ -154,20 +164,31 @@ uint16_t round_to_bf16(double value) {
 }
 double from_bf16(uint32_t bits) { return std::bit_cast<float>(bits << 16); }
 
+// What a GPU may make of it: up to two units in the last place beside, always the same of the same value.
+float nearly(float exact) {
+    if (!std::isnormal(exact) || exact == 1) {
+        return result(exact);
+    }
+    const auto bits = std::bit_cast<uint32_t>(exact);
+    const auto near = std::bit_cast<float>(bits - 2 + bits * 0x9e3779b1u / 0x33333334u);  // 0 to 4 of equal frequency
+    return std::isnormal(near) ? near : exact;
+}
+
 void add_approximations(Table& table) {
-    table["ex2.approx.f32"] = [](Thread& t, const Instruction& i) { t.set(i, 0, std::exp2(t.get<float>(i, 1))); };
-    table["ex2.approx.ftz.f32"] = [](Thread& t, const Instruction& i) { t.set(i, 0, flushed(std::exp2(flushed(t.get<float>(i, 1))))); };
-    table["rsqrt.approx.f32"] = [](Thread& t, const Instruction& i) { t.set(i, 0, 1.0f / std::sqrt(t.get<float>(i, 1))); };
+    table["ex2.approx.f32"] = [](Thread& t, const Instruction& i) { t.set(i, 0, nearly(std::exp2(t.get<float>(i, 1)))); };
+    table["ex2.approx.ftz.f32"] = [](Thread& t, const Instruction& i) { t.set(i, 0, flushed(nearly(std::exp2(flushed(t.get<float>(i, 1)))))); };
+    table["rsqrt.approx.f32"] = [](Thread& t, const Instruction& i) { t.set(i, 0, nearly(1.0f / std::sqrt(t.get<float>(i, 1)))); };
     // The lower 32 bits of the operand are not looked at, those of the result zero; nor are there subnormals.
     table["rcp.approx.ftz.f64"] = [](Thread& t, const Instruction& i) {
         constexpr uint64_t kUpper = 0xffffffff00000000u;
-        const double out = 1.0 / std::bit_cast<double>(t.get<uint64_t>(i, 1) & kUpper);
-        t.set(i, 0, std::fpclassify(out) == FP_SUBNORMAL ? std::copysign(0.0, out) : std::bit_cast<double>(std::bit_cast<uint64_t>(out) & kUpper));
+        const auto flush = [](double value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0, value) : value; };
+        const double out = flush(1.0 / flush(std::bit_cast<double>(t.get<uint64_t>(i, 1) & kUpper)));
+        t.set(i, 0, std::bit_cast<double>(std::bit_cast<uint64_t>(out) & kUpper));
     };
-    // Its result is 0 where b is larger than 2^126.
+    // Where b is above 2^126 it is taken for infinite.
     table["div.approx.f32"] = [](Thread& t, const Instruction& i) {
-        const float a = t.get<float>(i, 1), b = t.get<float>(i, 2);
-        t.set(i, 0, std::fabs(b) > 0x1p126f && std::isfinite(b) && std::isfinite(a) ? 0.0f : a / b);
+        const float b = t.get<float>(i, 2);
+        t.set(i, 0, nearly(t.get<float>(i, 1) / (std::fabs(b) > 0x1p126f ? std::copysign(HUGE_VALF, b) : b)));
     };
     table["fma.rm.f32"] = [](Thread& t, const Instruction& i) {
         const int before = std::fegetround();
@@ -280,13 +301,13 @@ struct TowardsZero {
 struct ToNearest {
     double operator()(double value) const { return std::nearbyint(value); }
 };
-// Of numbers to integers: what is too large becomes the largest, NaN becomes zero (from f64 to 64 bits, the top bit alone).
+// Of numbers to integers: what is too large becomes the largest; NaN becomes zero, or the top bit alone where one of both has 64 bits.
 template <typename To, typename From, typename Round>
 void to_integer(Thread& t, const Instruction& i) {
     const auto value = static_cast<double>(t.get<From>(i, 1));
     using Limits = std::numeric_limits<To>;
     if (std::isnan(value)) {
-        t.set(i, 0, sizeof(From) == 8 && sizeof(To) == 8 ? static_cast<To>(uint64_t{1} << 63) : To{0});
+        t.set(i, 0, sizeof(From) == 8 || sizeof(To) == 8 ? static_cast<To>(uint64_t{1} << (8 * sizeof(To) - 1)) : To{0});
         return;
     }
     const double rounded = Round{}(value);
@@ -306,7 +327,7 @@ void add_conversions(Table& table) {
     table["cvt.rn.f64.s32"] = convert<double, int32_t>;
     table["cvt.rn.f64.u64"] = convert<double, uint64_t>;
     table["cvt.f64.f32"] = convert<double, float>;
-    table["cvt.rn.f32.f64"] = convert<float, double>;
+    table["cvt.rn.f32.f64"] = [](Thread& t, const Instruction& i) { t.set(i, 0, result(static_cast<float>(t.get<double>(i, 1)))); };
     table["cvt.rzi.u64.f32"] = to_integer<uint64_t, float, TowardsZero>;
     table["cvt.rzi.u64.f64"] = to_integer<uint64_t, double, TowardsZero>;
     table["cvt.rzi.s32.f32"] = to_integer<int32_t, float, TowardsZero>;

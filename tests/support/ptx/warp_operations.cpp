@@ -1,5 +1,7 @@
 // What the lanes of a warp do together, and asynchronous copies. Written from "Parallel Thread Execution ISA", sections "Warp level
 // matrix instructions", shfl.sync, vote.sync, cp.async, griddepcontrol; not from what kernels or their emulation say of it.
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "tests/support/cuda_emulation/emulation.hpp"
@@ -88,6 +90,31 @@ float bf16(uint16_t bits) {
     return out;
 }
 
+// start + the sum of a * b, as unprecise as it may be: the manual promises single precision, but no order and no rounding. Tensor cores
+// were seen to shift all that they add to the exponent of the largest, where they cut it off.
+float sum_of_products(float start, const float (&a)[16], const float* b, size_t stride) {
+    double terms[17] = {static_cast<double>(start)};
+    double sum = terms[0], largest = std::fabs(sum);
+    for (size_t k = 0; k < 16; k++) {
+        terms[k + 1] = static_cast<double>(a[k]) * static_cast<double>(b[k * stride]);
+        sum += terms[k + 1];
+        largest = std::max(largest, std::fabs(terms[k + 1]));
+    }
+    if (!std::isfinite(sum) || largest < 0x1p-126) {
+        return std::isnan(sum) ? std::bit_cast<float>(0x7fffffffu) : static_cast<float>(sum);
+    }
+    const auto power = [](int exponent) { return std::bit_cast<double>(static_cast<uint64_t>(exponent + 1023) << 52); };
+    const int exponent = static_cast<int>(std::bit_cast<uint64_t>(largest) >> 52) - 1023;
+    const double to_units = power(24 - exponent);
+    int64_t units = 0;
+    for (const double term : terms) {
+        units += static_cast<int64_t>(term * to_units);
+    }
+    const double cut = static_cast<double>(units) * power(exponent - 24);
+    const auto out = static_cast<float>(cut);
+    return std::fabs(static_cast<double>(out)) > std::fabs(cut) ? std::nextafter(out, 0.0f) : out;
+}
+
 // d (16 x 8, f32) = a (16 x 16, bf16, rows) * b (16 x 8, bf16, columns) + c. Of lane 4g + t: element e of a's eight is row
 // g + 8 [e in 2,3,6,7], column 2t + e % 2 + 8 [e >= 4]; of b's four row 2t + e % 2 + 8 [e >= 2], column g; of c's and d's four row
 // g + 8 [e >= 2], column 2t + e % 2.
@@ -121,11 +148,7 @@ void mma_m16n8k16(Thread& t, const Instruction& i) {
         }
     }
     for (size_t e = 0; e < 4; e++) {
-        float sum = t.get<float>(i, 10 + e);
-        for (size_t k = 0; k < 16; k++) {
-            sum += a[e / 2][k] * b[k][e % 2];
-        }
-        t.set(i, e, sum);
+        t.set(i, e, sum_of_products(t.get<float>(i, 10 + e), a[e / 2], &b[0][e % 2], 2));
     }
 }
 

@@ -16,10 +16,10 @@
 namespace llm::ptx {
 namespace {
 
-// A kernel k(u64 out) with registers %r<16>, %rd<16>, %f<16>, %p<4>, 64 bytes of shared memory `s`, and out in %rd15.
+// A kernel k(u64 out) with registers %r<16>, %rd<16>, %f<16>, %fd<4>, %p<4>, 64 bytes of shared memory `s`, and out in %rd15.
 std::string kernel_text(const std::string& body) {
     return ".version 9.0\n.target sm_90\n.address_size 64\n.visible .entry k(\n .param .u64 out\n)\n{\n"
-           " .reg .pred %p<4>;\n .reg .b32 %r<16>;\n .reg .b64 %rd<16>;\n .reg .f32 %f<16>;\n .shared .align 16 .b8 s[64];\n"
+           " .reg .pred %p<4>;\n .reg .b32 %r<16>;\n .reg .b64 %rd<16>;\n .reg .f32 %f<16>;\n .reg .f64 %fd<4>;\n .shared .align 16 .b8 s[64];\n"
            " ld.param.u64 %rd15, [out];\n" +
            body + "\n ret;\n}\n";
 }
@@ -75,11 +75,41 @@ TEST(PtxInstructions, Numbers) {
     EXPECT_EQ(word("mov.b32 %r1, 0x40003f80; mov.b32 %r2, 0x40404040; mov.b32 %r3, 0x80003f80; fma.rn.bf16x2 %r0, %r1, %r2, %r3;"),
               0x40c04080u);
     EXPECT_EQ(word("mov.f32 %f1, 0fBF800000; cvt.rzi.u64.f32 %rd0, %f1; cvt.u32.u64 %r0, %rd0;"), 0u) << "what does not fit becomes the nearest";
+    EXPECT_EQ(word("mov.f32 %f1, 0f7FC00000; cvt.rzi.s32.f32 %r0, %f1;"), 0u);
+    EXPECT_EQ(word("mov.f32 %f1, 0f7FC00000; cvt.rzi.u64.f32 %rd0, %f1; shr.u64 %rd0, %rd0, 32; cvt.u32.u64 %r0, %rd0;"), 0x80000000u);
+    EXPECT_EQ(word("mov.f32 %f1, 0f7FC00000; cvt.f64.f32 %fd1, %f1; cvt.rni.s32.f64 %r0, %fd1;"), 0x80000000u);
+    EXPECT_EQ(word("mov.f32 %f1, 0f7F800000; sub.f32 %f0, %f1, %f1; mov.b32 %r0, %f0;"), 0x7fffffffu) << "the only NaN that arithmetic makes";
+    EXPECT_EQ(word("mov.f32 %f1, 0f7F800000; mov.f32 %f2, 0f7F000000; div.approx.f32 %f0, %f1, %f2; mov.b32 %r0, %f0;"), 0x7fffffffu)
+        << "above 2^126 it divides by infinity";
+    EXPECT_EQ(number("mov.f32 %f1, 0f40000000; mov.f32 %f2, 0f7F000000; div.approx.f32 %f0, %f1, %f2;"), 0.0f);
+    EXPECT_EQ(word("mov.f32 %f1, 0f00000000; mov.f32 %f2, 0f80000000; max.f32 %f0, %f2, %f1; mov.b32 %r0, %f0;"), 0u);
+    EXPECT_EQ(word("mov.f32 %f1, 0f00000000; mov.f32 %f2, 0f80000000; min.f32 %f0, %f1, %f2; mov.b32 %r0, %f0;"), 0x80000000u);
     EXPECT_EQ(word("mov.f32 %f1, 0f7FC00000; setp.ltu.f32 %p1, %f1, %f1; selp.b32 %r0, 1, 2, %p1;"), 1u);
     EXPECT_EQ(word("mov.f32 %f1, 0f7FC00000; setp.ne.f32 %p1, %f1, %f1; selp.b32 %r0, 1, 2, %p1;"), 2u);
     EXPECT_EQ(number("mov.f32 %f1, 0f7FC00000; max.f32 %f0, %f1, 0f3F800000;"), 1.0f) << "of NaN and a number the number";
     EXPECT_EQ(number("mov.f32 %f1, 0f3F800001; fma.rm.f32 %f0, %f1, %f1, 0f00000000;"), std::bit_cast<float>(0x3f800002u));
     EXPECT_EQ(number("mov.f32 %f1, 0f40400000; cvt.sat.f32.f32 %f0, %f1;"), 1.0f);
+}
+
+// 2^x, 1/sqrt(x) and a/b may be two units in the last place beside, and sometimes are.
+TEST(PtxInstructions, ApproximationsAreAsWrongAsTheyMayBe) {
+    const auto bits = [](float value) { return std::to_string(std::bit_cast<uint32_t>(value)); };
+    int wrong = 0;
+    for (int i = 1; i <= 20; i++) {
+        const float x = 0.37f * static_cast<float>(i);
+        const std::string load = "mov.b32 %f1, " + bits(x) + "; mov.b32 %f2, " + bits(3) + "; ";
+        const std::pair<const char*, float> cases[] = {{"ex2.approx.f32 %f0, %f1;", std::exp2(x)},
+                                                       {"rsqrt.approx.f32 %f0, %f1;", 1 / std::sqrt(x)},
+                                                       {"div.approx.f32 %f0, %f1, %f2;", x / 3}};
+        for (const auto& [instruction, exact] : cases) {
+            const float got = number(load + instruction);
+            EXPECT_LE(std::abs(static_cast<int>(std::bit_cast<uint32_t>(got) - std::bit_cast<uint32_t>(exact))), 2) << instruction << " " << x;
+            wrong += got != exact ? 1 : 0;
+        }
+    }
+    EXPECT_GT(wrong, 30);
+    EXPECT_EQ(number("mov.f32 %f1, 0f00000000; ex2.approx.f32 %f0, %f1;"), 1.0f);
+    EXPECT_EQ(number("mov.f32 %f1, 0fFF800000; ex2.approx.f32 %f0, %f1;"), 0.0f);
 }
 
 TEST(PtxInstructions, Shuffles) {
@@ -104,11 +134,11 @@ TEST(PtxInstructions, JumpsGuardsAndScopes) {
 }
 
 TEST(PtxDeathTest, WhatAGpuWouldNotDo) {
-    EXPECT_DEATH(run("ld.global.u32 %r0, [%rd15+4];", 1, 1), "not in device memory.*\n.*\n.*line 14");
+    EXPECT_DEATH(run("ld.global.u32 %r0, [%rd15+4];", 1, 1), "not in device memory.*\n.*\n.*line 15");
     EXPECT_DEATH(run("ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%rd15+8];", 8, 1), "misaligned");
     EXPECT_DEATH(run("mov.u32 %r1, s; ld.shared.u32 %r0, [%r1+64];", 1, 1), "outside of the block's shared memory");
     EXPECT_DEATH(run("ld.global.u32 %r0, [%rd3];", 1, 1), "misaligned|not in device memory") << "a register that was never written";
-    EXPECT_DEATH(run("tanh.approx.f32 %f0, %f1;"), "test:14: no such instruction is known: tanh.approx.f32");
+    EXPECT_DEATH(run("tanh.approx.f32 %f0, %f1;"), "test:15: no such instruction is known: tanh.approx.f32");
     EXPECT_DEATH(run("add.s32 %r0, %r1, %r99;"), "not known: %r99");
     EXPECT_DEATH(run("bra $L_nowhere;"), "no label");
     EXPECT_DEATH(run("mov.u32 %r1, %laneid; setp.lt.u32 %p1, %r1, 4; @%p1 bra $L_2; bar.sync 0; $L_2: bar.sync 0;"), "different operations");
