@@ -55,7 +55,7 @@ class MagnitudeRange {
         if (high_ && high_->value.integer.size() <= longest) {
             longest = high_->value.integer.size();
             open = false;
-        } else if (of_) {  // whose every digit is as many nodes as there are remainders
+        } else if (of_ && of_->unit > 1) {  // whose every digit is as many nodes as there are remainders
             longest = std::min(longest, std::max<size_t>(10, shortest + 1));
         }
         for (size_t n = shortest; n <= longest; ++n) {
@@ -71,8 +71,8 @@ class MagnitudeRange {
     static int digit(const std::string& text, size_t i) { return i < text.size() ? text[i] - '0' : 0; }
 
     // What was read: so many digits of the part before the point, or of that behind it. They equal the
-    // bound's beginning
-    // (`at_low`, `at_high`) or are safely inside; `rest` is what they leave when divided by the unit.
+    // bound's beginning (`at_low`, `at_high`) or are safely inside; `rest` is what they leave when divided by
+    // the unit.
     struct Read {
         size_t at;
         bool at_low, at_high;

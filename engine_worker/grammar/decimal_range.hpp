@@ -49,9 +49,9 @@ Decimal to_decimal(int64_t value);
 bool less(const Decimal& a, const Decimal& b);
 
 // A path from `from` to `to` for every number within the bounds (absent: none), with a fraction only if
-// asked for, and only multiples of `of` (absent: any; without an upper bound they have up to ten digits
-// before the point, or one more than the lower bound). No exponent, no leading zeros, no "-0". Dead ends are
-// left to GrammarBuilder::finish().
+// asked for, and only multiples of `of` (absent: any; with a unit above 1 and no upper bound they have
+// up to ten digits before the point, or one more than the lower bound). No exponent, no leading zeros, no
+// "-0". Dead ends are left to GrammarBuilder::finish().
 void add_decimal_range(GrammarBuilder& builder, int32_t from, const std::optional<Bound>& low,
                        const std::optional<Bound>& high, bool fraction, int32_t to,
                        const std::optional<Multiple>& of = std::nullopt);

@@ -68,9 +68,6 @@ int32_t JsonSchemaCompiler::compile(const OrderedJson& schema, const std::string
 void JsonSchemaCompiler::fill(int32_t rule, const OrderedJson& schema) {
     for (const OrderedJson& one : resolver_.alternatives(schema)) {
         if (is_reference(one)) {
-            if (!one["$ref"].is_string()) {
-                throw GrammarError("'$ref' must be a string");
-            }
             const auto& reference = one["$ref"].get_ref<const std::string&>();
             builder_.end(
                 builder_.then(builder_.start(rule), compile(resolver_.resolve(reference), reference)));
@@ -149,9 +146,6 @@ void JsonSchemaCompiler::add_string(int32_t from, const OrderedJson& schema, int
         if (text != nullptr && !text->is_string()) {
             throw GrammarError("'pattern' and 'format' must be strings");
         }
-    }
-    if (format != nullptr && format_is_remark(format->get_ref<const std::string&>())) {
-        format = nullptr;
     }
     if (pattern != nullptr && format != nullptr) {
         const bool covers = pattern_covers_format(pattern->get_ref<const std::string&>(),
@@ -317,13 +311,17 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
     const std::optional<std::set<std::string>> allowed = names_of(schema);
     const bool none_named = (properties == nullptr || properties->empty()) && required.empty() && !allowed;
     const bool forbidden = additional != nullptr && *additional == OrderedJson(false);
-    if (none_named && !forbidden && (additional != nullptr || properties == nullptr)) {
+    const int32_t min = count_of(schema, "minProperties", 0);
+    if (none_named && !forbidden && (additional != nullptr || properties == nullptr || min > 0)) {
         return add_map(from, schema,
                        additional == nullptr ? rules_.any() : compile(*additional, "additionalProperties"),
                        to);
     }
     if (has_any(schema, {"minProperties", "maxProperties"}) && !none_named) {
         throw GrammarError("'minProperties' and 'maxProperties' beside named properties are not supported");
+    }
+    if (none_named && min > 0) {
+        return;
     }
     struct Property {
         std::string name;

@@ -6,8 +6,9 @@
 //   object   properties, required, additionalProperties; minProperties and maxProperties where no property
 //            is named; propertyNames that are any or listed
 //   array    items, prefixItems, minItems, maxItems
-//   string   minLength, maxLength, pattern (regex.hpp), format (string_formats.hpp; beside a pattern it is a
-//   remark) number, integer   minimum, maximum, exclusiveMinimum, exclusiveMaximum
+//   string   minLength, maxLength, pattern (regex.hpp), format (string_formats.hpp; beside a pattern it is
+//            a remark)
+//   number, integer   minimum, maximum, exclusiveMinimum, exclusiveMaximum (draft 4's too), multipleOf
 // The grammar writes a part of what the schema allows: properties in the schema's order, additional ones
 // behind them and only where the schema says so (or names no property at all), numbers of bounded length,
 // white space as in json_rules.hpp.
@@ -16,6 +17,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "engine_worker/grammar/json_rules.hpp"

@@ -163,24 +163,16 @@ bool satisfies(const OrderedJson& value, const OrderedJson& schema) {
         return n >= count_of(schema, "minLength", 0) && n <= count_of(schema, "maxLength", kUnbounded);
     }
     if (value.is_number()) {
-        const double v = value.get<double>();
-        if (const auto of = multiple_of(schema)) {
-            const auto decimal = decimal_of(value);
-            if (!decimal || !is_multiple(*decimal, *of)) {
-                return false;
-            }
-        }
-        const auto bound = [&](const char* key, double otherwise) {
-            const OrderedJson* at = member(schema, key);
-            return at != nullptr && at->is_number() ? at->get<double>() : otherwise;
+        const auto number = decimal_of(value);
+        const auto of = multiple_of(schema);
+        const auto low = bound_of(schema, "minimum", "exclusiveMinimum", false);
+        const auto high = bound_of(schema, "maximum", "exclusiveMaximum", true);
+        const auto keeps = [](const std::optional<Bound>& bound, bool inside, bool outside) {
+            return !bound || inside || (!outside && !bound->exclusive);
         };
-        const auto left_out = [&](const char* key, const char* inclusive) {  // draft 4
-            const OrderedJson* at = member(schema, key);
-            return at != nullptr && *at == OrderedJson(true) && v == bound(inclusive, v - 1);
-        };
-        return v >= bound("minimum", v) && v <= bound("maximum", v) && v > bound("exclusiveMinimum", v - 1) &&
-               v < bound("exclusiveMaximum", v + 1) && !left_out("exclusiveMinimum", "minimum") &&
-               !left_out("exclusiveMaximum", "maximum");
+        return number && (!of || is_multiple(*number, *of)) &&
+               keeps(low, low && less(low->value, *number), low && less(*number, low->value)) &&
+               keeps(high, high && less(*number, high->value), high && less(high->value, *number));
     }
     return true;
 }
@@ -213,12 +205,6 @@ std::optional<Bound> bound_of(const OrderedJson& schema, const char* inclusive, 
     for (const char* key : {inclusive, exclusive}) {
         const OrderedJson* value = member(schema, key);
         if (value == nullptr) {
-            continue;
-        }
-        if (key == exclusive && value->is_boolean()) {
-            if (out && value->get<bool>()) {  // draft 4: of the bound before
-                out->exclusive = true;
-            }
             continue;
         }
         if (!value->is_number()) {

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <utility>
 
+#include "engine_worker/grammar/string_formats.hpp"
+
 namespace llm::engine {
 namespace {
 
@@ -20,8 +22,9 @@ constexpr std::array<std::string_view, 21> kAnnotations = {
     "$vocabulary", "contentMediaType", "contentEncoding", "contentSchema", "discriminator",
     "externalDocs"};
 
-bool is_annotation(std::string_view key) {
+bool is_annotation(std::string_view key, const OrderedJson& value) {
     return key.starts_with("x-") ||
+           (key == "format" && value.is_string() && format_is_remark(value.get_ref<const std::string&>())) ||
            std::find(kAnnotations.begin(), kAnnotations.end(), key) != kAnnotations.end();
 }
 
@@ -191,6 +194,22 @@ std::optional<OrderedJson> merge(const OrderedJson& a, const OrderedJson& b) {
     return out;
 }
 
+// Draft 4, and with it OpenAPI 3.0: the keyword says whether the other one's bound is left out. Made what
+// later drafts say, so that bounds of several schemas can be compared.
+void renew_bound(OrderedJson& schema, const char* inclusive, const char* exclusive) {
+    const OrderedJson* left_out = member(schema, exclusive);
+    if (left_out == nullptr || !left_out->is_boolean()) {
+        return;
+    }
+    const OrderedJson* bound = member(schema, inclusive);
+    if (*left_out == OrderedJson(true) && bound != nullptr) {
+        schema[exclusive] = OrderedJson(*bound);
+        schema.erase(inclusive);
+    } else {
+        schema.erase(exclusive);
+    }
+}
+
 std::string unescaped(std::string_view part) {
     std::string out;
     const auto digit = [](char c) {
@@ -268,7 +287,8 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
             combined.emplace_back(key, &value);
         } else if (key == "const") {
             base["enum"] = OrderedJson::array({value});
-        } else if (!is_annotation(key) && !(key == "enum" && schema.contains("const"))) {  // it holds the constant
+        } else if (!is_annotation(key, value) &&
+                   !(key == "enum" && schema.contains("const"))) {  // it holds the constant
             charge(value);
             base[key] = value;
         }
@@ -277,11 +297,13 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
         (!schema["enum"].is_array() || !contains(schema["enum"], schema["const"]))) {
         return {};
     }
+    renew_bound(base, "minimum", "exclusiveMinimum");
+    renew_bound(base, "maximum", "exclusiveMaximum");
     const bool alone =
         base.empty() && combined.size() == 1 &&
         (combined[0].first != "allOf" || (combined[0].second->is_array() && combined[0].second->size() == 1));
     const bool keep = keep_references && alone;
-    if (keep && combined[0].first == "$ref") {
+    if (keep && combined[0].first == "$ref" && combined[0].second->is_string()) {
         return {{{"$ref", *combined[0].second}}};
     }
     std::vector<OrderedJson> out = {std::move(base)};

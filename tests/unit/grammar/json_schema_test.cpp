@@ -86,6 +86,10 @@ TEST(JsonSchema, FormatsThatAreRemarks) {
     check({R"({"type":"string","format":"password","minLength":2})", {R"("ab")"}, {R"("a")", "1"}});
     check({R"({"type":"string","format":"jwt"})", {R"("any")"}, {"1"}});
     check({R"({"type":"integer","format":"int32"})", {"7"}, {"\"7\""}});
+    check({R"({"type":"string","format":"enum","enum":["A","B"]})", {R"("A")"}, {R"("C")"}});
+    check({R"({"allOf":[{"type":"string","format":"a"},{"format":"b","maxLength":1}]})",
+           {R"("x")"},
+           {R"("xx")"}});
 }
 
 TEST(JsonSchema, NamesOfProperties) {
@@ -125,6 +129,8 @@ TEST(JsonSchema, Objects) {
     check({R"({"additionalProperties":{"type":"integer"},"minProperties":1,"maxProperties":2})",
            {R"({"x":1})", R"({"x":1,"y":2})"},
            {"{}", R"({"x":1,"y":2,"z":3})", R"({"x":null})"}});
+    check({R"({"type":"object","properties":{},"minProperties":1})", {R"({"x":1})"}, {"{}"}});
+    check({R"({"type":["object","null"],"additionalProperties":false,"minProperties":1})", {"null"}, {"{}"}});
 }
 
 TEST(JsonSchema, Arrays) {
@@ -187,6 +193,7 @@ TEST(JsonSchema, Multiples) {
     check({R"({"type":"integer","multipleOf":1.5})", {"3", "0", "-6"}, {"1", "1.5", "4"}});
     check({R"({"type":"number","multipleOf":1})", {"3", "-1"}, {"1.5"}});
     check({R"({"enum":[5,6,7.5,"x"],"multipleOf":2.5})", {"5", "7.5", R"("x")"}, {"6"}});
+    check({R"({"type":"integer","multipleOf":1})", {"123456789012345678"}, {"1.0"}});
     check({R"({"type":"integer","minimum":12345678901,"multipleOf":1000})",
            {"12345679000"},
            {"12345678901", "1000"}});
@@ -202,8 +209,24 @@ TEST(JsonSchema, BoundsOfDraft4) {
     check({R"({"type":"integer","exclusiveMinimum":true})", {"0", "-5"}, {"0.5"}});
     check({R"({"enum":[0,1,2],"minimum":0,"exclusiveMinimum":true})", {"1", "2"}, {"0"}});
     check({R"({"allOf":[{"type":"integer","minimum":3,"exclusiveMinimum":true},{"minimum":5}]})",
-           {"6"},
-           {"3"}});
+           {"5", "6"},
+           {"3", "4"}});
+    check({R"({"allOf":[{"type":"integer","minimum":3,"exclusiveMinimum":false},{"maximum":9},
+                        {"maximum":7,"exclusiveMaximum":true}]})",
+           {"3", "6"},
+           {"2", "7"}});
+}
+
+TEST(JsonSchema, BoundsOfListedNumbers) {
+    check({R"({"enum":[100000000000000000,9007199254740993,1e30,-1e30]})",
+           {"100000000000000000", "9007199254740993"},
+           {"9007199254740992"}});
+    check({R"({"enum":[9007199254740992,9007199254740993,7],"minimum":9007199254740993})",
+           {"9007199254740993"},
+           {"9007199254740992", "7"}});
+    check({R"({"enum":[-1,0,0.5,1,2],"exclusiveMinimum":-1,"exclusiveMaximum":2,"maximum":1})",
+           {"0", "0.5", "1"},
+           {"-1", "2"}});
 }
 
 TEST(JsonSchema, Combinations) {
@@ -264,6 +287,7 @@ TEST(JsonSchema, Refusals) {
     }
     expect(R"({"propertyNames":{"minLength":2}})", "'propertyNames'");
     expect(R"({"propertyNames":{"$ref":"#/propertyNames"}})", "without end");
+    expect(R"({"propertyNames":{"$ref":5}})", "'$ref' must be a string");
     expect(R"({"propertyNames":{"enum":["a"]},"required":["b"]})", "nothing can satisfy");
     expect(R"({"propertyNames":{"enum":["a"]},"minProperties":1})", "'minProperties'");
     expect(R"({"uniqueItems":true})", "'uniqueItems'");
