@@ -114,9 +114,17 @@ bool ChatOutput::step(ChatDelta& out) {
             return head(out);
         case State::arguments:
             return arguments(out);
-        case State::call_rest: {
-            std::string rest;  // the last brace, and what else a model puts there
-            return until(kCallEnd, State::after_call, rest);
+        case State::call_rest: {  // the last brace, and what else a model puts there
+            const size_t end = held_.find(kCallEnd);
+            const size_t next = held_.find(kCall);  // some models close only the last of several calls
+            if (end == next) {
+                held_.erase(0,
+                            held_.size() - std::max(partial_tag(held_, kCallEnd), partial_tag(held_, kCall)));
+                return false;
+            }
+            held_.erase(0, end < next ? end + kCallEnd.size() : next + kCall.size());
+            state_ = end < next ? State::after_call : State::call;
+            return true;
         }
         case State::json_rest: {
             const size_t brace = held_.find('}');

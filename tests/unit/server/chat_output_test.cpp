@@ -125,6 +125,22 @@ TEST(ChatOutput, ACallThatIsCutOffIsStillACall) {
     EXPECT_EQ(got.content, "ok");
 }
 
+TEST(ChatOutput, TheNextCallEndsOneThatWasNotClosed) {
+    const ChatDelta got = parse(
+        R"(<tool_call>{"name":"f","arguments":{"q":1}})"
+        "\n"
+        R"(<tool_call>{"name":"g","arguments":{"q":2}})"
+        "\n"
+        R"(<tool_call>{"name":"h","arguments":{}}</tool_call>)",
+        kTools);
+    ASSERT_EQ(got.calls.size(), 3u);
+    EXPECT_EQ(got.calls[0].arguments, "{\"q\":1}");
+    EXPECT_EQ(got.calls[1].name, "g");
+    EXPECT_EQ(got.calls[1].arguments, "{\"q\":2}");
+    EXPECT_EQ(got.calls[2].name, "h");
+    EXPECT_EQ(got.content, "");
+}
+
 TEST(ChatOutput, LineBreaksInsideAnArgumentAreEscaped) {
     const ChatDelta got =
         parse("<tool_call>{\"name\":\"f\",\"arguments\":{\"code\":\"a\n\tb\\n\"}}</tool_call>", kTools);
