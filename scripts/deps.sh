@@ -78,7 +78,7 @@ apt update || true # a stale or partly unreachable index may still serve
 # The distributions that are too old get one sentence instead of what apt and CMake say.
 candidate() { # PACKAGE: the version that apt would install, without its epoch
     local version
-    version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: //p')
+    version=$(LC_ALL=C apt-cache policy "$1" | sed -n 's/^  Candidate: //p')
     version=${version#*:}
     [ "$version" = "(none)" ] || printf '%s' "$version"
 }

@@ -41,10 +41,11 @@ def test_a_distribution_that_is_too_old_is_told_in_one_sentence(version, found, 
     for name in ("tee", "chmod", "rm"):  # what keeps services from starting
         program(name, "exit 0")
     program("apt-get", f'case "$*" in *install*) echo installing >>{tmp_path}/installed; exit 1 ;; esac')
-    program("apt-cache", "case $2 in " + " ".join(f"{name}) echo '  Candidate: {number}' ;;" for name, number in version.items()) +
+    program("apt-cache", '[ "$LC_ALL" = C ] || exec echo "  Candidat : 1"\n'  # it speaks the user's language
+            "case $2 in " + " ".join(f"{name}) echo '  Candidate: {number}' ;;" for name, number in version.items()) +
             " *) echo '  Candidate: (none)' ;; esac")
     run = subprocess.run([ROOT / "scripts" / "deps.sh", "build"], capture_output=True, text=True, timeout=60,
-                         env=dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}", SKIP_DEPS="", TMPDIR=str(tmp_path)))
+                         env=dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}", LC_ALL="C.UTF-8", SKIP_DEPS="", TMPDIR=str(tmp_path)))
     assert run.returncode == 1
     if found is None:
         assert (tmp_path / "installed").exists() and "too old" not in run.stderr
