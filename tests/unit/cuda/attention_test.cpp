@@ -232,9 +232,11 @@ class Attention {
 
 TEST(DecodeAttention, GroupsAndHeadDimensions) {
     for (const Shape& shape : {Shape{8, 2, 128, 128, 0}, Shape{7, 1, 64, 64, 0}, Shape{4, 4, 80, 128, 0},
-                               Shape{6, 2, 24, 64, 0}, Shape{2, 1, 256, 256, 0}, Shape{12, 1, 128, 128, 0}}) {
+                               Shape{6, 2, 24, 64, 0}, Shape{2, 1, 256, 256, 0}, Shape{12, 1, 128, 128, 0},
+                               Shape{3, 3, 30, 64, 0}, Shape{4, 2, 90, 128, 0}, Shape{9, 1, 130, 256, 0}, Shape{5, 1, 254, 256, 0}}) {
+        SCOPED_TRACE(shape.head_dim);
         Attention attention(shape, {1, 17, 150}, {1, 1, 1});
-        for (const int splits : {1, 4}) {
+        for (const int splits : {1, 4, 7}) {
             SCOPED_TRACE(splits);
             attention.check_decode(splits);
         }
@@ -250,14 +252,18 @@ TEST(DecodeAttention, LengthsAroundBlocksAndMoreSplitsThanPositions) {
 }
 
 TEST(DecodeAttention, SlidingWindow) {
-    Attention attention({4, 2, 64, 64, 24}, {1, 23, 24, 25, 200}, std::vector<int>(5, 1));
-    attention.check_decode(1);
-    attention.check_decode(2);
+    for (const int head_dim : {64, 128, 256}) {
+        Attention attention({4, 2, head_dim, head_dim, 24}, {1, 23, 24, 25, 200}, std::vector<int>(5, 1));
+        attention.check_decode(1);
+        attention.check_decode(2);
+    }
 }
 
 TEST(PrefillAttention, GroupsAndHeadDimensions) {
     for (const Shape& shape : {Shape{4, 1, 128, 128, 0}, Shape{7, 1, 64, 64, 0}, Shape{2, 2, 80, 128, 0},
-                               Shape{3, 1, 16, 64, 0}, Shape{2, 1, 256, 256, 0}}) {
+                               Shape{3, 1, 16, 64, 0}, Shape{2, 1, 256, 256, 0}, Shape{2, 1, 30, 64, 0}, Shape{2, 2, 90, 128, 0},
+                               Shape{2, 1, 130, 256, 0}, Shape{1, 1, 254, 256, 0}}) {
+        SCOPED_TRACE(shape.head_dim);
         Attention attention(shape, {1, 40, 130}, {1, 40, 37});
         attention.check_prefill();
         attention.check_prefill(2);
@@ -275,6 +281,9 @@ TEST(PrefillAttention, SplitContextsAndMoreSplitsThanTheyHave) {
         SCOPED_TRACE(splits);
         attention.check_prefill(splits);
     }
+    for (const int head_dim : {64, 256}) {
+        Attention({2, 1, head_dim, head_dim, 0}, {65, 400}, {3, 5}).check_prefill(6);
+    }
 }
 
 TEST(PrefillAttention, SlidingWindow) {
@@ -282,6 +291,9 @@ TEST(PrefillAttention, SlidingWindow) {
         Attention attention({4, 2, 64, 64, window}, {20, 100, 300}, {20, 100, 30});
         attention.check_prefill();
         attention.check_prefill(3);
+    }
+    for (const int head_dim : {128, 256}) {
+        Attention({2, 1, head_dim, head_dim, 24}, {20, 150}, {20, 30}).check_prefill();
     }
 }
 

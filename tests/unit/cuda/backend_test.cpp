@@ -144,9 +144,13 @@ TEST_F(CudaBackendTest, FiveLaunchesPerLayerAndThreeMore) {
 }
 #endif
 
-TEST_F(CudaBackendTest, AgreesWithTheCpuBackend) {
+class HeadDimension : public CudaBackendTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(HeadDimension, AgreesWithTheCpuBackend) {
     const TempDir dir;
-    llm::testing::write_random_model(dir.path(), kConfig, 6, DType::kBf16);
+    std::string config = kConfig;  // with norms of the heads
+    config.replace(config.find("32"), 2, std::to_string(GetParam()));
+    llm::testing::write_random_model(dir.path(), config, 6, DType::kBf16);
     CudaBackend gpu(options(dir.path()));
     BackendOptions o = options(dir.path());
     o.threads = 1;
@@ -189,6 +193,7 @@ TEST_F(CudaBackendTest, AgreesWithTheCpuBackend) {
     EXPECT_LT(mean, 0.06);
     EXPECT_LT(differences[differences.size() * 99 / 100], 0.2);
 }
+INSTANTIATE_TEST_SUITE_P(CudaBackend, HeadDimension, ::testing::Values(32, 90, 128, 256));
 
 // Few tokens after a long context, as in a conversation whose beginning is in the cache: attention splits the context.
 TEST_F(CudaBackendTest, TheShortEndOfALongPromptIsLikeDecodingIt) {

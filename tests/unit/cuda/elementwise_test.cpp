@@ -63,7 +63,7 @@ TEST(Elementwise, EmbedTakesTokensOfTheHostAndOfTheStepBefore) {
 }
 
 TEST(Elementwise, RmsNorm) {
-    for (const auto& [dim, stride] : {std::pair{64, 64}, {90, 128}, {896, 896}, {4096, 4096}}) {
+    for (const auto& [dim, stride] : {std::pair{64, 64}, {90, 128}, {896, 896}, {4096, 4096}, {12288, 12288}}) {
         std::vector<float> x(3 * static_cast<size_t>(stride), 0.0f), weight(stride, 0.0f);
         const std::vector<float> values = random_values(3 * static_cast<size_t>(dim), 2, 3);
         const std::vector<float> w = random_values(dim, 3);
@@ -97,7 +97,7 @@ TEST(Elementwise, RotateAndStore) {
         int n_heads, n_kv, head_dim, padded;
         bool norm;
     } const cases[] = {{4, 2, 128, 128, true}, {7, 1, 64, 64, false}, {3, 3, 80, 128, true}, {2, 1, 16, 64, false},
-                       {1, 1, 256, 256, true}};
+                       {1, 1, 256, 256, true},  {2, 1, 30, 64, true},   {1, 2, 130, 256, true},  {2, 2, 254, 256, false}};
     for (const auto& c : cases) {
         constexpr int kTokens = 3, kSlots = 10;
         const int heads = c.n_heads + 2 * c.n_kv;

@@ -146,8 +146,14 @@ TEST_F(Gemv, EveryEpilogue) {
     for (const bool e4m3 : {false, true}) {
         for (const GemvEpilogue epilogue : {GemvEpilogue::kStore, GemvEpilogue::kAdd, GemvEpilogue::kSwiglu}) {
             run({64, 320, 5, 4, 1, e4m3, epilogue, epilogue != GemvEpilogue::kSwiglu});
+            run({64, 320, 5, 2, 2, e4m3, epilogue, true});
             run({64, 320, 12, 2, 3, e4m3, epilogue, false});
+            run({64, 320, 11, 4, 1, e4m3, epilogue, true});
         }
+    }
+    for (const GemvEpilogue epilogue : {GemvEpilogue::kStore, GemvEpilogue::kAdd, GemvEpilogue::kSwiglu}) {
+        run({64, 320, 27, 4, 1, true, epilogue, true});
+        run({64, 320, 27, 2, 3, true, epilogue, true});
     }
 }
 
@@ -175,7 +181,7 @@ TEST_F(Gemv, MoreRows) {
             run({272, 832, 70, 0, 3, e4m3, epilogue, epilogue == GemvEpilogue::kAdd});
         }
         for (const int rows : {33, 48, 64, 70}) {
-            run({144, 192, rows, 0, rows % 3 + 1, false, e4m3 ? GemvEpilogue::kStore : GemvEpilogue::kAdd, true, true});
+            run({144, 192, rows, 0, rows % 3 + 1, false, e4m3 ? GemvEpilogue::kSwiglu : GemvEpilogue::kAdd, true, true});
         }
         for (const int splits : {2, 5, 8}) {
             run({128, 704, 19, 0, splits, e4m3, GemvEpilogue::kStore, false});
@@ -206,9 +212,12 @@ TEST_F(Gemv, ARowDoesNotDependOnItsNeighbours) {
 TEST(GemvNorm, BetweenTwoProducts) {
     struct {
         int dim, rows, warps, splits;
-    } const cases[] = {{64, 1, 4, 1}, {90, 7, 2, 2}, {320, 16, 8, 1}, {704, 9, 5, 3}};
+        bool e4m3;
+    } const cases[] = {{64, 1, 4, 1, false},  {90, 7, 2, 2, false},  {320, 16, 8, 1, false}, {704, 9, 5, 3, false}, {2112, 3, 4, 1, false},
+                       {90, 5, 4, 1, true},   {320, 8, 2, 3, true},  {704, 13, 4, 1, true},  {90, 11, 3, 2, true},  {2112, 27, 4, 1, true},
+                       {320, 32, 2, 3, true}, {2112, 14, 2, 1, true}};
     for (const auto& c : cases) {
-        SCOPED_TRACE(c.dim);
+        SCOPED_TRACE(::testing::Message() << c.dim << " " << c.rows << " " << c.e4m3);
         const int n = static_cast<int>(round_up(c.dim, 16));
         const int stride = static_cast<int>(round_up(c.dim, kRowPad));
         constexpr int kIn = 128, kOut = 48;
@@ -227,14 +236,37 @@ TEST(GemvNorm, BetweenTwoProducts) {
         }
         const std::vector<float> x = random_values(static_cast<size_t>(c.rows) * kIn, 5);
         const int parts = stride / 16;
-        const GpuArray<uint16_t> gpu_x(as_bf16(x)), gpu_w1(as_bf16(w1)), gpu_w2(as_bf16(w2));
+        // e4m3: powers of two, which both formats have
+        const float scale_of_w1 = 0.5f, scale_of_w2 = 0.25f;
+        const auto weights = [&](std::vector<float>& values, float scale) {
+            std::vector<uint8_t> bytes;
+            for (float& value : values) {
+                const int exponent = std::max(-6, std::min(3, std::ilogb(value) + 2));
+                bytes.push_back(value == 0 ? 0 : static_cast<uint8_t>((value < 0 ? 0x80 : 0) | (exponent + 7) << 3));
+                value = value == 0 ? 0 : std::copysign(std::ldexp(scale, exponent), value);
+            }
+            return bytes;
+        };
+        const auto upload = [&](std::vector<float>& values, float scale) {
+            if (c.e4m3) {
+                return GpuArray<uint8_t>(weights(values, scale));
+            }
+            const std::vector<uint16_t> bf16 = as_bf16(values);
+            std::vector<uint8_t> bytes(bf16.size() * 2);
+            std::memcpy(bytes.data(), bf16.data(), bytes.size());
+            return GpuArray<uint8_t>(bytes);
+        };
+        const GpuArray<uint8_t> gpu_w1 = upload(w1, scale_of_w1), gpu_w2 = upload(w2, scale_of_w2);
+        const GpuArray<float> gpu_scale1(std::vector<float>(static_cast<size_t>(n), scale_of_w1)), gpu_scale2(std::vector<float>(kOut, scale_of_w2));
+        const GpuArray<uint16_t> gpu_x(as_bf16(x));
         const GpuArray<float> hidden(before), gpu_weight(weight), out(static_cast<size_t>(c.rows) * kOut);
         const GpuArray<uint16_t> scaled(std::vector<uint16_t>(static_cast<size_t>(c.rows * stride), 0));
         const GpuArray<float> squares(std::vector<float>(static_cast<size_t>(c.rows * parts), 0.0f));
-        const GpuArray<float> partial(static_cast<size_t>(c.splits * n * 32));
+        const GpuArray<float> partial(static_cast<size_t>(c.splits * n * 32));  // for 32 rows at most
         const GpuArray<unsigned> tickets(std::vector<unsigned>(static_cast<size_t>(n), 0));
         GemvArgs args{};
         args.w = gpu_w1.get();
+        args.scale = c.e4m3 ? gpu_scale1.get() : nullptr;
         args.x = gpu_x.get();
         args.y = hidden.get();
         args.partial = partial.get();
@@ -248,6 +280,7 @@ TEST(GemvNorm, BetweenTwoProducts) {
         launch_gemv(args, {c.warps, c.splits}, test_stream().get());
         GemvArgs after{};
         after.w = gpu_w2.get();
+        after.scale = c.e4m3 ? gpu_scale2.get() : nullptr;
         after.x = scaled.get();
         after.y = out.get();
         after.n = kOut;

@@ -148,6 +148,28 @@ TEST_F(GpuSampler, FlatDistributions) {
     compare(rows, params, 256);
 }
 
+// The same with a mask and tokens that are impossible, and a vocabulary that is no multiple of anything.
+TEST_F(GpuSampler, FlatDistributionsInPart) {
+    constexpr size_t kVocab = 6003;
+    std::vector<uint32_t> mask((kVocab + 31) / 32, 0xfffffff7u);
+    std::vector<std::vector<float>> rows;
+    std::vector<SampleParams> params;
+    for (int i = 0; i < 6; i++) {
+        rows.push_back(logits(kVocab, static_cast<uint64_t>(i), 0.02f));
+        for (size_t token = 0; i % 2 == 1 && token < kVocab; token += 2) {
+            rows.back()[token] = -kInf;  // fewer are left than top_k
+        }
+        SampleParams p;
+        p.seed = static_cast<uint64_t>(i) * 57;
+        p.top_p = i < 4 ? 0.99f : 1.0f;
+        p.top_k = i < 2 ? 0 : 4000;
+        p.min_p = i >= 4 ? 0.97f : 0.0f;
+        p.mask = i % 3 == 0 ? mask.data() : nullptr;
+        params.push_back(p);
+    }
+    compare(rows, params, 256);
+}
+
 TEST_F(GpuSampler, PenaltiesBiasAndMask) {
     constexpr size_t kVocab = 300;
     std::vector<std::vector<float>> rows;
@@ -181,6 +203,38 @@ TEST_F(GpuSampler, PenaltiesBiasAndMask) {
         params.push_back(p);
     }
     compare(rows, params);
+}
+
+// More tokens are edited than threads work on a row.
+TEST_F(GpuSampler, ManyEdits) {
+    constexpr size_t kVocab = 900;
+    std::vector<int32_t> tokens;
+    std::vector<std::pair<int32_t, float>> bias;
+    for (int32_t i = 0; i < 700; i++) {
+        tokens.push_back((i * 7) % 450);
+        if (i < 300) {
+            bias.emplace_back(i * 3, static_cast<float>(i % 5) - 2);
+        }
+    }
+    std::vector<std::vector<float>> rows;
+    std::vector<SampleParams> params;
+    for (int i = 0; i < 4; i++) {
+        rows.push_back(logits(kVocab, static_cast<uint64_t>(300 + i), 2));
+        SampleParams p;
+        p.temperature = i == 0 ? 0.0f : 1.1f;
+        p.seed = static_cast<uint64_t>(i);
+        p.n_logprobs = i;
+        p.tokens = tokens.data();
+        p.n_prompt = 100;
+        p.n_tokens = static_cast<int32_t>(tokens.size());
+        p.repetition_penalty = 1.1f;
+        p.presence_penalty = 0.2f;
+        p.frequency_penalty = 0.1f;
+        p.logit_bias = bias.data();
+        p.n_logit_bias = static_cast<int32_t>(bias.size());
+        params.push_back(p);
+    }
+    compare(rows, params, 64);
 }
 
 TEST_F(GpuSampler, WhatCannotBeDrawn) {
@@ -233,6 +287,7 @@ TEST_F(GpuSampler, WhatCannotBeDrawn) {
     std::vector<float> two(kVocab, -kInf);
     two[7] = two[90] = 1;
     add(two, [](SampleParams& p) { p.top_k = 50, p.seed = 3; });
+    add(two, [](SampleParams& p) { p.n_logprobs = 5; });
     add(two, [](SampleParams& p) { p.seed = 8; });
     compare(rows, params, 64);
 }
