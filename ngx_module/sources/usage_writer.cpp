@@ -68,7 +68,9 @@ void UsageWriter::put_back() {
 }
 
 void UsageWriter::on_timer() {
-    columns_fresh_ = false;
+    // What is under way was made from them. Were they called old before it is refused, it would be sent again
+    // and again.
+    columns_fresh_ = columns_fresh_ && client_.busy();
     table_known_ = false;  // it may have got columns
     send();
 }

@@ -215,6 +215,26 @@ def test_records_wait_while_the_server_takes_none(database, fake_engine, gateway
     assert gate.metrics().total("llm_usage_dropped_total") == 0
 
 
+def test_a_server_that_refuses_slowly_does_not_stop_the_others(database, fake_engine, gateway):
+    """Longer than the second after which the columns are read again: the whole batch was sent again and again."""
+    url, connection = database
+    engine = fake_engine()
+    gate = gateway([engine], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    connection.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.prompt_tokens IS NULL THEN PERFORM pg_sleep(1.2); RAISE 'no count'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    assert gate.client.ask(chat_body(), token="alice").status == 200
+    engine.script = error(400)
+    assert gate.client.ask(chat_body(), token="alice").status == 400
+    gate.wait_logged("1 usage records lost: .*no count", 30)
+    rows(connection, 1)
+    assert gate.metrics().total("llm_usage_dropped_total") == 1
+
+
 def test_the_table_changes_while_records_are_written(database, fake_engine, gateway):
     """The columns were read once for a connection, and again only when one was gone."""
     url, connection = database
