@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+#include <string_view>
+
 #include "engine_worker/backend/sim/byte_tokenizer.hpp"
 
 namespace llm::engine {
@@ -122,6 +126,113 @@ TEST_F(AnswerTest, StreamsTheArgumentsOfCalls) {
                                {"function", {{"name", "g"}, {"arguments", "{"}}}}));
     EXPECT_EQ(pieces[4], Json({{"index", 1}, {"function", {{"arguments", "}"}}}}));
     EXPECT_NE(out.find("\"finish_reason\":\"tool_calls\""), std::string::npos);
+}
+
+// What a client makes of the chunks: the choices of an answer that is not streamed.
+Json put_together(const std::vector<Json>& events, int32_t n) {
+    Json choices = Json::array();
+    for (int32_t i = 0; i < n; ++i) {
+        choices.push_back({{"content", ""}, {"reasoning_content", ""}, {"tool_calls", Json::array()}});
+    }
+    for (const Json& one : events) {
+        if (!one.is_object() || one["choices"].empty()) {
+            continue;
+        }
+        const Json& piece = one["choices"][0];
+        Json& choice = choices[piece["index"].get<size_t>()];
+        for (const char* key : {"content", "reasoning_content"}) {
+            choice[key] = choice[key].get<std::string>() + piece["delta"].value(key, "");
+        }
+        for (Json call : piece["delta"].value("tool_calls", Json::array())) {
+            const size_t at = call["index"].get<size_t>();
+            call.erase("index");
+            Json& calls = choice["tool_calls"];
+            if (call.contains("id")) {
+                EXPECT_EQ(at, calls.size());
+                calls.push_back(call);
+            } else {
+                std::string arguments = calls.at(at)["function"]["arguments"];
+                calls[at]["function"]["arguments"] =
+                    arguments + call["function"]["arguments"].get<std::string>();
+            }
+        }
+        if (!piece["finish_reason"].is_null()) {
+            EXPECT_FALSE(choice.contains("finish_reason"));
+            choice["finish_reason"] = piece["finish_reason"];
+        }
+    }
+    return choices;
+}
+
+TEST_F(AnswerTest, AStreamSaysWhatAWholeAnswerSays) {
+    constexpr std::string_view kParts[] = {"<think>",
+                                           "</think>",
+                                           "<tool_call>",
+                                           "</tool_call>",
+                                           "<tool_call>\n{\"name\": \"f\", \"arguments\": ",
+                                           R"({"name":"f","arguments":)",
+                                           R"({"name": "g", "parameters": )",
+                                           R"({"q":"é<东🚀\n\"}","n":[1,{}]})",
+                                           R"({"a": "x)",
+                                           "{}",
+                                           "}",
+                                           "\n",
+                                           "Wörter, "};
+    constexpr FinishReason kEnds[] = {FinishReason::stop, FinishReason::length};
+    std::mt19937 random(7);
+    size_t n_calls = 0;
+    for (int round = 0; round < 3000; ++round) {
+        AnswerShape shape;
+        shape.output.tools = round % 8 != 0;
+        shape.output.one_call = random() % 4 == 0;
+        shape.output.thinking = random() % 4 == 0;
+        shape.output.names = {"f", "g"};
+        AnswerShape streamed = shape;
+        streamed.stream = true;
+        Answer whole = make(shape, 2);
+        Answer stream = make(streamed, 2);
+        std::string texts[2];
+        for (std::string& text : texts) {
+            for (size_t n = random() % 12; n > 0; --n) {
+                text += kParts[random() % std::size(kParts)];
+            }
+        }
+        std::string out;
+        bool ended[2] = {};
+        while (!ended[0] || !ended[1]) {
+            const size_t choice = random() % 2;
+            if (ended[choice]) {
+                continue;
+            }
+            std::string& text = texts[choice];
+            size_t size = std::min<size_t>(text.size(), random() % 9);
+            while (size < text.size() && (text[size] & 0xc0) == 0x80) {
+                ++size;  // what the engine sends are whole characters
+            }
+            ended[choice] = size == text.size();
+            const Event one = event(static_cast<int32_t>(choice), text.substr(0, size), 1,
+                                    ended[choice] ? kEnds[random() % 2] : FinishReason::none);
+            text.erase(0, size);
+            whole.take(Event(one));
+            stream.take(Event(one));
+            if (random() % 3 != 0) {
+                stream.drain(out);
+            }
+        }
+        stream.drain(out);
+        const Json choices = put_together(events_of(out), 2);
+        const Json answer = Json::parse(whole.json());
+        for (size_t i = 0; i < 2; ++i) {
+            const Json& message = answer["choices"][i]["message"];
+            EXPECT_EQ(choices[i]["content"], message["content"].is_null() ? Json("") : message["content"]);
+            EXPECT_EQ(choices[i]["reasoning_content"], message.value("reasoning_content", ""));
+            EXPECT_EQ(choices[i]["tool_calls"], message.value("tool_calls", Json::array()));
+            EXPECT_EQ(choices[i]["finish_reason"], answer["choices"][i]["finish_reason"]);
+            n_calls += choices[i]["tool_calls"].size();
+        }
+        ASSERT_FALSE(HasFailure()) << out << whole.json();
+    }
+    EXPECT_GT(n_calls, 500u) << "or this test shows nothing";
 }
 
 TEST_F(AnswerTest, WhatPiledUpBecomesOneChunk) {
