@@ -15,7 +15,11 @@ struct Device {
     cudaError_t count_error = cudaSuccess;
     int driver_version = 13000;
     int major = 9, minor = 0;
+#if defined(LLM_EMULATED_MULTIPROCESSORS)
+    int multiprocessors = LLM_EMULATED_MULTIPROCESSORS;
+#else
     int multiprocessors = 4;
+#endif
     size_t memory = size_t{512} << 20;
     long allocations_until_failure = -1;  // cudaMalloc fails after so many more; -1 = never
     long calls_until_lost = -1;           // every call fails after so many more launches or copies

@@ -161,20 +161,23 @@ TEST(Elementwise, RotateAndStore) {
 }
 
 TEST(Elementwise, SiluMultiplyReadsGateAndUpInTurn) {
-    constexpr int kRows = 2, kFfn = 120, kIn = 240, kOut = 128;
-    const std::vector<float> in = random_values(kRows * kIn, 6, 2);
-    const GpuArray<uint16_t> gpu_in(as_bf16(in));
-    const GpuArray<uint16_t> out(kRows * kOut);
-    launch_silu_multiply(gpu_in.get(), kIn, out.get(), kOut, kRows, test_stream().get());
-    const std::vector<float> got = as_f32(out.values());
-    for (int row = 0; row < kRows; row++) {
-        for (int i = 0; i < kOut; i++) {
-            double expected = 0;
-            if (i < kFfn) {
-                const auto gate = static_cast<double>(in[row * kIn + i / 8 * 16 + i % 8]);
-                expected = gate / (1 + std::exp(-gate)) * static_cast<double>(in[row * kIn + i / 8 * 16 + 8 + i % 8]);
+    constexpr int kRows = 2;
+    for (const auto& [ffn, stride] : {std::pair{120, 128}, {4152, 4160}}) {  // the second of more than one block per row
+        const int in_stride = 2 * ffn;
+        const std::vector<float> in = random_values(static_cast<size_t>(kRows * in_stride), 6, 2);
+        const GpuArray<uint16_t> gpu_in(as_bf16(in));
+        const GpuArray<uint16_t> out(static_cast<size_t>(kRows * stride));
+        launch_silu_multiply(gpu_in.get(), in_stride, out.get(), stride, kRows, test_stream().get());
+        const std::vector<float> got = as_f32(out.values());
+        for (int row = 0; row < kRows; row++) {
+            for (int i = 0; i < stride; i++) {
+                double expected = 0;
+                if (i < ffn) {
+                    const auto gate = static_cast<double>(in[row * in_stride + i / 8 * 16 + i % 8]);
+                    expected = gate / (1 + std::exp(-gate)) * static_cast<double>(in[row * in_stride + i / 8 * 16 + 8 + i % 8]);
+                }
+                ASSERT_NEAR(got[row * stride + i], expected, 0.005 * std::fabs(expected) + 1e-7) << i;
             }
-            ASSERT_NEAR(got[row * kOut + i], expected, 0.005 * std::fabs(expected) + 1e-7) << i;
         }
     }
 }

@@ -277,6 +277,7 @@ TEST(GemvNorm, BetweenTwoProducts) {
         args.y_stride = stride;
         args.epilogue = GemvEpilogue::kAdd;
         args.next = {gpu_weight.get(), scaled.get(), squares.get(), parts};
+        prepare_kernels(true);  // the second begins while the first ends
         launch_gemv(args, {c.warps, c.splits}, test_stream().get());
         GemvArgs after{};
         after.w = gpu_w2.get();
@@ -289,6 +290,7 @@ TEST(GemvNorm, BetweenTwoProducts) {
         after.y_stride = kOut;
         after.norm = {squares.get(), parts, 1.0f / static_cast<float>(c.dim), 1e-5f};
         launch_gemv(after, {c.warps, 1}, test_stream().get());
+        prepare_kernels(false);
         const std::vector<float> got = out.values();
         for (int row = 0; row < c.rows; row++) {
             std::vector<double> normed(static_cast<size_t>(c.dim));
