@@ -205,7 +205,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     if (workspace_bytes < needed) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if (needed > 0 && (reinterpret_cast<uint64_t>(workspace) % 256 != 0 || !is_device_memory(workspace, workspace_bytes))) {
+    if (workspace_bytes > 0 && (reinterpret_cast<uint64_t>(workspace) % 256 != 0 || !is_device_memory(workspace, workspace_bytes))) {
         die("work space that is not aligned or not in device memory");
     }
     float one = 0, other = 0;  // on the host: the mode that a new operation has

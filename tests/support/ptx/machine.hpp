@@ -19,7 +19,7 @@ struct Thread {
     std::byte* shared;        // of the block: static, then dynamic
     size_t shared_bytes;
     uint64_t* registers;
-    std::byte* local;
+    std::byte* local;         // of the thread
     size_t at = 0;            // of the next instruction
     const Instruction* now = nullptr;
     MemoryProfile* profile = nullptr;
@@ -62,6 +62,6 @@ struct Thread {
 void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes);
 
 // Of the warp (warp_operations.cpp); looked up by find_operation().
-Run find_warp_operation(std::string_view opcode, Instruction& instruction);
+Run find_warp_operation(std::string_view opcode);
 
 }  // namespace llm::ptx

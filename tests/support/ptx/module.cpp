@@ -138,6 +138,7 @@ class Reader {
     unsigned line_ = 1, statement_line_ = 1;
     std::unique_ptr<Module> module_;
     std::string dynamic_shared_;
+    std::map<std::string, uint32_t, std::less<>> kinds_;  // of shuffles and votes, by opcode
 
     // of the kernel that is being read
     Kernel kernel_;
@@ -465,10 +466,13 @@ void Reader::read_instruction(std::string_view text) {
             read_operand(operand, instruction, brackets);
         }
     }
-    // A shuffle meets any other of its kind; the rest must be one instruction for all lanes.
-    instruction.kind = opcode.starts_with("shfl") || opcode.starts_with("vote")
-                           ? 100 + static_cast<uint32_t>(std::hash<std::string_view>{}(opcode) % 1000000)
-                           : 2000000 + static_cast<uint32_t>(kernel_.code.size());
+    // A shuffle meets any other of its kind; the rest must be one instruction for all lanes. Below are the emulation's own kinds.
+    constexpr uint32_t kFirstKind = 100, kFirstPlace = 1000;
+    if (opcode.starts_with("shfl") || opcode.starts_with("vote")) {
+        instruction.kind = kinds_.try_emplace(std::string(opcode), kFirstKind + static_cast<uint32_t>(kinds_.size())).first->second;
+    } else {
+        instruction.kind = kFirstPlace + static_cast<uint32_t>(kernel_.code.size());
+    }
     kernel_.code.push_back(instruction);
 }
 

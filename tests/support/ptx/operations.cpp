@@ -484,7 +484,7 @@ Run find_operation(std::string_view opcode, Instruction& instruction) {
     if (const auto found = operations().find(opcode); found != operations().end()) {
         return found->second;
     }
-    if (const Run run = find_warp_operation(opcode, instruction)) {
+    if (const Run run = find_warp_operation(opcode)) {
         return run;
     }
     if (opcode.starts_with("st.param.")) {

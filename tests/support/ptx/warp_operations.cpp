@@ -213,7 +213,7 @@ void nothing(Thread&, const Instruction&) {}
 
 }  // namespace
 
-Run find_warp_operation(std::string_view opcode, Instruction&) {
+Run find_warp_operation(std::string_view opcode) {
     static constexpr std::pair<std::string_view, Run> kAllOperations[] = {
         {"shfl.sync.up.b32", shuffle<Shuffle::kUp>},
         {"shfl.sync.down.b32", shuffle<Shuffle::kDown>},
