@@ -79,13 +79,6 @@ inline float v_reduce_max(V x) {
     four = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
 }
-inline __m256 widen_half(const uint16_t* p) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-inline V v_load_bf16(const uint16_t* p) {
-    return {widen_half(p), widen_half(p + 8)};
-}
 inline void round_bf16_half(uint16_t* p, __m256 x) {
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i high = _mm256_srli_epi32(bits, 16);

@@ -96,9 +96,6 @@ inline float widen(uint32_t bits) {
     std::memcpy(&result, &bits, sizeof(result));
     return result;
 }
-inline V v_load_bf16(const uint16_t* p) {
-    return v_map([&](int i) { return widen(static_cast<uint32_t>(p[i]) << 16); });
-}
 // Rounds to nearest even; NaN stays NaN.
 inline void v_store_bf16(uint16_t* p, const V& a) {
     for (int i = 0; i < 16; i++) {
