@@ -28,6 +28,7 @@ class CudaBackendTest : public ::testing::Test {
     void TearDown() override {
         EXPECT_EQ(llm::emulation::device().used, 0u) << "device memory was not given back";
         llm::emulation::device() = {};
+        cudaGetLastError();  // which a GPU that was lost leaves to the next test
     }
 #endif
 
