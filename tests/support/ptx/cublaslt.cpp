@@ -38,9 +38,11 @@ static_assert(sizeof(Operation) <= sizeof(cublasLtMatmulDescOpaque_t) && sizeof(
               sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t));
 
 constexpr uint64_t kMark = 0x6c6c6d2d67656d6d;  // in the algorithms that were given out
-constexpr uint64_t kCannotRun = 1;
+constexpr uint64_t kCannotRun = 1, kTakesWorkspace = 2;
 constexpr uint64_t kAlignment = 256;  // what heuristics count on unless told otherwise
 constexpr size_t kWorkspace = 4096;   // what the last algorithm takes
+
+size_t workspace_of(const cublasLtMatmulAlgo_t& algorithm) { return algorithm.data[1] == kTakesWorkspace ? kWorkspace : 0; }
 
 template <typename T, typename Opaque>
 T& of(Opaque* opaque) {
@@ -160,16 +162,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
     // Asked for one, it gives one that runs.
-    const std::vector<uint64_t> offered = wanted == 1 ? std::vector<uint64_t>{0} : std::vector<uint64_t>{kCannotRun, 0, 2};
+    const std::vector<uint64_t> offered = wanted == 1 ? std::vector<uint64_t>{0} : std::vector<uint64_t>{kCannotRun, 0, kTakesWorkspace};
     for (const uint64_t number : offered) {
-        const size_t workspace = number == 2 ? kWorkspace : 0;
-        if (*found < wanted && workspace <= of<Preference>(preference).workspace) {
-            cublasLtMatmulHeuristicResult_t& result = results[(*found)++];
-            result = {};
-            result.algo.data[0] = kMark;
-            result.algo.data[1] = number;
-            result.workspaceSize = workspace;
-            result.state = CUBLAS_STATUS_SUCCESS;
+        cublasLtMatmulHeuristicResult_t result{};
+        result.algo.data[0] = kMark;
+        result.algo.data[1] = number;
+        result.workspaceSize = workspace_of(result.algo);
+        result.state = CUBLAS_STATUS_SUCCESS;
+        if (*found < wanted && result.workspaceSize <= of<Preference>(preference).workspace) {
+            results[(*found)++] = result;
         }
     }
     return CUBLAS_STATUS_SUCCESS;
@@ -184,7 +185,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t op
     }
     *result = {};
     result->algo = *algorithm;
-    result->workspaceSize = algorithm->data[1] == 2 ? kWorkspace : 0;
+    result->workspaceSize = workspace_of(*algorithm);
     return algorithm->data[1] == kCannotRun ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
 }
 
@@ -201,7 +202,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     if (!known_types(o, a, b, c, d) || algorithm->data[1] == kCannotRun) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    const size_t needed = algorithm->data[1] == 2 ? kWorkspace : 0;
+    const size_t needed = workspace_of(*algorithm);
     if (workspace_bytes < needed) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }

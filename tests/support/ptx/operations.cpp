@@ -7,6 +7,7 @@
 #include <map>
 #include <type_traits>
 
+#include "engine_worker/model/dtype.hpp"
 #include "tests/support/ptx/machine.hpp"
 
 namespace llm::ptx {
@@ -162,7 +163,6 @@ uint16_t round_to_bf16(double value) {
     }
     return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-double from_bf16(uint32_t bits) { return std::bit_cast<float>(bits << 16); }
 
 // What a GPU may make of it: up to two units in the last place beside, always the same of the same value.
 float nearly(float exact) {
@@ -201,7 +201,9 @@ void add_approximations(Table& table) {
     table["fma.rn.bf16x2"] = [](Thread& t, const Instruction& i) {
         uint32_t out = 0;
         for (unsigned shift = 0; shift < 32; shift += 16) {
-            const auto part = [&](size_t operand) { return from_bf16(t.get<uint32_t>(i, operand) >> shift & 0xffff); };
+            const auto part = [&](size_t operand) -> double {
+                return engine::bf16_to_f32(static_cast<uint16_t>(t.get<uint32_t>(i, operand) >> shift));
+            };
             out |= uint32_t{round_to_bf16(std::fma(part(1), part(2), part(3)))} << shift;
         }
         t.set(i, 0, out);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "engine_worker/model/dtype.hpp"
 #include "tests/support/cuda_emulation/emulation.hpp"
 #include "tests/support/ptx/machine.hpp"
 
@@ -13,6 +14,7 @@ namespace {
 using emulation::exchange;
 using emulation::lane;
 using emulation::Payload;
+using engine::bf16_to_f32;
 
 constexpr uint32_t kAll = 0xffffffffu;
 
@@ -83,13 +85,6 @@ void ballot(Thread& t, const Instruction& i) {
     t.set(i, 0, out);
 }
 
-float bf16(uint16_t bits) {
-    const uint32_t wide = uint32_t{bits} << 16;
-    float out;
-    std::memcpy(&out, &wide, sizeof out);
-    return out;
-}
-
 // start + the sum of a * b, as unprecise as it may be: the manual promises single precision, but no order and no rounding. Tensor cores
 // were seen to shift all that they add to the exponent of the largest, where they cut it off.
 float sum_of_products(float start, const float (&a)[16], const float* b, size_t stride) {
@@ -140,11 +135,11 @@ void mma_m16n8k16(Thread& t, const Instruction& i) {
         // whose fragment holds column (of a) or row (of b) k, and where
         const size_t owner = k % 8 / 2, upper = k / 8, odd = k % 2;
         for (size_t half = 0; half < 2; half++) {
-            a[half][k] = bf16(element<uint16_t>(all[4 * group + owner], 4 * upper + 2 * half + odd));
+            a[half][k] = bf16_to_f32(element<uint16_t>(all[4 * group + owner], 4 * upper + 2 * half + odd));
         }
         for (size_t column = 0; column < 2; column++) {
             const size_t n = 2 * in_group + column;
-            b[k][column] = bf16(element<uint16_t>(all[4 * n + owner], 8 + 2 * upper + odd));
+            b[k][column] = bf16_to_f32(element<uint16_t>(all[4 * n + owner], 8 + 2 * upper + odd));
         }
     }
     for (size_t e = 0; e < 4; e++) {

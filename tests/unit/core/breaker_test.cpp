@@ -14,11 +14,16 @@ void fail_once(TestZone& z, uint32_t retries = 0) {
     finish(lock, v.ticket, Outcome::engine_error, {}, z.now, z.wakes);
 }
 
-TEST_F(EngineBreaker, BreakerOpensProbesAndCloses) {
+// Of the one engine that there is then.
+void open_breaker(TestZone& z) {
     ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
     for (int i = 0; i < 3; ++i) {
         fail_once(z);
     }
+}
+
+TEST_F(EngineBreaker, BreakerOpensProbesAndCloses) {
+    ASSERT_NO_FATAL_FAILURE(open_breaker(z));
     EXPECT_EQ(z.engine(0).breaker, Breaker::open);
     EXPECT_EQ(z.send(1).reason, Outcome::rejected_no_engine);
     z.tick(5'000'000);
@@ -35,10 +40,7 @@ TEST_F(EngineBreaker, BreakerOpensProbesAndCloses) {
 }
 
 TEST_F(EngineBreaker, AFailedProbeBacksOffForLonger) {
-    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
-    for (int i = 0; i < 3; ++i) {
-        fail_once(z);
-    }
+    ASSERT_NO_FATAL_FAILURE(open_breaker(z));
     z.tick(5'000'000);
     fail_once(z);
     z.tick(5'000'000);
@@ -48,10 +50,7 @@ TEST_F(EngineBreaker, AFailedProbeBacksOffForLonger) {
 }
 
 TEST_F(EngineBreaker, ACancelledProbeLetsAnotherThrough) {
-    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 8}}));
-    for (int i = 0; i < 3; ++i) {
-        fail_once(z);
-    }
+    ASSERT_NO_FATAL_FAILURE(open_breaker(z));
     z.tick(5'000'000);
     const Verdict probe = z.send(1);
     z.drop(probe.ticket);

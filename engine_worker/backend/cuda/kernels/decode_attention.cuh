@@ -31,8 +31,7 @@ struct DecodeShared {
     __device__ DecodeShared(int heads, int width)
         : rotated(reinterpret_cast<uint16_t*>(shared_bytes())),
           sums(reinterpret_cast<float*>(rotated + (heads + 2) * width)),
-          running(sums + kDecodeWarps * heads * stride(width)),
-          even(heads - heads / 2) {}
+          running(sums + kDecodeWarps * heads * stride(width)) {}
     static constexpr size_t bytes(int heads, int width) {
         return static_cast<size_t>((heads + 2) * width) * sizeof(uint16_t) +
                static_cast<size_t>(kDecodeWarps * heads * (stride(width) + 2)) * sizeof(float);
@@ -40,12 +39,11 @@ struct DecodeShared {
     __host__ __device__ static constexpr int stride(int width) { return width + 4; }
     // Where a warp's sums of a head begin. Heads 0, 2, 4 and 6 are written at once: they lie 16 bytes apart in the banks.
     __device__ float* sums_of(int warp, int heads, int head, int width) const {
-        return sums + (warp * heads + head % 2 * even + head / 2) * stride(width);
+        return sums + (warp * heads + head % 2 * ((heads + 1) / 2) + head / 2) * stride(width);
     }
     uint16_t* rotated;  // [heads + 2][width]
     float* sums;        // [warps][even heads, odd heads][stride]; when joining splits: factors [heads][splits]
     float* running;     // [warps][heads][2]
-    int even;           // how many heads have even numbers
 };
 
 // What a warp has seen of a context, for heads 2t and 2t + 1 of lane 4g + t: columns 64 c + 8 g + 2 i of head 2t are in
