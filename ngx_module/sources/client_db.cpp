@@ -16,8 +16,11 @@ constexpr const char* kChannel = "llm_users";
 // unknown tokens would be called wrong.
 constexpr ngx_msec_t kHeartbeatMs = 2'000;
 
-// More changed rows at once than this are cheaper to get by reading the table.
+// More new rows at once than this are cheaper to get by reading the table.
 constexpr size_t kMaxChanged = 2'000;
+// A load may be refused, because the zone does not hold all rows of the table; the known ones are still followed.
+constexpr size_t kMaxKnownChanged = 50'000;
+constexpr size_t kChangedPerQuery = 2'000;
 constexpr size_t kChangesPerRun = 64;
 // So long may further changes hold up the end of a row that is gone.
 constexpr ngx_msec_t kSettleMs = 500;
@@ -236,7 +239,9 @@ void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
     if (channel != kChannel) {
         return;
     }
-    if (users_.has_id() && is_row_id(payload) && changed_.size() < kMaxChanged) {
+    const bool followed = changed_.size() < kMaxChanged ||
+                          (changed_.size() < kMaxKnownChanged && sink_.knows(payload));
+    if (users_.has_id() && is_row_id(payload) && followed) {
         changed_.emplace(payload);
         apply_.post();  // when all that came with it is known: a row may be gone that another one replaces
     } else {
@@ -259,7 +264,10 @@ void ClientDb::load_soon() {
 // The columns are asked for before each time: a change may need those that were added before it.
 void ClientDb::read_changed() {
     // what the answer does not name has been deleted
-    auto missing = std::make_shared<std::set<std::string>>(std::exchange(changed_, {}));
+    auto missing = std::make_shared<std::set<std::string>>();
+    while (!changed_.empty() && missing->size() < kChangedPerQuery) {
+        missing->insert(changed_.extract(changed_.begin()));
+    }
     client_.query(
         std::string(kUsersColumnsQuery), {}, [](const PGresult&) {},
         [this, missing](const PGresult* last, const std::string& error) {

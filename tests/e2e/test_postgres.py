@@ -182,6 +182,20 @@ def test_too_many_clients_at_once_are_refused_as_a_whole(database, fake_engine, 
     until(lambda: gate.client.ask(token="late").status == 200, "what fits is taken")
 
 
+def test_a_known_client_behind_thousands_of_others_is_followed(database, fake_engine, gateway):
+    """Its change is told last, with more new rows before it than are followed one by one; reading the table gives nothing."""
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    too_many = max(int(gate.status()["zone"]["clients"]), 5000)
+    with connection.transaction():
+        connection.execute("INSERT INTO users (token, priority, threshold) SELECT 't' || i, 1, 1 FROM generate_series(1, %s) i", [too_many])
+        connection.execute("UPDATE users SET token = 'alice2' WHERE token = 'alice'")
+    gate.wait_logged("more clients than the zone holds")
+    until(lambda: gate.client.ask(token="alice2").status == 200, "the known row is followed")
+    assert gate.client.ask(token="alice").status == 401
+
+
 def test_changes_of_a_table_without_ids(postgres_cluster, fake_engine, gateway):
     """The trigger failed, and with it every change of the table."""
     name = postgres_cluster.create_database(schema=False, notify=False)
