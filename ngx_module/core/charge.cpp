@@ -119,6 +119,7 @@ void true_up(Core& c, Request& r, const Usage& usage) {
     settle(c, r, (prompt - cached) + kCachedCost * cached + kOutputCost * completion);
     set_window(c, r, prompt, completion);
     count_tokens(c, r, prompt, completion);
+    bump(counters_of(c, r.model).cached_tokens, uint64_t{cached});
     if (!usage.exact) {
         bump(c.header.counters.tokens_estimated, uint64_t{completion});
     }

@@ -153,6 +153,10 @@ TokenTotals read_model_tokens(const Zone& zone, uint32_t model) {
     return {load(m.prompt_tokens), load(m.completion_tokens)};
 }
 
+uint64_t read_cached_tokens(const Zone& zone, uint32_t model) {
+    return load(counters_of(Tables(zone), model).cached_tokens);
+}
+
 bool read_client_tokens(const Zone& zone, uint32_t series, ClientTokens& out) {
     ZoneHeader& h = *zone.header();
     const uint32_t used = std::atomic_ref<uint32_t>(h.client_series).load(std::memory_order_acquire);

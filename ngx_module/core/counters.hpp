@@ -53,6 +53,8 @@ struct TokenTotals {
     uint64_t completion = 0;
 };
 TokenTotals read_model_tokens(const Zone& zone, uint32_t model);
+// Of the model's prompt tokens, those that engines say their prefix caches had.
+uint64_t read_cached_tokens(const Zone& zone, uint32_t model);
 
 // Token series of clients: 0..199 are the first clients to appear, by name; one more named "other" follows.
 // False past the end.

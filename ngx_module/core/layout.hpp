@@ -256,6 +256,7 @@ struct ModelCounters {
     uint64_t outcomes[kOutcomes];
     uint64_t prompt_tokens;
     uint64_t completion_tokens;
+    uint64_t cached_tokens;  // of prompt_tokens
     Histogram wait[kWaitPriorities];
     Histogram first_token;
     Histogram inter_token;

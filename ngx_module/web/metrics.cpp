@@ -115,6 +115,14 @@ void write_tokens(PrometheusText& out) {
         out.sample("llm_tokens_total", {{"model", name}, {"type", "prompt"}}, tokens.prompt);
         out.sample("llm_tokens_total", {{"model", name}, {"type", "completion"}}, tokens.completion);
     });
+    out.family("llm_cached_prompt_tokens_total", "counter",
+               "Of the prompt tokens, those that engines say their prefix caches had.");
+    for_each_series([&](uint32_t model, std::string_view name) {
+        if (model != kNone) {
+            out.sample("llm_cached_prompt_tokens_total", {{"model", name}},
+                       core::read_cached_tokens(zone(), model));
+        }
+    });
     out.family("llm_client_tokens_total", "counter",
                "Tokens by client; the first 200 clients have a series of their own.");
     core::ClientTokens client;

@@ -11,7 +11,8 @@ NAMES = ["llm_requests_total", "llm_queue_depth", "llm_queue_oldest_seconds", "l
          "llm_tokens_total", "llm_tokens_estimated_total", "llm_client_tokens_total", "llm_engine_running", "llm_engine_held",
          "llm_engine_limit", "llm_engine_tokens_per_second", "llm_engine_tokens_per_second_per_user", "llm_engine_kv_usage",
          "llm_engine_report_age_seconds", "llm_engine_up", "llm_engine_below_minimum", "llm_dispatch_seconds_bucket",
-         "llm_leases_reaped_total", "llm_redis_up", "llm_priority_db_up", "llm_clients", "llm_desired_engines"]
+         "llm_cached_prompt_tokens_total", "llm_leases_reaped_total", "llm_redis_up", "llm_priority_db_up", "llm_clients",
+         "llm_desired_engines"]
 
 
 def test_every_documented_name_is_there(redis_server, fake_engine, gateway):
@@ -86,6 +87,20 @@ def test_tokens_are_counted(fake_engine, gateway):
     assert metrics.total("llm_tokens_total", model="m", type="prompt") == 35
     assert metrics.total("llm_tokens_total", model="m", type="completion") == 20
     assert metrics.total("llm_client_tokens_total", client="Alice", type="completion") == 20
+
+
+def test_cached_prompt_tokens_are_counted(fake_engine, gateway):
+    def script(exchange):
+        usage = {"prompt_tokens": 700, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 512}}
+        exchange.json({"object": "chat.completion", "choices": [], "usage": usage})
+
+    gate = gateway([fake_engine(script=script)])
+    for _ in range(3):
+        gate.client.ask(token="alice")
+    gate.wait_outcomes({"completed": 3})
+    metrics = gate.metrics()
+    assert metrics.total("llm_tokens_total", model="m", type="prompt") == 2100
+    assert metrics.total("llm_cached_prompt_tokens_total", model="m") == 1536
 
 
 def test_models_never_registered_share_one_series(fake_engine, gateway):
