@@ -10,8 +10,20 @@
 namespace llm::sim {
 namespace {
 
-constexpr double kSlack = 4096;         // S of the bound: the window slack
+constexpr double kSlack = 4096;  // S of the bound: the window slack
+constexpr uint32_t kBytesPerToken = 4;
 constexpr uint32_t kChargedMax = 2048;  // max_tokens that the charging baseline assumes
+
+// The keys that the body of the job's request would have.
+core::PrefixKeys keys_of(const Job& job) {
+    core::PrefixKeys keys;
+    keys.bytes = job.conversation != 0 ? job.prompt * kBytesPerToken : 0;
+    for (uint32_t i = 0; i < keys.count(); ++i) {
+        const bool opening = core::PrefixKeys::covered(i) <= job.opening_tokens * kBytesPerToken;
+        keys.key[i] = ((opening ? job.opening : job.conversation) * 2 + (opening ? 1 : 0)) * 8 + i + 1;
+    }
+    return keys;
+}
 
 }  // namespace
 
@@ -94,7 +106,7 @@ void CountingGateway::note_start(const Job& job, bool waited) {
 // ---- our dispatcher ---------------------------------------------------------------------------------------
 
 CoreGateway::CoreGateway(Ledger& ledger, double sample_from_s, const std::map<uint32_t, double>& weights,
-                         uint32_t engines, double minimum)
+                         uint32_t engines, double minimum, core::RoutingPolicy routing)
     : CountingGateway(ledger, sample_from_s), index_to_engine_(engines), seq_(engines) {
     const size_t bytes = size_t{64} << 20;
     memory_ = std::aligned_alloc(64, bytes);
@@ -105,6 +117,7 @@ CoreGateway::CoreGateway(Ledger& ledger, double sample_from_s, const std::map<ui
     }
     core::Settings settings;
     settings.min_throughput = minimum;
+    settings.routing = routing;
     core::ClientLoad loader = core::ClientLoad::begin(zone_);
     for (auto [client, weight] : weights) {
         core::ClientRow row;
@@ -159,6 +172,8 @@ void CoreGateway::arrive(Job& job) {
     args.model = "m";
     args.stream = true;
     args.prompt_tokens = job.prompt;
+    const core::PrefixKeys keys = keys_of(job);
+    args.prefix = &keys;
     args.process = process_;
     args.cookie = job.id;
     args.random = random_ = random_ * 1664525u + 1013904223u;
@@ -213,6 +228,7 @@ void CoreGateway::finished(Job& job) {
     note_end(job);
     core::Usage usage;
     usage.prompt_tokens = job.prompt;
+    usage.cached_tokens = job.cached;
     usage.completion_tokens = job.generated;
     usage.exact = true;
     {

@@ -79,7 +79,8 @@ class CountingGateway : public Gateway {
 class CoreGateway : public CountingGateway {
   public:
     CoreGateway(Ledger& ledger, double sample_from_s, const std::map<uint32_t, double>& weights,
-                uint32_t engines, double minimum);
+                uint32_t engines, double minimum,
+                core::RoutingPolicy routing = core::RoutingPolicy::throughput);
     ~CoreGateway() override;
     void arrive(Job& job) override;
     void token(Job& job) override;

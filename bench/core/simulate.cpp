@@ -231,6 +231,127 @@ void arena_table(const std::vector<Job>& trace) {
     arena_row("ours", trace, true);
 }
 
+// ---- shared beginnings ------------------------------------------------------------------------------------
+
+// Conversations, each of several turns on one of a few system prompts: every turn sends all that was said
+// before.
+class Conversations {
+  public:
+    static constexpr uint32_t kClients = 20;
+    static constexpr uint32_t kOpenings = 40;
+    static constexpr double kLengthS = 900;
+
+    Conversations(double per_second, uint32_t opening_tokens, uint32_t document_tokens)
+        : opening_tokens_(opening_tokens), document_tokens_(document_tokens) {
+        for (double at = 0; at < kLengthS; at += exponential(1 / per_second)) {
+            Job job;
+            job.conversation = ++last_;
+            job.client = 1 + draw() % kClients;
+            job.opening = 1 + draw() % kOpenings;
+            job.opening_tokens = opening_tokens_;
+            job.prompt = opening_tokens_ + draw() % (2 * document_tokens_ + 1) + 50;
+            job.output = 20 + draw() % 400;
+            job.arrival_us = static_cast<int64_t>(at * 1e6);
+            jobs.push_back(job);
+        }
+    }
+
+    // The next turn, after the user has read and thought; false when that was the last one.
+    bool next_turn(const Job& last, int64_t now, Job& next) {
+        if (last.timed_out || draw() % 5 == 0) {
+            return false;
+        }
+        next = Job();
+        next.client = last.client;
+        next.opening = last.opening;
+        next.opening_tokens = last.opening_tokens;
+        next.conversation = last.conversation;
+        next.turn = last.turn + 1;
+        next.prompt = last.prompt + last.generated + 20 + draw() % 200;
+        next.output = 20 + draw() % 400;
+        next.arrival_us = now + static_cast<int64_t>((5 + exponential(20)) * 1e6);
+        return true;
+    }
+
+    std::vector<Job> jobs;
+
+  private:
+    uint32_t draw() {
+        state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+        return static_cast<uint32_t>(state_ >> 33);
+    }
+    double exponential(double mean) { return -mean * std::log((draw() + 1.0) / 2147483649.0); }
+
+    uint32_t opening_tokens_;
+    uint32_t document_tokens_;
+    uint32_t last_ = 0;
+    uint64_t state_ = 1;
+};
+
+struct PrefixResult {
+    double hits = 0;
+    double first_token_p50 = 0;
+};
+
+PrefixResult prefix_row(const char* name, Conversations talk, core::RoutingPolicy routing) {
+    std::map<uint32_t, double> weights;
+    for (uint32_t client = 1; client <= Conversations::kClients; ++client) {
+        weights[client] = 1;
+    }
+    Ledger ledger(weights);
+    CoreGateway gateway(ledger, 1e9, weights, kEngines, kMinimum, routing);
+    World world(talk.jobs, kEngines, 0.5, kQueueTimeoutS, gateway);
+    world.on_end = [&](Job& job) {
+        Job next;
+        if (talk.next_turn(job, world.now(), next)) {
+            world.add(next);
+        }
+    };
+    world.run(Conversations::kLengthS);
+    double prompt = 0;
+    double cached = 0;
+    double timed_out = 0;
+    std::vector<double> first_token;
+    for (const Job& job : world.jobs()) {
+        if (static_cast<double>(job.arrival_us) < kWarmUpS * 1e6) {
+            continue;
+        }
+        timed_out += job.timed_out ? 1 : 0;
+        if (job.first_token_us >= 0) {
+            prompt += job.prompt;
+            cached += job.cached;
+            first_token.push_back(static_cast<double>(job.first_token_us - job.arrival_us) / 1e6);
+        }
+    }
+    const PrefixResult result{cached / prompt, percentile(first_token, 0.5)};
+    std::printf(
+        "  %-34s %10.3f %12.2f s %12.2f s %10zu %9.0f %10.1f %%\n", name, result.hits, result.first_token_p50,
+        percentile(first_token, 0.99), first_token.size(),
+        world.tokens_between(kWarmUpS, Conversations::kLengthS) / (Conversations::kLengthS - kWarmUpS),
+        100 * timed_out / (timed_out + static_cast<double>(first_token.size())));
+    const char* wrong = gateway.check();
+    expect(wrong == nullptr, wrong != nullptr ? wrong : "");
+    return result;
+}
+
+void prefix_table() {
+    std::printf(
+        "\nShared beginnings: conversations with 40 system prompts, %u engines that cache %lu tokens\n",
+        kEngines, static_cast<unsigned long>(PrefixCache::kTokens));
+    std::printf("  %-34s %10s %14s %14s %10s %9s %12s\n", "load, llm_routing", "cached", "first tok. p50",
+                "p99", "answered", "tokens/s", "timed out");
+    for (double load : {1.0, 2.0, 3.0}) {
+        const Conversations talk(load, 1000, 2000);
+        char name[64];
+        std::snprintf(name, sizeof name, "%.1f/s, throughput", load);
+        const PrefixResult without = prefix_row(name, talk, core::RoutingPolicy::throughput);
+        std::snprintf(name, sizeof name, "%.1f/s, prefix", load);
+        const PrefixResult with = prefix_row(name, talk, core::RoutingPolicy::prefix);
+        expect(with.hits > without.hits && with.first_token_p50 <= without.first_token_p50,
+               "prefix routing finds more and answers sooner");
+    }
+}
+
 int main_(int argc, char** argv) {
     const std::string directory = argc > 1 ? argv[1] : LLM_TRACES;
     const std::vector<Job> azure = read_trace(directory + "/azure_2023_conversation.csv", kAzureSpeed);
@@ -242,6 +363,7 @@ int main_(int argc, char** argv) {
     order_table(azure);
     law_table(azure);
     arena_table(arena);
+    prefix_table();
     std::printf("\n%s\n", failures == 0 ? "all promises kept" : "PROMISES MISSED");
     return failures == 0 ? 0 : 1;
 }

@@ -19,6 +19,41 @@ constexpr int64_t kTickUs = 100'000;
 
 }  // namespace
 
+uint32_t PrefixCache::find(const Job& job, int64_t now) {
+    uint32_t tokens = 0;
+    for (uint64_t what : {conversation_of(job), opening_of(job)}) {
+        const auto entry = entries_.find(what);
+        if (what > 1 && entry != entries_.end()) {
+            tokens = std::max(tokens, entry->second.tokens);
+            put(what, entry->second.tokens, now);
+        }
+    }
+    return std::min(tokens, job.prompt - 1);  // the last one is always computed
+}
+
+void PrefixCache::keep(const Job& job, uint32_t tokens, int64_t now) {
+    if (job.opening != 0) {
+        put(opening_of(job), job.opening_tokens, now);
+    }
+    if (job.conversation != 0) {
+        put(conversation_of(job), tokens, now);
+    }
+    while (tokens_ > kTokens) {
+        const auto oldest = by_use_.begin();
+        tokens_ -= entries_[oldest->second].tokens;
+        entries_.erase(oldest->second);
+        by_use_.erase(oldest);
+    }
+}
+
+void PrefixCache::put(uint64_t what, uint32_t tokens, int64_t now) {
+    Entry& entry = entries_[what];
+    by_use_.erase({entry.used_at, what});
+    tokens_ += tokens - entry.tokens;
+    entry = {tokens, now};
+    by_use_[{now, what}] = what;
+}
+
 World::World(std::vector<Job> jobs, uint32_t engines, double report_s, double queue_timeout_s,
              Gateway& gateway)
     : jobs_(std::move(jobs)),
@@ -91,6 +126,7 @@ void World::run(double until_s) {
 void World::start(Job& job, uint32_t engine) {
     job.started_us = now_;
     job.engine = engine;
+    job.cached = job.prefilled = engines_[engine].cache.find(job, now_);
     engines_[engine].jobs.push_back(job.id);
     largest_ = std::max(largest_, running(engine));
     if (!engines_[engine].stepping) {
@@ -157,6 +193,7 @@ void World::end_step(uint32_t engine) {
     }
     for (uint32_t id : ended) {
         jobs_[id].end_us = now_;
+        e.cache.keep(jobs_[id], jobs_[id].prompt + jobs_[id].generated, now_);
         e.counters.completed += 1;
         e.jobs.erase(std::find(e.jobs.begin(), e.jobs.end(), id));
     }

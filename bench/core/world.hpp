@@ -3,11 +3,13 @@
 // Engine model (docs/internals/simulation): one step of an engine takes
 //   12 ms + 0.15 ms · sequences + 0.06 µs · context tokens + 0.05 ms · prefill tokens,
 // prefill in chunks of at most 2048 tokens per step; a sequence makes its first token in the step that ends
-// its prefill and one token in each step after that.
+// its prefill and one token in each step after that. An engine keeps the beginnings that it has computed, the
+// least recently used of them dropped first, up to so many tokens in all.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <queue>
 #include <string>
 #include <vector>
@@ -20,6 +22,12 @@ struct Job {
     int64_t arrival_us = 0;
     uint32_t prompt = 0;
     uint32_t output = 0;
+    // What its prompt begins with: `opening_tokens` that all jobs of this opening share (a system prompt),
+    // then a conversation. 0 = nothing that another one shares.
+    uint32_t opening = 0;
+    uint32_t opening_tokens = 0;
+    uint32_t conversation = 0;
+    uint32_t turn = 0;
 
     // what became of it
     int64_t started_us = -1;
@@ -29,6 +37,7 @@ struct Job {
     uint32_t engine = 0;
     uint32_t generated = 0;
     uint32_t prefilled = 0;
+    uint32_t cached = 0;  // of its prompt, by the engine's prefix cache
 };
 
 // Cumulative counters as an engine reports them.
@@ -37,6 +46,30 @@ struct Counters {
     double user_seconds = 0;
     double completed = 0;
     uint32_t running = 0;
+};
+
+// An engine's prefix cache, by conversations and openings instead of blocks.
+class PrefixCache {
+  public:
+    static constexpr uint64_t kTokens = 400'000;
+
+    // How many tokens of the job's prompt need not be computed.
+    uint32_t find(const Job& job, int64_t now);
+    // `tokens` of the job's context have been computed.
+    void keep(const Job& job, uint32_t tokens, int64_t now);
+
+  private:
+    struct Entry {
+        uint32_t tokens = 0;
+        int64_t used_at = 0;
+    };
+    static uint64_t conversation_of(const Job& job) { return uint64_t{job.conversation} << 1 | 1; }
+    static uint64_t opening_of(const Job& job) { return uint64_t{job.opening} << 1; }
+    void put(uint64_t what, uint32_t tokens, int64_t now);
+
+    std::map<uint64_t, Entry> entries_;
+    std::map<std::pair<int64_t, uint64_t>, uint64_t> by_use_;
+    uint64_t tokens_ = 0;
 };
 
 class World;
@@ -101,6 +134,7 @@ class World {
         uint32_t prefill_budget = 0;
         std::vector<double> window_tokens;
         std::vector<double> window_seconds;
+        PrefixCache cache;
     };
 
     void push(int64_t at, Kind kind, uint32_t index) { events_.push({at, order_++, kind, index}); }

@@ -210,6 +210,8 @@ void dequeue(Core& c, Request& r);
 // Adds to the virtual counter (negative: gives back) and moves the client's flows to their new places.
 void add_vt(Core& c, uint32_t standing, double vt);
 void put_in_queue(Core& c, uint32_t flow, bool lift);
+// The flows of a level in the order of service, `most` at most. Returns how many. O(most + log flows).
+uint32_t first_flows(const Core& c, const Level& level, uint32_t* out, uint32_t most);
 void take_from_queue(Core& c, uint32_t flow);
 // Waiting requests of the account for this model (threshold scope `token`).
 uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model);
@@ -254,8 +256,29 @@ struct Room {
 };
 Room room_for(const Core& c, const Engine& e, int32_t level_class);
 bool engine_serves(const Core& c, const Engine& e, const Pool& p);
+// Calls visit(pool) for every pool with waiting requests that the engine serves.
+template <class Visit>
+void for_pools_of(const Core& c, uint32_t engine, Visit visit) {
+    const Engine& e = c.engines[engine];
+    for (uint32_t m = 0; m < e.model_count; ++m) {
+        for (uint32_t i = c.models[e.models[m]].pools_head; i != kNone; i = c.pools[i].next) {
+            const Pool& p = c.pools[i];
+            if (p.levels_head != kNone && engine_serves(c, e, p)) {
+                visit(p);
+            }
+        }
+    }
+}
+struct Prompt {
+    uint32_t tokens;         // estimate
+    const PrefixKeys* keys;  // nullptr: none
+};
+inline Prompt prompt_of(const Tables& t, const Request& r) {
+    return {r.prompt_tokens, &t.request_prefixes[index_of(t, r)]};
+}
 // The best engine with room for a request of the pool; kNone when there is none.
-uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, uint32_t random);
+uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, const Prompt& prompt,
+                       uint32_t random);
 enum class Usable : uint8_t { none, loading, probe, yes };
 Usable pool_usable(const Core& c, const Pool& p);
 // Hands the request a lease. `immediate`: to its owner's own call (RUNNING), else through its mailbox
@@ -273,6 +296,38 @@ void run_models_of(Core& c, uint32_t engine);
 void run_all(Core& c);
 // After drop_lease(): lets others use what became free (the engine's place, the client's max_running).
 void after_release(Core& c, uint32_t account, uint32_t engine);
+
+// ---- window.cpp -------------------------------------------------------------------------------------------
+
+// Under RoutingPolicy::prefix: the flow that goes next to `engine` instead of `first`, which is the one whose
+// turn it is in its class; often `first` itself.
+uint32_t choose_in_window(const Core& c, uint32_t engine, uint32_t first, int32_t level_class);
+
+// ---- prefix_table.cpp -------------------------------------------------------------------------------------
+
+// The engines that have computed the beginning of a prompt, and how much of it.
+struct PrefixHits {
+    static constexpr uint32_t kMost = 16;
+    uint32_t count;
+    uint32_t engines[kMost];
+    double parts[kMost];  // 0..1 of the prompt
+
+    // 0 where nothing is known.
+    double part_on(uint32_t engine) const {
+        for (uint32_t i = 0; i < count; ++i) {
+            if (engines[i] == engine) {
+                return parts[i];
+            }
+        }
+        return 0;
+    }
+};
+// Those with the longest beginnings.
+PrefixHits find_prefix(const Core& c, const PrefixKeys& keys);
+// 0..1: how much of the prompt this one engine has.
+double prefix_part(const Core& c, const PrefixKeys& keys, uint32_t engine);
+// The engine is about to compute the prompt.
+void remember_prefix(Core& c, const PrefixKeys& keys, uint32_t engine);
 
 // ---- estimate.cpp -----------------------------------------------------------------------------------------
 

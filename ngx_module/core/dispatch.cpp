@@ -12,6 +12,7 @@ namespace llm::core {
 namespace {
 
 constexpr uint32_t kAgedEvery = 10;      // at most one of so many dispatches may pass a stricter class
+constexpr double kPromptOffset = 64;  // tokens; short prompts go where there is room, whoever has seen them
 constexpr uint32_t kPreemptSurplus = 2;  // over max_running, for a stricter class on an engine that preempts
 
 uint32_t limit_of(const Engine& e) {
@@ -57,8 +58,15 @@ bool primary_usable(const Core& c, const Pool& p) {
     return found;
 }
 
+// Who is to be served, as far as the choice of an engine asks for it.
+struct Wanted {
+    uint32_t prompt_tokens;
+    PrefixHits hits;  // none but under RoutingPolicy::prefix
+    uint32_t random;
+};
+
 // Lower is better.
-double score(const Core& c, const Engine& e, uint32_t index) {
+double score(const Core& c, const Engine& e, uint32_t index, const Wanted& wanted) {
     switch (c.header.settings.routing) {
         case RoutingPolicy::least_running:
             return double{1.0} * e.held + e.foreign;
@@ -67,12 +75,13 @@ double score(const Core& c, const Engine& e, uint32_t index) {
                    c.header.plan.engines;
         case RoutingPolicy::random:
             return 0;
+        case RoutingPolicy::prefix: {
+            const double uncached = wanted.prompt_tokens * (1 - wanted.hits.part_on(index));
+            return (uncached + kPromptOffset) * (e.held + 1.0) / e.limit;
+        }
         case RoutingPolicy::throughput:
-        case RoutingPolicy::prefix:
             break;
     }
-    // (uncached prompt + 64)·(held + 1)/L: without a prefix table the prompt is uncached everywhere, a common
-    // factor.
     return (e.held + 1.0) / e.limit;
 }
 
@@ -83,10 +92,10 @@ struct Best {
     uint32_t draw = 0;
 };
 
-void consider(const Core& c, Best& best, uint32_t index, uint32_t random) {
+void consider(const Core& c, Best& best, uint32_t index, const Wanted& wanted) {
     const Engine& e = c.engines[index];
-    const Best candidate{index, score(c, e, index), e.kv_usage,
-                         mix32((uint64_t{random} << 32) + c.header.counters.grants * 4096 + index)};
+    const Best candidate{index, score(c, e, index, wanted), e.kv_usage,
+                         mix32((uint64_t{wanted.random} << 32) + c.header.counters.grants * 4096 + index)};
     const bool even = candidate.score == best.score;
     const bool random_only = c.header.settings.routing == RoutingPolicy::random;
     if (best.engine == kNone || candidate.score < best.score ||
@@ -112,17 +121,12 @@ bool goes_before(const Core& c, int32_t class_a, uint32_t a, int32_t class_b, ui
     return x.key_vt < y.key_vt || (x.key_vt == y.key_vt && x.key_seq < y.key_seq);
 }
 
-template <class Visit>
-void for_pools_of(const Core& c, uint32_t engine, Visit visit) {
-    const Engine& e = c.engines[engine];
-    for (uint32_t m = 0; m < e.model_count; ++m) {
-        for (uint32_t i = c.models[e.models[m]].pools_head; i != kNone; i = c.pools[i].next) {
-            const Pool& p = c.pools[i];
-            if (p.levels_head != kNone && engine_serves(c, e, p)) {
-                visit(p);
-            }
-        }
+Pick in_window(const Core& c, uint32_t engine, Pick pick) {
+    const Settings& settings = c.header.settings;
+    if (settings.routing == RoutingPolicy::prefix && settings.scheduler == Scheduler::weighted) {
+        pick.flow = choose_in_window(c, engine, pick.flow, pick.level_class);
     }
+    return pick;
 }
 
 // The next flow for this engine by class, virtual counter and arrival; or, in the tenth kept for it, the one
@@ -152,7 +156,7 @@ Pick pick_next(Core& c, uint32_t engine) {
     const int64_t aging = c.header.settings.aging_us;
     const Domain& domain = c.domains[domain_of(c, c.pools[c.levels[c.flows[pick.flow].level].pool])];
     if (aging < 0 || domain.since_aged + 1 < kAgedEvery) {
-        return pick;
+        return in_window(c, engine, pick);
     }
     uint32_t oldest = kNone;
     int32_t oldest_class = 0;
@@ -171,11 +175,12 @@ Pick pick_next(Core& c, uint32_t engine) {
             }
         }
     });
-    if (oldest != kNone && room_for(c, e, oldest_class).open) {
-        pick.flow = oldest;
-        pick.level_class = oldest_class;
-        pick.aged = true;
+    if (oldest == kNone || !room_for(c, e, oldest_class).open) {
+        return in_window(c, engine, pick);
     }
+    pick.flow = oldest;
+    pick.level_class = oldest_class;
+    pick.aged = true;
     return pick;
 }
 
@@ -205,7 +210,15 @@ bool engine_serves(const Core& c, const Engine& e, const Pool& p) {
     return (p.org == kNone || e.org == p.org) && (e.backup == 0 || !primary_usable(c, p));
 }
 
-uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, uint32_t random) {
+uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, const Prompt& prompt,
+                       uint32_t random) {
+    Wanted wanted;
+    wanted.prompt_tokens = prompt.tokens;
+    wanted.random = random;
+    wanted.hits.count = 0;
+    if (c.header.settings.routing == RoutingPolicy::prefix && prompt.keys != nullptr) {
+        wanted.hits = find_prefix(c, *prompt.keys);
+    }
     Best best;
     Best preferred;
     Best backup;
@@ -220,12 +233,12 @@ uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t leve
             return true;
         }
         if (e.backup != 0) {
-            consider(c, backup, i, random);
+            consider(c, backup, i, wanted);
             return true;
         }
-        consider(c, best, i, random);
+        consider(c, best, i, wanted);
         if (prefer_org != kNone && e.org == prefer_org) {
-            consider(c, preferred, i, random);
+            consider(c, preferred, i, wanted);
         }
         return true;
     });
@@ -279,6 +292,9 @@ void take_lease(Core& c, Request& r, uint32_t engine) {
     c.accounts[r.account].running += r.seats;
     c.header.held += r.seats;
     c.header.round_robin = engine;
+    if (c.header.settings.routing == RoutingPolicy::prefix) {
+        remember_prefix(c, c.request_prefixes[index_of(c, r)], engine);
+    }
     LLM_TRACE(c, TraceKind::leased, r, e.foreign, e.preempts);
 }
 
@@ -350,7 +366,8 @@ void run_engine(Core& c, uint32_t engine) {
             }
             continue;
         }
-        const uint32_t chosen = choose_engine(c, c.pools[r.pool], r.prefer_org, pick.level_class, 0);
+        const uint32_t chosen =
+            choose_engine(c, c.pools[r.pool], r.prefer_org, pick.level_class, prompt_of(c, r), 0);
         if (chosen == kNone) {
             return;
         }

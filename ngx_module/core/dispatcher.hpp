@@ -41,6 +41,7 @@
 #include "ngx_module/core/engines.hpp"
 #include "ngx_module/core/history.hpp"
 #include "ngx_module/core/snapshot.hpp"
+#include "ngx_module/core/text/prefix_keys.hpp"
 #include "ngx_module/core/types.hpp"
 #include "ngx_module/core/zone.hpp"
 
@@ -96,6 +97,7 @@ struct RequestArgs {
     uint32_t seats = 1;              // n × number of prompts, ≥ 1
     uint32_t prompt_tokens = 0;      // estimate from text bytes without data: URIs
     uint32_t max_output_tokens = 0;  // 0 = not said
+    const PrefixKeys* prefix = nullptr;  // for RoutingPolicy::prefix; none: as under `throughput`
     bool stream = false;
     bool observe = false;      // llm_observe: refuse and queue nothing, say what would have been
     bool exceeds = false;      // llm_compat aristote: scope `queue`, refused when depth *exceeds* threshold

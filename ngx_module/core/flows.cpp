@@ -222,6 +222,15 @@ double weight_of(const Tables& t, const Account& a, int32_t priority) {
     return own * priority / a.priority;
 }
 
+uint32_t first_flows(const Core& c, const Level& level, uint32_t* out, uint32_t most) {
+    uint32_t count = 0;
+    treap_visit(ByOrder{c.flows}, level.order_root, [&](uint32_t flow) {
+        out[count++] = flow;
+        return count < most;
+    });
+    return count;
+}
+
 void put_in_queue(Core& c, uint32_t flow, bool lifted) {
     Flow& f = c.flows[flow];
     Standing& s = c.standings[f.standing];

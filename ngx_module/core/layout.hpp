@@ -13,6 +13,7 @@
 #include "ngx_module/core/engines.hpp"
 #include "ngx_module/core/history.hpp"
 #include "ngx_module/core/snapshot.hpp"
+#include "ngx_module/core/text/prefix_keys.hpp"
 #include "ngx_module/core/types.hpp"
 #include "ngx_module/core/zone.hpp"
 
@@ -149,6 +150,16 @@ struct Account {
     uint8_t reserved_byte;
 };
 static_assert(sizeof(Account) == 336);
+
+// "This engine has computed this beginning of a prompt": one word, so that it is never torn, and no more than
+// a hint (prefix_table.cpp). 0 = unused.
+struct PrefixEntry {
+    uint64_t word;  // key, engine, time
+};
+constexpr uint32_t kPrefixWays = 8;  // entries that a key may stand in
+struct alignas(64) PrefixSet {
+    PrefixEntry ways[kPrefixWays];
+};
 
 // (client, domain): the virtual counter.
 struct Standing {
@@ -419,7 +430,7 @@ enum SettingsPending : uint32_t { kNothingPending = 0, kSettingsPending = 1, kRe
 // Where each array starts, bytes from the header.
 struct Offsets {
     uint64_t processes, requests, accounts, account_buckets, standings, flows, levels, pools, domains, models;
-    uint64_t model_buckets, orgs, engines, model_counters, scratch, model_engines;
+    uint64_t model_buckets, orgs, engines, model_counters, scratch, model_engines, request_prefixes, prefixes;
     uint64_t index[2], rows[2], arena[2];
     uint64_t end;
 };
@@ -490,6 +501,7 @@ template <class T>
 constexpr bool kShareable = std::is_standard_layout_v<T>&& std::is_trivially_copyable_v<T>;
 static_assert(kShareable<Process> && kShareable<Request> && kShareable<Account> && kShareable<Standing>);
 static_assert(kShareable<Flow> && kShareable<Level> && kShareable<Pool> && kShareable<Domain>);
+static_assert(kShareable<PrefixKeys> && kShareable<PrefixSet>);
 static_assert(kShareable<HistoryTotals> && kShareable<HistorySample>);
 static_assert(kShareable<Model> && kShareable<Engine> && kShareable<Row> && kShareable<ZoneHeader>);
 

@@ -118,6 +118,12 @@ Request* make_request(Core& c, const Arrival& a) {
     r.prefer_org = a.prefer_org;
     r.arrived_us = c.now;
     r.deadline_us = c.now + args.queue_timeout_us;
+    PrefixKeys& keys = c.request_prefixes[index_of(c, r)];
+    if (args.prefix != nullptr) {
+        keys = *args.prefix;
+    } else {
+        keys.bytes = 0;
+    }
     r.stream = args.stream ? 1 : 0;
     r.low = a.low ? 1 : 0;
     r.anonymous = a.client.anonymous ? 1 : 0;
@@ -261,11 +267,13 @@ void decide(Core& c, Arrival& a) {
     refresh_hold(c, a.account);
     const bool held = held_back(c.accounts[a.account]);
     if (!held) {
-        uint32_t engine = choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, a.args.random);
+        const Prompt prompt{a.args.prompt_tokens, a.args.prefix};
+        uint32_t engine =
+            choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, prompt, a.args.random);
         if (engine != kNone && c.header.queued != 0 && anybody_eligible(c, engine)) {
             // Time alone made room (a breaker's pause is over): those who wait come first.
             run_engine(c, engine);
-            engine = choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, a.args.random);
+            engine = choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, prompt, a.args.random);
         }
         if (engine != kNone) {
             grant_now(c, a, engine);

@@ -86,4 +86,12 @@ void treap_remove(Access access, uint32_t& root, uint32_t& min, uint32_t node) {
     }
 }
 
+// Calls visit(node) for one node after the other, the smallest first, until it answers false. Answers whether
+// it never did. O(visited + log n) expected.
+template <class Access, class Visit>
+bool treap_visit(Access access, uint32_t root, Visit&& visit) {
+    return root == kNone || (treap_visit(access, access.left(root), visit) && visit(root) &&
+                             treap_visit(access, access.right(root), visit));
+}
+
 }  // namespace llm::core

@@ -20,9 +20,9 @@ constexpr size_t kClientBytes = 2 * (sizeof(Row) + 2 * sizeof(uint32_t) + kArena
 static_assert(kClientBytes <= 2 * 150);
 
 // Bytes per request with all that one request can need: an account and its bucket, two standings, a flow, a
-// level, a word of scratch.
+// level, the keys of its prompt, a word of scratch.
 constexpr size_t kRequestBytes = sizeof(Request) + sizeof(Account) + sizeof(uint32_t) + 2 * sizeof(Standing) +
-                                 sizeof(Flow) + sizeof(Level) + sizeof(uint32_t);
+                                 sizeof(Flow) + sizeof(Level) + sizeof(PrefixKeys) + sizeof(uint32_t);
 
 template <class T>
 constexpr T clamp(T value, T low, T high) {
@@ -52,6 +52,8 @@ size_t lay_out(const ZonePlan& p, Offsets& o) {
     place(o.model_counters, size_t{p.models} + 1, sizeof(ModelCounters));
     place(o.scratch, p.requests, sizeof(uint32_t));
     place(o.model_engines, size_t{p.models} * ((p.engines + 63) / 64), sizeof(uint64_t));
+    place(o.request_prefixes, p.requests, sizeof(PrefixKeys));
+    place(o.prefixes, p.prefix_sets, sizeof(PrefixSet));
     for (int g = 0; g < 2; ++g) {
         place(o.index[g], 2 * size_t{p.clients}, sizeof(uint32_t));
         place(o.rows[g], p.clients, sizeof(Row));
@@ -71,6 +73,7 @@ ZonePlan fixed_part(size_t bytes) {
     p.domains = p.models;
     p.pools = 4 * p.models;
     p.orgs = p.models;
+    p.prefix_sets = static_cast<uint32_t>(clamp<size_t>(bytes / 64 / sizeof(PrefixSet), 512, 1u << 24));
     return p;
 }
 
@@ -160,14 +163,24 @@ bool Zone::attach(void* memory, size_t bytes, const LockOps& ops) {
     plan_ = h->plan;
     ops_ = ops;
     const Offsets& o = h->offset;
-    arrays_ = {at<Process>(o.processes),      at<Request>(o.requests),
-               at<Account>(o.accounts),       at<uint32_t>(o.account_buckets),
-               at<Standing>(o.standings),     at<Flow>(o.flows),
-               at<Level>(o.levels),           at<Pool>(o.pools),
-               at<Domain>(o.domains),         at<Model>(o.models),
-               at<uint32_t>(o.model_buckets), at<Org>(o.orgs),
-               at<Engine>(o.engines),         at<ModelCounters>(o.model_counters),
-               at<uint32_t>(o.scratch),       at<uint64_t>(o.model_engines)};
+    arrays_ = {at<Process>(o.processes),
+               at<Request>(o.requests),
+               at<Account>(o.accounts),
+               at<uint32_t>(o.account_buckets),
+               at<Standing>(o.standings),
+               at<Flow>(o.flows),
+               at<Level>(o.levels),
+               at<Pool>(o.pools),
+               at<Domain>(o.domains),
+               at<Model>(o.models),
+               at<uint32_t>(o.model_buckets),
+               at<Org>(o.orgs),
+               at<Engine>(o.engines),
+               at<ModelCounters>(o.model_counters),
+               at<uint32_t>(o.scratch),
+               at<uint64_t>(o.model_engines),
+               at<PrefixKeys>(o.request_prefixes),
+               at<PrefixSet>(o.prefixes)};
     return true;
 }
 

@@ -25,6 +25,8 @@ struct Model;
 struct Org;
 struct Engine;
 struct ModelCounters;
+struct PrefixKeys;
+struct PrefixSet;
 
 // Grows with every change of the shared structures. Part of nginx's zone tag: a module of another layout gets
 // a new zone instead of misreading the old one.
@@ -47,6 +49,7 @@ struct ZonePlan {
     uint32_t orgs = 0;
     uint32_t engines = 0;
     uint32_t processes = 0;
+    uint32_t prefix_sets = 0;  // of 8 entries: which engine has computed which beginning of a prompt
     uint32_t arena_bytes = 0;  // names of the clients, per generation
 };
 
@@ -82,6 +85,8 @@ struct ZoneArrays {
     ModelCounters* model_counters;  // [0] is model=""
     uint32_t* scratch;              // plan.requests words
     uint64_t* model_engines;        // bitmap of engines per model: engine_words() each
+    PrefixKeys* request_prefixes;   // of each request; facts, written with it
+    PrefixSet* prefixes;
 };
 
 // A process's handle on a formatted zone: where its arrays lie in this process's address space. Cheap to

@@ -4,10 +4,12 @@
 #include <sys/mman.h>
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include "ngx_module/core/text/json_scan.hpp"
 #include "ngx_module/core/text/json_write.hpp"
 #include "ngx_module/core/text/multipart.hpp"
+#include "ngx_module/core/text/prefix_keys.hpp"
 #include "ngx_module/nginx/conf.hpp"
 
 namespace llm::nginx {
@@ -293,7 +295,19 @@ bool scan_body(Request& request, Refusal& refusal) {
         return finish_scan(request, scanner, read, offset, refusal);
     }
     core::JsonScan scanner;
-    const bool read = walk_body(request.r, [&](std::string_view piece) { scanner.feed(piece); });
+    std::optional<core::PrefixHash> prefix;
+    if (static_cast<core::RoutingPolicy>(main_conf(request.r).routing) == core::RoutingPolicy::prefix) {
+        prefix.emplace();
+    }
+    const bool read = walk_body(request.r, [&](std::string_view piece) {
+        scanner.feed(piece);
+        if (prefix) {
+            prefix->feed(piece);
+        }
+    });
+    if (prefix) {
+        request.prefix = prefix->keys();
+    }
     return finish_scan(request, scanner, read, scanner.error_offset(), refusal);
 }
 

@@ -31,6 +31,7 @@ core::RequestArgs make_args(const Request& request, const core::ClientView& clie
     args.seats = request.seats;
     args.prompt_tokens = request.prompt_tokens;
     args.max_output_tokens = request.max_output_tokens;
+    args.prefix = request.prefix.bytes != 0 ? &request.prefix : nullptr;
     args.stream = request.stream;
     args.observe = conf.observe != 0;
     args.exceeds = conf.compat == kCompatAristote;

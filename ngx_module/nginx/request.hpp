@@ -85,6 +85,7 @@ struct Request {
     uint32_t seats;
     uint32_t prompt_tokens;      // estimate
     uint32_t max_output_tokens;  // 0 = not said
+    core::PrefixKeys prefix;     // with llm_routing prefix
     bool wants_usage;            // the client asked for stream_options.include_usage itself
     bool usage_injected;         // we asked for it in the client's place, and hide the answer
     core::Span model_span, priority_span, stream_options_span, include_usage_span;

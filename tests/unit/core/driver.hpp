@@ -216,6 +216,12 @@ class Driver {
         a.seats = choices_.next(8) == 0 ? 1 + choices_.next(5) : 1;
         a.prompt_tokens = choices_.next(3000);
         a.max_output_tokens = choices_.next(3) == 0 ? choices_.next(500) : 0;
+        PrefixKeys keys;
+        keys.bytes = choices_.next(100'000);
+        for (uint32_t i = 0; i < keys.count(); ++i) {
+            keys.key[i] = 1 + i + 100 * choices_.next(20);
+        }
+        a.prefix = choices_.next(3) != 0 ? &keys : nullptr;
         a.stream = choices_.next(2) != 0;
         a.observe = choices_.next(32) == 0;
         a.exceeds = choices_.next(16) == 0;

@@ -1,0 +1,283 @@
+// Routing by what engines have computed before (RoutingPolicy::prefix), and who may go ahead of its turn for
+// it.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "ngx_module/core/core.hpp"
+#include "tests/unit/core/harness.hpp"
+
+namespace llm::core {
+namespace {
+
+constexpr uint32_t kPromptTokens = 2000;
+constexpr uint32_t kPromptBytes = 8192;
+
+// Keys of a body whose first `shared` bytes are those of `conversation`, and whose rest nobody else has.
+PrefixKeys keys_for(uint32_t conversation, uint32_t shared = kPromptBytes, uint32_t bytes = kPromptBytes) {
+    static uint32_t unique = 0;
+    PrefixKeys keys;
+    keys.bytes = bytes;
+    const uint32_t rest = 0x80000000u + ++unique * 64;
+    for (uint32_t i = 0; i < keys.count(); ++i) {
+        keys.key[i] = PrefixKeys::covered(i) <= shared ? 1 + conversation * 64 + i : rest + i;
+    }
+    return keys;
+}
+
+// `keys`, but its first `count` ones are those of `conversation`.
+PrefixKeys beginning_as(uint32_t conversation, uint32_t count, PrefixKeys keys) {
+    const PrefixKeys others = keys_for(conversation);
+    std::copy(others.key, others.key + count, keys.key);
+    return keys;
+}
+
+class Prefix : public WithTwoClients {
+  protected:
+    void SetUp() override {
+        WithTwoClients::SetUp();
+        settings.routing = RoutingPolicy::prefix;
+        settings.aging_us = -1;
+        z.settings(settings);
+    }
+
+    // `keys` must live until it is sent.
+    RequestArgs asking(const PrefixKeys& keys) {
+        RequestArgs a = z.args();
+        a.prompt_tokens = kPromptTokens;
+        a.max_output_tokens = 1;
+        a.stream = false;
+        a.prefix = &keys;
+        return a;
+    }
+    Verdict send(const PrefixKeys& keys, uint32_t client = 1) { return z.send(client, asking(keys)); }
+    // The engine that a request goes to that ends at once.
+    uint32_t engine_for(const PrefixKeys& keys) {
+        const Verdict v = send(keys);
+        EXPECT_EQ(v.decision, Decision::granted);
+        z.end(v.ticket);
+        return v.engine;
+    }
+
+    Settings settings;
+};
+
+TEST_F(Prefix, GoesWhereItsBeginningWasComputed) {
+    ASSERT_TRUE(
+        z.engines({{.url = "http://a"}, {.url = "http://b"}, {.url = "http://c"}, {.url = "http://d"}}));
+    std::set<uint32_t> used;
+    for (uint32_t conversation = 1; conversation <= 40; ++conversation) {
+        const uint32_t engine = engine_for(keys_for(conversation));
+        used.insert(engine);
+        for (uint32_t turn = 1; turn <= 3; ++turn) {
+            EXPECT_EQ(engine_for(keys_for(conversation, kPromptBytes, kPromptBytes * (1 + turn))), engine);
+        }
+    }
+    EXPECT_EQ(used.size(), 4u) << "what is new goes anywhere";
+}
+
+TEST_F(Prefix, TheLongestBeginningDecides) {
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
+    const Verdict first = send(keys_for(1));   // a system prompt and a conversation
+    const Verdict second = send(keys_for(2));  // keeps the other engine as busy
+    ASSERT_NE(first.engine, second.engine);
+    // 2 KiB are known to the second engine, all of it to the first
+    EXPECT_EQ(engine_for(beginning_as(2, 2, keys_for(1))), first.engine);
+}
+
+TEST_F(Prefix, ABusyEngineIsPassedOver) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 64}, {.url = "http://b", .max_running = 64}}));
+    const uint32_t engine = engine_for(keys_for(1));
+    const Verdict running = send(keys_for(1));
+    ASSERT_EQ(running.engine, engine);
+    // half of the prompt is known there: (1000 + 64) · 2 against (2000 + 64) · 1
+    EXPECT_NE(engine_for(keys_for(1, kPromptBytes / 2)), engine);
+    z.end(running.ticket);
+    EXPECT_EQ(engine_for(keys_for(1, kPromptBytes)), engine) << "all of it";
+}
+
+TEST_F(Prefix, ShortPromptsGoWhereThereIsRoom) {
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
+    RequestArgs a = z.args();
+    a.prompt_tokens = 10;
+    const PrefixKeys keys = keys_for(1);
+    a.prefix = &keys;
+    std::set<uint32_t> engines;
+    for (int i = 0; i < 2; ++i) {
+        engines.insert(z.send(1, a).engine);
+    }
+    EXPECT_EQ(engines.size(), 2u) << "64 of 74 tokens count whatever an engine has";
+}
+
+TEST_F(Prefix, IsForgottenAfterTenMinutes) {
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
+    const uint32_t engine = engine_for(keys_for(1));
+    z.pass(500'000'000);
+    EXPECT_EQ(engine_for(keys_for(1)), engine);
+    z.pass(500'000'000);
+    EXPECT_EQ(engine_for(keys_for(1)), engine) << "it was used since";
+    z.pass(610'000'000);
+    std::set<uint32_t> engines;
+    for (uint32_t i = 0; i < 30; ++i) {
+        const uint32_t conversation = 100 + i;
+        engine_for(keys_for(conversation));
+        z.pass(610'000'000);
+        engines.insert(engine_for(keys_for(conversation)) == engine ? 1 : 0);
+    }
+    EXPECT_EQ(engines.size(), 2u);
+}
+
+TEST_F(Prefix, ARestartedEngineHasNothing) {
+    z.settings(settings);
+    EngineReport a = TestZone::report("a", 1, 1);
+    EngineReport b = TestZone::report("b", 1, 1);
+    z.apply(a);
+    z.apply(b);
+    const Verdict first = send(keys_for(1));
+    const Verdict second = send(keys_for(2));
+    ASSERT_NE(first.engine, second.engine);
+    z.end(first.ticket);
+    z.end(second.ticket);
+    z.pass(8'000'000);
+    EngineReport& restarted = z.engine(first.engine).id == std::string("a") ? a : b;
+    restarted.boot = 2;
+    z.apply(restarted);
+    z.pass(1'000'000);
+    EXPECT_EQ(engine_for(beginning_as(2, 1, keys_for(1))), second.engine)
+        << "1 KiB there, nothing any more here";
+}
+
+TEST_F(Prefix, OtherPoliciesTakeNoNotice) {
+    settings.routing = RoutingPolicy::round_robin;
+    z.settings(settings);
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
+    const uint32_t engine = engine_for(keys_for(1));
+    EXPECT_NE(engine_for(keys_for(1)), engine);
+}
+
+// One seat is taken; `waiting` requests of different clients wait for it. Answers whose turn comes first.
+class Window : public Prefix {
+  protected:
+    static constexpr uint32_t kStricter = 7;  // a client of a higher band
+
+    void SetUp() override {
+        Prefix::SetUp();
+        std::vector<TestClient> clients;
+        for (uint32_t id = 1; id <= 20; ++id) {
+            clients.push_back({.id = id, .priority = 1, .band = id == kStricter ? 1 : 0});
+        }
+        z.load(clients);
+        ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 1}}));
+        running = send(keys_for(1), 1);
+        ASSERT_EQ(running.decision, Decision::granted);
+    }
+    void wait(uint32_t client, const PrefixKeys& keys, int64_t timeout_us = 60'000'000) {
+        RequestArgs a = asking(keys);
+        a.cookie = client;
+        a.queue_timeout_us = timeout_us;
+        ASSERT_EQ(z.send(client, a).decision, Decision::queued);
+    }
+    uint64_t next() {
+        z.end(running.ticket, kPromptTokens, 1);
+        std::vector<Ticket> tickets;
+        const auto cookies = z.take_all(&tickets);
+        EXPECT_EQ(cookies.size(), 1u);
+        running.ticket = tickets.at(0);
+        return cookies.at(0);
+    }
+    Verdict running;
+};
+
+TEST_F(Window, WhoFitsTheEngineBestGoesFirst) {
+    wait(2, keys_for(2));
+    wait(3, keys_for(1, kPromptBytes / 4));
+    wait(4, keys_for(1, kPromptBytes / 2));
+    EXPECT_EQ(next(), 4u);
+    EXPECT_EQ(next(), 3u);
+    EXPECT_EQ(next(), 2u);
+}
+
+TEST_F(Window, WithoutAnythingKnownTheOrderStays) {
+    for (uint32_t client : {5, 3, 2, 4}) {
+        wait(client, keys_for(client));
+    }
+    for (uint32_t client : {5, 3, 2, 4}) {
+        EXPECT_EQ(next(), client);
+    }
+}
+
+TEST_F(Window, NobodyPassesAStricterClass) {
+    wait(kStricter, keys_for(7));
+    wait(2, keys_for(1));
+    EXPECT_EQ(next(), kStricter);
+    EXPECT_EQ(next(), 2u);
+}
+
+TEST_F(Window, WithinAFlowTheOrderOfArrivalStays) {
+    wait(2, keys_for(2));
+    const PrefixKeys known = keys_for(1);
+    RequestArgs later = asking(known);
+    later.cookie = 200;
+    ASSERT_EQ(z.send(2, later).decision, Decision::queued);
+    EXPECT_EQ(next(), 2u);
+    EXPECT_EQ(next(), 200u);
+}
+
+TEST_F(Window, SixteenAreLookedAt) {
+    for (uint32_t client = 2; client <= 20; ++client) {
+        if (client != kStricter) {
+            wait(client, keys_for(client >= 18 ? 1 : client));
+        }
+    }
+    EXPECT_EQ(next(), 18u) << "the sixteenth";
+    EXPECT_EQ(next(), 19u) << "now it is among them";
+    EXPECT_EQ(next(), 20u);
+    EXPECT_EQ(next(), 2u);
+}
+
+TEST_F(Window, WhoHasWaitedForMostOfItsTimeGoesFirst) {
+    wait(2, keys_for(2), 10'000'000);
+    wait(3, keys_for(1));
+    z.pass(6'000'000);
+    wait(4, keys_for(1));
+    z.pass(1'500'000);
+    EXPECT_EQ(next(), 2u);
+    EXPECT_EQ(next(), 3u);
+}
+
+TEST_F(Window, StrictHasNone) {
+    settings.scheduler = Scheduler::strict;
+    z.settings(settings);
+    wait(2, keys_for(2));
+    wait(3, keys_for(1));
+    EXPECT_EQ(next(), 2u);
+}
+
+TEST_F(Window, NobodyGetsMoreThanTheSlackAhead) {
+    // Client 3 always fits, client 2 never does; both have much waiting.
+    std::map<uint32_t, double> service;
+    uint32_t waiting[2] = {0, 0};
+    double worst = 0;
+    for (int i = 0; i < 400; ++i) {
+        while (waiting[0] < 2) {
+            wait(2, keys_for(1000 + static_cast<uint32_t>(i) * 2 + waiting[0]));
+            waiting[0]++;
+        }
+        while (waiting[1] < 2) {
+            wait(3, keys_for(1));
+            waiting[1]++;
+        }
+        const uint64_t client = next();
+        ASSERT_TRUE(client == 2 || client == 3);
+        waiting[client - 2]--;
+        service[static_cast<uint32_t>(client)] += kPromptTokens + 2.0;
+        worst = std::max(worst, std::abs(service[2] - service[3]));
+    }
+    EXPECT_LE(worst, 2 * (kPromptTokens + 2 + 4096.0));
+    EXPECT_GT(worst, 4096) << "and the slack is used";
+    EXPECT_EQ(z.check(), "");
+}
+
+}  // namespace
+}  // namespace llm::core
