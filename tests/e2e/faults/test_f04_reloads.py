@@ -37,7 +37,7 @@ def test_reloads_with_changed_settings_under_load(fake_engine, gateway):
         write_tokens(gate.tokens, rows(rng))
         used = rng.sample(engines, rng.randint(1, 3))
         lines = [f"llm_engine {engine.url} model=m id={engine.name} max_running={rng.randint(1, 6)};" for engine in used]
-        lines += [f"llm_scheduler {rng.choice(('weighted', 'strict'))};", f"llm_routing {rng.choice(('throughput', 'least_running', 'random'))};",
+        lines += [f"llm_scheduler {rng.choice(('weighted', 'strict'))};", f"llm_routing {rng.choice(('throughput', 'least_running', 'prefix', 'random'))};",
                   f"llm_min_throughput {rng.choice((0, 5))};", f"llm_aging {rng.choice(('1s', 'off'))};"]
         gate.blocks["http"] = "\n    ".join([*lines, tail])
         gate.reload(30)

@@ -59,7 +59,7 @@ class Reloaded(Fault):
     name = "reload, other settings"
 
     def strike(self, world, rng):
-        policy = rng.choice(("throughput", "least_running", "round_robin", "random"))
+        policy = rng.choice(("throughput", "least_running", "round_robin", "prefix", "random"))
         world.settings = [f"llm_min_throughput {rng.choice((0, 2, 5))};", f"llm_routing {policy};",
                           f"llm_scheduler {rng.choice(('weighted', 'strict'))};", f"llm_aging {rng.choice(('2s', '30s', 'off'))};"]
         world.write_settings()
