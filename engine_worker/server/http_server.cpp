@@ -95,6 +95,7 @@ void HttpServer::run() {
         for (int i = 0; i < n; ++i) {
             on_event(events[i].data.u64, events[i].events);
         }
+        flush_all();  // before anybody asks whether all is sent
         if (now_ - last_check >= kTurnMs / 1000.0 * 0.9) {
             last_check = now_;
             check_timeouts();

@@ -1,4 +1,5 @@
 """From the command line to the goodbye: bad options, reports to Redis, draining."""
+import http.client
 import json
 import signal
 import subprocess
@@ -102,6 +103,32 @@ def test_a_redis_that_hangs_does_not_matter(start_engine, redis):
     finally:
         redis.send_signal(signal.SIGCONT)
     until(lambda: redis.report("e1").get("completed") == 1, "the report after it woke up")
+
+
+def test_sigterm_does_not_wait_for_whoever_keeps_asking(start_engine):
+    """The end was looked for once a second, and the turn of that second was always one with an answer not yet sent."""
+    engine = start_engine("--drain-grace", "0.2")
+    ended = threading.Event()
+    asked = []
+
+    def poll():
+        connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=10)
+        try:
+            while not ended.wait(0.02):
+                connection.request("GET", "/metrics")
+                asked.append(connection.getresponse().read())
+        except (OSError, http.client.HTTPException):
+            pass  # the engine has ended
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        until(lambda: len(asked) > 10, "the poller polls")
+        engine.process.send_signal(signal.SIGTERM)
+        assert engine.process.wait(10) == 0
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_sigterm_finishes_what_runs_and_refuses_the_rest(start_engine):
