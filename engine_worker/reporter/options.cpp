@@ -81,11 +81,8 @@ const std::vector<OptionSpec>& specs() {
          }},
         {"--url", "URL", "http://HOST:PORT of the engine",
          [](Options& o, const std::string& v) { return set_base_url(v, o.url); }},
-        {"--redis", "URL", "redis://… or unix:…: report there",
-         [](Options& o, const std::string& v) {
-             const std::string why = parse_redis_url(v, o.redis);
-             return why.empty() && o.redis.tls ? "rediss:// is not supported here; use a TLS tunnel" : why;
-         }},
+        {"--redis", "URL", "redis://…, rediss://… or unix:…: report there",
+         [](Options& o, const std::string& v) { return parse_redis_url(v, o.redis); }},
         {"--prefix", "TEXT", "before every Redis key and channel [llm:]",
          [](Options& o, const std::string& v) { return set_text(v, 127, o.prefix); }},
         {"--id", "NAME", "name in reports [HOST:PORT of the engine]",

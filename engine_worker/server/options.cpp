@@ -113,12 +113,10 @@ const std::vector<OptionSpec>& specs() {
          [](Options& o, const std::string& v) { return set_text(v, 4096, o.listen); }},
         {"--advertise", "URL", "http://HOST:PORT under which gateways reach this engine [from --listen]",
          [](Options& o, const std::string& v) { return set_text(v, 255, o.advertise); }},
-        {"--redis", "URL", "redis://… or unix:…: report there [no reports]",
+        {"--redis", "URL", "redis://…, rediss://… or unix:…: report there [no reports]",
          [](Options& o, const std::string& v) {
              o.redis = v;
-             const std::string why = parse_redis_url(v, o.redis_url);
-             return why.empty() && o.redis_url.tls ? "rediss:// is not supported here; use a TLS tunnel"
-                                                   : why;
+             return parse_redis_url(v, o.redis_url);
          }},
         {"--prefix", "TEXT", "before every Redis key and channel [llm:]",
          [](Options& o, const std::string& v) { return set_text(v, 127, o.prefix); }},

@@ -2,9 +2,12 @@
 
 #include <hiredis/hiredis.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <memory>
+#include <string_view>
+#include <system_error>
 
 namespace llm::engine {
 namespace {
@@ -15,15 +18,17 @@ struct FreeReply {
     void operator()(void* reply) const { freeReplyObject(reply); }
 };
 
-// hiredis leaves errno's text of a timeout: "Resource temporarily unavailable".
-std::string why_of(const redisContext& context) {
-    const bool late = context.err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
-    return late ? "no answer within " + std::to_string(kTimeout.tv_sec) + " s" : context.errstr;
+std::string why_of_errno() {
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return "no answer within " + std::to_string(kTimeout.tv_sec) + " s";
+    }
+    return std::generic_category().message(errno);
 }
 
 }  // namespace
 
 void RedisClient::close() {
+    tls_.reset();
     if (context_ != nullptr) {
         redisFree(context_);
         context_ = nullptr;
@@ -37,6 +42,12 @@ std::string RedisClient::connect() {
         return context_ == nullptr ? "out of memory" : context_->errstr;
     }
     redisSetTimeout(context_, kTimeout);
+    if (url_.tls) {
+        const std::string why = tls_.emplace().open(context_->fd, url_.host);
+        if (!why.empty()) {
+            return why;
+        }
+    }
     std::vector<Command> login;
     if (!url_.password.empty()) {
         login.push_back(url_.user.empty() ? Command{"AUTH", url_.password}
@@ -48,28 +59,67 @@ std::string RedisClient::connect() {
     return exchange(login);
 }
 
+std::string RedisClient::send(const Command& command) {
+    std::vector<const char*> words;
+    std::vector<size_t> sizes;
+    for (const std::string& word : command) {
+        words.push_back(word.data());
+        sizes.push_back(word.size());
+    }
+    char* text = nullptr;
+    const auto size =
+        redisFormatCommandArgv(&text, static_cast<int>(words.size()), words.data(), sizes.data());
+    const std::unique_ptr<char, void (*)(char*)> owner(text, redisFreeCommand);
+    if (size < 0) {
+        return "out of memory";
+    }
+    for (std::string_view rest(text, static_cast<size_t>(size)); !rest.empty();) {
+        const ssize_t written =
+            tls_ ? tls_->write(rest.data(), rest.size()) : ::write(context_->fd, rest.data(), rest.size());
+        if (written < 0 && errno == EINTR) {
+            continue;
+        }
+        if (written <= 0) {
+            return why_of_errno();
+        }
+        rest.remove_prefix(static_cast<size_t>(written));
+    }
+    return "";
+}
+
+std::string RedisClient::receive() {
+    for (;;) {
+        void* raw = nullptr;
+        if (redisReaderGetReply(context_->reader, &raw) != REDIS_OK) {
+            return context_->reader->errstr;
+        }
+        if (raw != nullptr) {
+            const std::unique_ptr<void, FreeReply> owner(raw);
+            const auto* reply = static_cast<const redisReply*>(raw);
+            return reply->type == REDIS_REPLY_ERROR ? std::string(reply->str, reply->len) : "";
+        }
+        char bytes[4096];
+        const ssize_t size =
+            tls_ ? tls_->read(bytes, sizeof bytes) : ::read(context_->fd, bytes, sizeof bytes);
+        if (size < 0 && errno == EINTR) {
+            continue;
+        }
+        if (size <= 0) {
+            return size == 0 ? "Redis has closed the connection" : why_of_errno();
+        }
+        redisReaderFeed(context_->reader, bytes, static_cast<size_t>(size));
+    }
+}
+
 std::string RedisClient::exchange(const std::vector<Command>& commands) {
     for (const Command& command : commands) {
-        std::vector<const char*> words;
-        std::vector<size_t> sizes;
-        for (const std::string& word : command) {
-            words.push_back(word.data());
-            sizes.push_back(word.size());
-        }
-        if (redisAppendCommandArgv(context_, static_cast<int>(words.size()), words.data(), sizes.data()) !=
-            REDIS_OK) {
-            return context_->errstr;
+        if (std::string why = send(command); !why.empty()) {
+            return why;
         }
     }
     for (size_t i = 0; i < commands.size(); ++i) {
-        void* raw = nullptr;
-        if (redisGetReply(context_, &raw) != REDIS_OK) {
-            return why_of(*context_);
-        }
-        const std::unique_ptr<void, FreeReply> owner(raw);
-        const auto* reply = static_cast<const redisReply*>(raw);
-        if (reply->type == REDIS_REPLY_ERROR) {
-            return std::string(reply->str, reply->len);
+        if (std::string why = receive(); !why.empty()) {
+            return why;
         }
     }
     return "";

@@ -1,11 +1,12 @@
 // A blocking Redis connection with a time limit on everything. For a thread that has nothing else to do.
 #pragma once
 
-#include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine_worker/server/tls_session.hpp"
 #include "shared/redis_url.hpp"
 
 struct redisContext;
@@ -28,10 +29,14 @@ class RedisClient {
   private:
     std::string connect();
     std::string exchange(const std::vector<Command>& commands);
+    std::string send(const Command& command);
+    // Reads until there is a whole reply; its message when it is an error.
+    std::string receive();
     void close();
 
     RedisUrl url_;
-    redisContext* context_ = nullptr;
+    redisContext* context_ = nullptr;  // connects, and knows the protocol; its bytes pass through us
+    std::optional<TlsSession> tls_;    // rediss://
 };
 
 }  // namespace llm::engine

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from support.fake_engine import leave_to_successor
 from support.name_server import NameServer
 from support.paths import ROOT
 from support.poll import stays, until
-from support.ports import free_port
+from support.reporter import report_of
 from support.users import user
 
 
@@ -292,23 +291,50 @@ def test_an_engine_whose_name_is_not_known_yet(redis_server, fake_engine, name_s
     assert pending.reply().status == 200
 
 
-def test_tls_from_redis_to_the_engine(redis_server, fake_engine, gateway, tmp_path):
-    certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
-                   check=True, capture_output=True)
-    redis_server.client.config_set("tls-cert-file", str(certificate), "tls-key-file", str(key), "tls-auth-clients", "no", "tls-port", port)
+def test_tls_from_redis_to_the_engine(redis_server, fake_engine, gateway, certificate):
+    trusted, key = certificate
+    port = redis_server.serve_tls(trusted, key)
     engine = fake_engine()
-    engine.serve_tls(certificate, key)
+    engine.serve_tls(trusted, key)
     engine.url = f"https://127.0.0.1:{engine.port}"
     engine.announce(redis_server.url)
     gate = gateway(http=f"llm_redis rediss://localhost:{port};", proxy="https", main="env SSL_CERT_FILE;")
     gate.wait_logged(r"llm: redis \S+ \(keys\): the certificate is refused: self-signed certificate")
     trusting = gateway(http=f"llm_redis rediss://localhost:{port};", proxy="https", main="env SSL_CERT_FILE;",
-                       env={"SSL_CERT_FILE": str(certificate)})
+                       env={"SSL_CERT_FILE": str(trusted)})
     trusting.wait_model("m", "alice")
     assert trusting.client.ask(token="alice").status == 200
     assert len(engine.requests) == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_engines_report_over_tls(redis_server, llm_engine, reporter, certificate, host):
+    port = redis_server.serve_tls(*certificate)
+    url = f"rediss://{host}:{port}"
+    stranger = llm_engine(sim=True, redis=url, arguments=["--id", "stranger"])
+    trusting = {"SSL_CERT_FILE": str(certificate[0])}
+    engine = llm_engine(sim=True, redis=url, arguments=["--id", "engine"], env=trusting)
+    until(lambda: report_of(redis_server, "engine"), "the engine reports")
+    reporter(engine="vllm", url=engine.url, redis=url, arguments=["--id", "sidecar"], env=trusting)
+    until(lambda: (report_of(redis_server, "sidecar") or {}).get("state") == "ready", "the reporter reports")
+    until(lambda: "Redis is not reachable, everything else goes on: the certificate is refused: self-signed certificate" in stranger.output(),
+          "who does not know the authority says so")
+    assert report_of(redis_server, "stranger") is None
+    engine.finish()
+    until(lambda: report_of(redis_server, "engine") is None, "it has said goodbye")
+
+
+def test_a_certificate_of_another_host_is_refused(redis_server, llm_engine, certificate):
+    port = redis_server.serve_tls(*certificate)
+    redis_server.client.config_set("bind", "127.0.0.1 127.0.0.2")
+    engine = llm_engine(sim=True, redis=f"rediss://127.0.0.2:{port}", env={"SSL_CERT_FILE": str(certificate[0])})
+    until(lambda: "the certificate is refused: IP address mismatch" in engine.output(), "the engine says why")
+    assert redis_server.client.keys("*") == []
+
+
+def test_a_redis_without_tls_is_no_rediss(redis_server, llm_engine):
+    engine = llm_engine(sim=True, redis=f"rediss://127.0.0.1:{redis_server.port}")
+    until(lambda: "the TLS handshake failed" in engine.output(), "the engine says why")
 
 
 def test_the_logins_of_the_security_page_are_enough(redis_server, llm_engine, gateway):

@@ -11,7 +11,7 @@ from .process import Process
 class LlmEngine:
     """`sim`: a simulated model called "sim", a millisecond per step, instead of the demo model on the CPU."""
 
-    def __init__(self, directory, *, redis=None, sim=False, arguments=()):
+    def __init__(self, directory, *, redis=None, sim=False, arguments=(), env=None):
         directory.mkdir(parents=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -25,12 +25,16 @@ class LlmEngine:
         if redis:
             self._argv += ["--redis", redis]
         self._argv += arguments
+        self._env = {**sanitizers.environment(directory), **jitter.environment(), **(env or {})}
         self._process = None
 
     def start(self):
         assert ENGINE.exists(), f"{ENGINE} is not built; make build does"
-        self._process = Process(self._argv, self._log, env={**sanitizers.environment(self._directory), **jitter.environment()})
+        self._process = Process(self._argv, self._log, env=self._env)
         self._process.wait_port(self.port, 60)
+
+    def output(self):
+        return self._log.read_text(errors="replace")
 
     @property
     def pid(self):
@@ -47,4 +51,4 @@ class LlmEngine:
         status = self._process.stop(signal.SIGTERM, 60 if sanitizers.ACTIVE else 15)
         reports = sanitizers.reports(self._directory)
         assert not reports, reports[0].read_text()
-        assert status == 0, f"llm-engine ended with {status}:\n{self._log.read_text(errors='replace')[-3000:]}"
+        assert status == 0, f"llm-engine ended with {status}:\n{self.output()[-3000:]}"

@@ -35,6 +35,12 @@ class RedisServer:
         except redis.RedisError:
             return False
 
+    def serve_tls(self, certificate, key):
+        """Serves TLS, too, on a port that it returns; clients need no certificate of their own."""
+        port = free_port()
+        self.client.config_set("tls-cert-file", str(certificate), "tls-key-file", str(key), "tls-auth-clients", "no", "tls-port", port)
+        return port
+
     def stop(self):
         if self._process:
             self.client.connection_pool.disconnect()

@@ -91,10 +91,10 @@ class Pages:
 
 
 class Reporter:
-    def __init__(self, log, *, engine, url, redis, arguments=()):
+    def __init__(self, log, *, engine, url, redis, arguments=(), env=None):
         self.log = log
         self._process = Process([REPORTER, "--engine", engine, "--url", url, "--redis", redis, "--interval", "0.1", *arguments], log,
-                                env={**environment(), **jitter.environment()})
+                                env={**environment(), **jitter.environment(), **(env or {})})
 
     def output(self):
         return self.log.read_text(errors="replace")

@@ -67,7 +67,6 @@ TEST(ReporterOptions, SayWhatIsAllowed) {
     told({"--url", "10.0.0.5:8000"}, "http://");
     told({"--url", "http://h:1/v1"}, "without a path");
     told({"--advertise-url", "http://u:p@h:1"}, "without a path");
-    told({"--redis", "rediss://r"}, "TLS tunnel");
     told({"--redis", "http://r"}, "redis://");
     told({"--max-running", "0"}, "from 1");
     told({"--max-running", "1.5"}, "whole");

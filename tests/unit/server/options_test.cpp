@@ -34,7 +34,7 @@ TEST(Options, NamesTheOptionAtFault) {
              {{"--max-running", "1x"}, "--max-running"},
              {{"--backend", "tpu"}, "--backend"},
              {{"--redis", "http://x"}, "--redis"},
-             {{"--redis", "rediss://x"}, "--redis"},
+             {{"--redis", "rediss://"}, "--redis"},
              {{"--served-model-name", "a,,b"}, "--served-model-name"},
              {{"--sim", "base"}, "--sim"},
              {{"--sim", "speed=1"}, "--sim"},

@@ -1,0 +1,87 @@
+#include "engine_worker/server/tls_session.hpp"
+
+#include <arpa/inet.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+
+namespace llm::engine {
+namespace {
+
+bool is_address(const std::string& host) {
+    unsigned char bytes[16];
+    return inet_pton(AF_INET, host.c_str(), bytes) == 1 || inet_pton(AF_INET6, host.c_str(), bytes) == 1;
+}
+
+// Whom the certificate must name.
+bool expect(SSL* session, const std::string& host) {
+    if (is_address(host)) {  // no server name (RFC 6066)
+        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(session), host.c_str()) == 1;
+    }
+    return SSL_set_tlsext_host_name(session, host.c_str()) == 1 && SSL_set1_host(session, host.c_str()) == 1;
+}
+
+std::string why_no_handshake(const SSL* session, int saved_errno) {
+    const long verdict = SSL_get_verify_result(session);
+    if (verdict != X509_V_OK) {
+        return std::string("the certificate is refused: ") + X509_verify_cert_error_string(verdict);
+    }
+    const bool late = saved_errno == EAGAIN || saved_errno == EWOULDBLOCK;
+    const char* const reason = ERR_reason_error_string(ERR_peek_error());
+    return std::string("the TLS handshake failed") + (late                ? ": no answer in time"
+                                                      : reason != nullptr ? std::string(": ") + reason
+                                                                          : "");
+}
+
+}  // namespace
+
+std::string TlsSession::open(int socket, const std::string& host) {
+    ERR_clear_error();
+    session_.reset();
+    context_.reset(SSL_CTX_new(TLS_client_method()));
+    if (context_ == nullptr || SSL_CTX_set_min_proto_version(context_.get(), TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_default_verify_paths(context_.get()) != 1) {
+        return "TLS cannot be set up";
+    }
+    SSL_CTX_set_verify(context_.get(), SSL_VERIFY_PEER, nullptr);
+    session_.reset(SSL_new(context_.get()));
+    if (session_ == nullptr || !expect(session_.get(), host) || SSL_set_fd(session_.get(), socket) != 1) {
+        return "TLS cannot be set up";
+    }
+    errno = 0;
+    return SSL_connect(session_.get()) == 1 ? "" : why_no_handshake(session_.get(), errno);
+}
+
+ssize_t TlsSession::read(char* bytes, size_t size) {
+    ERR_clear_error();
+    errno = 0;
+    return outcome(SSL_read(session_.get(), bytes, static_cast<int>(std::min<size_t>(size, INT_MAX))));
+}
+
+ssize_t TlsSession::write(const char* bytes, size_t size) {
+    ERR_clear_error();
+    errno = 0;
+    return outcome(SSL_write(session_.get(), bytes, static_cast<int>(std::min<size_t>(size, INT_MAX))));
+}
+
+ssize_t TlsSession::outcome(int result) {
+    if (result > 0) {
+        return result;
+    }
+    switch (SSL_get_error(session_.get(), result)) {
+        case SSL_ERROR_ZERO_RETURN:
+            return 0;
+        case SSL_ERROR_WANT_READ:
+        case SSL_ERROR_WANT_WRITE:  // the socket's time limit
+            errno = EAGAIN;
+            return -1;
+        default:
+            errno = errno != 0 ? errno : EPROTO;
+            return -1;
+    }
+}
+
+}  // namespace llm::engine
