@@ -1,8 +1,10 @@
 """HTTP as it goes wrong: clients that leave, that do not read, that speak badly."""
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -41,6 +43,17 @@ def test_a_client_that_leaves_frees_its_seat_at_once(start_engine, streamed):
     assert engine.metric("requests_cancelled_total") == 1
     assert engine.metric("kv_cache_usage_perc") == 0
     assert engine.metric("generation_tokens_total") < 1000
+
+
+def test_a_client_that_vanishes_is_looked_for(start_engine):
+    engine = start_engine(sim="base=20")
+    connection = send(engine, body_of(max_tokens=5000))
+    until(lambda: engine.metric("num_requests_running") == 1, "the request runs")
+    ours = connection.getsockname()[1]
+    shown = subprocess.run(["ss", "-Hnot", "state", "established", f"dport = :{ours}"], capture_output=True, text=True, check=True).stdout
+    seconds = re.search(r"timer:\(keepalive,(\d+)", shown)
+    assert seconds and int(seconds[1]) <= 30, shown
+    connection.close()
 
 
 def test_a_large_request_holds_up_nobody(start_engine):
