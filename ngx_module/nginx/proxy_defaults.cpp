@@ -109,9 +109,10 @@ char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level) {
                                  NGX_HTTP_UPSTREAM_FT_TIMEOUT | NGX_HTTP_UPSTREAM_FT_INVALID_HEADER |
                                  NGX_HTTP_UPSTREAM_FT_HTTP_429 | NGX_HTTP_UPSTREAM_FT_HTTP_502 |
                                  NGX_HTTP_UPSTREAM_FT_HTTP_503 | NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT);
-    // an engine must not be able to make nginx serve another location
+    // an engine must not be able to make nginx serve another location, nor to slow down or relabel what it answers
     set_if_unset<ngx_uint_t>(level, "proxy_ignore_headers", 0,
-                             NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT);
+                             NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT |
+                                 NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE | NGX_HTTP_UPSTREAM_IGN_XA_CHARSET);
     return add_headers(cf, level);
 }
 

@@ -59,7 +59,7 @@ class Pair:
         stripped = "".join(f'proxy_set_header {name} ""; ' for name in ("Authorization", "Connection", *STRIPPED))
         plain = f"proxy_set_header Host 127.0.0.1:{self.engine.port}; {stripped} proxy_read_timeout 600s; " \
                 "proxy_next_upstream error timeout invalid_header non_idempotent;"
-        for name, value in (("proxy_http_version", "1.1"), ("proxy_ignore_headers", "X-Accel-Redirect"), ("proxy_buffering", "off")):
+        for name, value in (("proxy_http_version", "1.1"), ("proxy_ignore_headers", "X-Accel-Redirect X-Accel-Limit-Rate X-Accel-Charset"), ("proxy_buffering", "off")):
             plain += "" if name in self.location else f" {name} {value};"
         text = f"""
         upstream plain{self.number} {{ server 127.0.0.1:{self.engine.port}; {keepalive} }}

@@ -172,3 +172,12 @@ def test_multipart_model_field(fake_engine, gateway):
                             headers=[("Content-Type", "multipart/form-data; boundary=xyz")])
     assert reply.status == 200, reply.body
     assert engine.requests[0].body == body
+
+
+def test_an_engine_cannot_slow_down_or_relabel_its_answer(fake_engine, gateway):
+    """One byte per second, as it asks, would be an hour. Without proxy_buffering nginx has no limit."""
+    body = json.dumps({"text": "x" * 4000}).encode()
+    headers = [("X-Accel-Limit-Rate", "1"), ("X-Accel-Charset", "koi8-r"), ("Content-Type", "text/plain")]
+    gate = gateway([fake_engine(script=lambda exchange: exchange.body(200, body, headers))], location="proxy_buffering on; charset utf-8;")
+    reply = gate.client.ask(token="alice")
+    assert (reply.status, reply.body, reply.header("content-type")) == (200, body, "text/plain; charset=utf-8")
