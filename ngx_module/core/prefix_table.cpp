@@ -45,7 +45,7 @@ bool still_counts(const Core& c, PrefixEntry entry) {
     const uint32_t age = ticks_between(tick_of(entry), tick_of(c.now));
     const Engine& e = c.engines[engine_of(entry)];
     return age <= kLifeTicks && e.used != 0 &&
-           ticks_between(tick_of(e.closed_us), tick_of(entry)) <= kTickMask / 2;  // not before it started
+           c.now / kTickUs - age >= e.closed_us / kTickUs;  // not before it started
 }
 
 // What key `i` says of the whole prompt.

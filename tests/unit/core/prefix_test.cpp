@@ -148,6 +148,17 @@ TEST_F(Prefix, ARestartedEngineHasNothing) {
         << "1 KiB there, nothing any more here";
 }
 
+TEST_F(Prefix, AnEngineThatRunsForMonthsIsStillKnown) {
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}, {.url = "http://c"}, {.url = "http://d"}}));
+    for (uint32_t day = 10; day <= 120; day += 10) {
+        z.tick(int64_t{10} * 24 * 3600 * 1'000'000);
+        const uint32_t engine = engine_for(keys_for(day));
+        for (uint32_t turn = 0; turn < 8; ++turn) {
+            EXPECT_EQ(engine_for(keys_for(day)), engine) << "day " << day;
+        }
+    }
+}
+
 TEST_F(Prefix, OtherPoliciesTakeNoNotice) {
     settings.routing = RoutingPolicy::round_robin;
     z.settings(settings);
