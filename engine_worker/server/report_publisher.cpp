@@ -26,6 +26,10 @@ SteadyClock::duration duration(double s) {
 }  // namespace
 
 void RecentRates::apply(EngineReport& report, double now) {
+    if (report.boot != boot_) {
+        boot_ = report.boot;
+        samples_.clear();  // its counters begin anew
+    }
     // Keep one sample that is at least as old as the window: the difference then covers all of it.
     while (samples_.size() > 1 && samples_[1].at <= now - kRateWindow) {
         samples_.pop_front();

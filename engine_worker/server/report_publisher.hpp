@@ -24,7 +24,7 @@ struct PublisherOptions {
     std::string program = "llm-engine";  // for log lines
 };
 
-// Speed over the last two seconds, from reports of cumulative counters.
+// Speed over the last two seconds of a boot, from reports of cumulative counters.
 class RecentRates {
   public:
     // Fills tokens_per_second and tokens_per_second_per_user of `report` and remembers it. `now` in seconds.
@@ -34,6 +34,7 @@ class RecentRates {
     struct Sample {
         double at = 0, tokens_out = 0, decode_tokens = 0, user_seconds = 0;
     };
+    uint64_t boot_ = 0;
     std::deque<Sample> samples_;
 };
 

@@ -113,9 +113,13 @@ def test_a_gateway_learns_of_the_engine_and_its_speed(redis_server, pages, fake_
     assert (later["boot"], later["tokens_out"], later["decode_tokens"]) == (first["boot"], 400, 400)
     assert later["user_seconds"] == pytest.approx(10) and later["seq"] > first["seq"]
     until(lambda: gate.status()["engines"][0]["tokens_per_second_per_user"] == pytest.approx(40), "the gateway sees the speed")
+    until(lambda: report_of(redis_server, "gpu0@host")["tokens_per_second"] == 0, "the last two seconds begin behind these tokens")
     # the engine restarts and has counted a little already
     page["text"] = vllm(tokens=30, seconds=1, started=1.8e9)
     until(lambda: (now := report_of(redis_server, "gpu0@host"))["boot"] > first["boot"] and now["tokens_out"] == 30, "a new boot")
+    page["text"] = vllm(running=2, tokens=30, seconds=1, started=1.8e9)
+    until(lambda: gate.status()["engines"][0]["running"] == 2, "the gateway hears of the new boot")
+    assert gate.metrics().total("llm_bad_reports_total") == 0
     # goodbye
     assert one.stop() == 0
     assert report_of(redis_server, "gpu0@host") is None

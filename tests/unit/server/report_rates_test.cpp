@@ -24,5 +24,26 @@ TEST(RecentRates, CoverTheLastTwoSeconds) {
     EXPECT_EQ(report.tokens_per_second_per_user, 0);
 }
 
+// What a restarted engine counts from zero is no speed below zero: gateways refuse such a report.
+TEST(RecentRates, BeginAnewWithEveryBoot) {
+    RecentRates rates;
+    EngineReport report;
+    report.boot = 1;
+    report.tokens_out = report.decode_tokens = 400;
+    report.user_seconds = 20;
+    rates.apply(report, 100);
+    report.boot = 2;
+    report.tokens_out = report.decode_tokens = 30;
+    report.user_seconds = 1;
+    rates.apply(report, 100.5);
+    EXPECT_EQ(report.tokens_per_second, 0);
+    EXPECT_EQ(report.tokens_per_second_per_user, 0);
+    report.tokens_out = report.decode_tokens = 50;
+    report.user_seconds = 2;
+    rates.apply(report, 101.5);
+    EXPECT_NEAR(report.tokens_per_second, 20, 1e-6);
+    EXPECT_NEAR(report.tokens_per_second_per_user, 20, 1e-6);
+}
+
 }  // namespace
 }  // namespace llm::engine
