@@ -12,10 +12,10 @@
 
 namespace llm::core {
 
-// The engine's own count, from a `usage` object. Responses-API names (input_tokens, output_tokens) are the
-// same fields.
+// The engine's own count, from a `usage` object. Names of the Responses and Messages APIs (input_tokens, output_tokens)
+// are the same fields.
 struct ReportedUsage {
-    uint64_t prompt_tokens = 0;
+    uint64_t prompt_tokens = 0;  // all of them, also those that the Messages API counts beside its input_tokens
     uint64_t completion_tokens = 0;
     uint64_t cached_tokens = 0;  // of the prompt tokens; prompt_tokens_details.cached_tokens
 };
@@ -78,7 +78,7 @@ class UsageScan {
 
     // The last complete usage object; null ones are skipped, a count it lacks keeps the value of the one
     // before. For json, only that of the top level.
-    const std::optional<ReportedUsage>& usage() const { return usage_; }
+    std::optional<ReportedUsage> usage() const;
 
     bool done() const { return done_; }              // data: [DONE]
     bool error_seen() const { return error_seen_; }  // an `error` event (sse), or a top-level `error` (json)
@@ -99,9 +99,22 @@ class UsageScan {
         usage,
         choices,
         error,
-        prompt_tokens,
+        prompt_tokens,  // from here on, counts
+        input_tokens,
         completion_tokens,
-        cached_tokens
+        cached_tokens,
+        cache_read,
+        cache_creation
+    };
+    // A usage object as it stands there. The Messages API leaves out of input_tokens what the cache held, and what it
+    // took in: they have counts of their own, which mean nothing beside prompt_tokens.
+    struct Counts {
+        ReportedUsage usage;
+        uint64_t cache_read = 0;
+        uint64_t cache_creation = 0;
+        bool cache_is_beside = false;
+
+        void put(Key key, uint64_t number);
     };
 
     static constexpr uint8_t kNoKey = 0xff;
@@ -156,16 +169,38 @@ class UsageScan {
     uint32_t depth_ = 0;          // open brackets
     uint32_t usage_depth_ = 0;    // ... inside the usage object
     uint8_t key_size_ = 0;        // kNoKey: too long, or with escapes
-    char key_bytes_[17];          // the longest that matters
+    char key_bytes_[27];          // the longest that matters
     uint64_t number_ = 0;
-    ReportedUsage pending_;
+    Counts pending_;
     // Results.
-    std::optional<ReportedUsage> usage_;
+    std::optional<Counts> usage_;
     uint64_t content_events_ = 0;
     bool content_seen_ = false;
     bool done_ = false;
     bool error_seen_ = false;
     bool json_complete_ = false;
 };
+
+inline void UsageScan::Counts::put(Key key, uint64_t number) {
+    switch (key) {
+        case Key::prompt_tokens:
+        case Key::input_tokens:
+            usage.prompt_tokens = number;
+            cache_is_beside = key == Key::input_tokens;
+            break;
+        case Key::completion_tokens:
+            usage.completion_tokens = number;
+            break;
+        case Key::cache_read:
+            cache_read = number;
+            break;
+        case Key::cache_creation:
+            cache_creation = number;
+            break;
+        default:
+            usage.cached_tokens = number;
+            break;
+    }
+}
 
 }  // namespace llm::core

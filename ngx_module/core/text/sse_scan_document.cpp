@@ -230,7 +230,7 @@ const char* UsageScan::whole_usage(const char* p, const char* end) {
     if (*p++ != '{') {
         return begin;
     }
-    ReportedUsage found = usage_.value_or(ReportedUsage{});
+    Counts found = usage_.value_or(Counts{});
     bool counted = false;
     uint32_t depth = 1;
     for (;;) {
@@ -249,9 +249,7 @@ const char* UsageScan::whole_usage(const char* p, const char* end) {
         if (const auto size = static_cast<size_t>(p - digits); size - 1 < 15) [[likely]] {
             if (key != Key::none) {
                 counted = true;
-                (key == Key::prompt_tokens       ? found.prompt_tokens
-                 : key == Key::completion_tokens ? found.completion_tokens
-                                                 : found.cached_tokens) = number;
+                found.put(key, number);
             }
         } else if (size != 0) {
             return begin;  // nonsense, which saturates in count_bytes()

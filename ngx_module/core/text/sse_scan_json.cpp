@@ -227,7 +227,7 @@ UsageScan::Key UsageScan::count_key(std::string_view name, bool innermost) const
     const char* const p = name.data();
     switch (name.size()) {
         case 12:
-            return innermost && is8(p, "input_to") && is8(p + 4, "t_tokens") ? Key::prompt_tokens : Key::none;
+            return innermost && is8(p, "input_to") && is8(p + 4, "t_tokens") ? Key::input_tokens : Key::none;
         case 13:
             if (is8(p + 5, "d_tokens")) {
                 return is8(p, "cached_t") ? Key::cached_tokens : Key::none;
@@ -242,6 +242,10 @@ UsageScan::Key UsageScan::count_key(std::string_view name, bool innermost) const
             return innermost && is8(p, "completi") && is8(p + 8, "on_token") && p[16] == 's'
                        ? Key::completion_tokens
                        : Key::none;
+        case 23:
+            return innermost && name == "cache_read_input_tokens" ? Key::cache_read : Key::none;
+        case 27:
+            return innermost && name == "cache_creation_input_tokens" ? Key::cache_creation : Key::none;
         default:
             return Key::none;
     }
@@ -269,8 +273,12 @@ UsageScan::Key UsageScan::classify(std::string_view name) const {
                 return Key::choices;
             }
             return is_stream && (name == "content" || name == "refusal") ? Key::text : Key::none;
+        case 8:
+            return is_stream && name == "thinking" ? Key::text : Key::none;
         case 9:
             return is_stream && (name == "reasoning" || name == "arguments") ? Key::text : Key::none;
+        case 12:
+            return is_stream && name == "partial_json" ? Key::text : Key::none;
         case 17:
             return is_stream && name == "reasoning_content" ? Key::text : Key::none;
         default:
@@ -293,7 +301,7 @@ const char* UsageScan::value_byte(const char* p) {
                 in_usage_ = true;
                 usage_depth_ = ++depth_;
                 usage_counted_ = false;
-                pending_ = usage_.value_or(ReportedUsage{});
+                pending_ = usage_.value_or(Counts{});
                 return p + 1;
             }
             return p;
@@ -339,17 +347,19 @@ void UsageScan::close_bracket() {
 void UsageScan::end_number() {
     token_ = Token::outside;
     usage_counted_ = true;
-    switch (key_) {
-        case Key::prompt_tokens:
-            pending_.prompt_tokens = number_;
-            break;
-        case Key::completion_tokens:
-            pending_.completion_tokens = number_;
-            break;
-        default:
-            pending_.cached_tokens = number_;
-            break;
+    pending_.put(key_, number_);
+}
+
+std::optional<ReportedUsage> UsageScan::usage() const {
+    if (!usage_) {
+        return std::nullopt;
     }
+    ReportedUsage result = usage_->usage;
+    if (usage_->cache_is_beside) {
+        result.prompt_tokens += usage_->cache_read + usage_->cache_creation;
+        result.cached_tokens += usage_->cache_read;
+    }
+    return result;
 }
 
 void UsageScan::saw_content() {

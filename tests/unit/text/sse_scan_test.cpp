@@ -125,7 +125,8 @@ TEST(UsageScan, TellsKindsApart) {
     EXPECT_EQ(kind_of(R"({"error":null,"choices":[{"text":"x"}]})"), StreamEvent::content);
     EXPECT_EQ(kind_of(R"({"a":{"error":{}}})"), StreamEvent::other);
     for (std::string_view key :
-         {"content", "text", "reasoning_content", "reasoning", "refusal", "arguments", "delta"}) {
+         {"content", "text", "reasoning_content", "reasoning", "refusal", "arguments", "delta", "thinking",
+          "partial_json"}) {
         const std::string name(key);
         EXPECT_EQ(kind_of("{\"choices\":[{\"delta\":{\"" + name + "\":\"x\"}}]}"), StreamEvent::content)
             << key;
@@ -252,6 +253,49 @@ TEST(UsageScan, ReadsTheResponsesApi) {
     EXPECT_EQ(scan.usage()->cached_tokens, 4u);
 }
 
+// The Messages API counts what the cache held, and what it took in, beside input_tokens. Bytes of vLLM 0.32.
+TEST(UsageScan, ReadsTheMessagesApi) {
+    constexpr std::string_view kBegin =
+        "event: message_start\ndata: "
+        "{\"type\":\"message_start\",\"message\":{\"id\":\"chatcmpl-bce46781d87f005e\",\"type\":\"message\","
+        "\"role\":\"assistant\",\"content\":[],\"model\":\"demo\",\"stop_reason\":null,\"stop_sequence\":null,"
+        "\"usage\":{\"input_tokens\":550,\"output_tokens\":0}}}\n\n"
+        "event: content_block_start\ndata: "
+        "{\"type\":\"content_block_start\",\"content_block\":{\"type\":\"text\",\"text\":\"\"},\"index\":0}\n\n"
+        "event: content_block_delta\ndata: "
+        "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"11\"},\"index\":0}\n\n"
+        "event: content_block_delta\ndata: "
+        "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\" is\"},\"index\":0}\n\n"
+        "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n";
+    constexpr std::string_view kEnd =
+        "event: message_delta\ndata: "
+        "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\",\"stop_sequence\":null},"
+        "\"usage\":{\"input_tokens\":38,\"output_tokens\":2,\"cache_creation_input_tokens\":100,"
+        "\"cache_read_input_tokens\":412}}\n\n"
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    const UsageScan begun = scan_sse(kBegin);
+    EXPECT_EQ(begun.content_events(), 2u);
+    ASSERT_TRUE(begun.usage());
+    EXPECT_EQ(begun.usage()->prompt_tokens, 550u);
+    const UsageScan scan = scan_sse(std::string(kBegin) + std::string(kEnd));
+    EXPECT_EQ(scan.content_events(), 2u);
+    ASSERT_TRUE(scan.usage());
+    EXPECT_EQ(scan.usage()->prompt_tokens, 550u);
+    EXPECT_EQ(scan.usage()->completion_tokens, 2u);
+    EXPECT_EQ(scan.usage()->cached_tokens, 412u);
+}
+
+// LiteLLM writes both forms into one object: prompt_tokens holds all of them then.
+TEST(UsageScan, CountsACacheOnceBesidePromptTokens) {
+    const UsageScan scan = scan_sse(
+        "data: {\"choices\":[],\"usage\":{\"completion_tokens\":3,\"prompt_tokens\":550,\"total_tokens\":553,"
+        "\"prompt_tokens_details\":{\"cached_tokens\":412},\"cache_creation_input_tokens\":100,"
+        "\"cache_read_input_tokens\":412}}\n\n");
+    ASSERT_TRUE(scan.usage());
+    EXPECT_EQ(scan.usage()->prompt_tokens, 550u);
+    EXPECT_EQ(scan.usage()->cached_tokens, 412u);
+}
+
 TEST(UsageScan, BoundsNumbers) {
     EXPECT_EQ(scan_sse("data: {\"usage\":{\"prompt_tokens\":1.5}}\n\n").usage()->prompt_tokens, 1u);
     EXPECT_FALSE(
@@ -308,7 +352,8 @@ TEST(UsageScan, ForgetsOnReset) {
 
 bool has_text(const Json& value) {
     static const std::vector<std::string> kNames = {
-        "content", "text", "reasoning_content", "reasoning", "refusal", "arguments", "delta"};
+        "content",   "text",  "reasoning_content", "reasoning",   "refusal",
+        "arguments", "delta", "thinking",          "partial_json"};
     if (value.is_object()) {
         for (const auto& [key, member] : value.items()) {
             const bool named = std::find(kNames.begin(), kNames.end(), key) != kNames.end();

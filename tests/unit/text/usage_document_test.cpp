@@ -88,6 +88,10 @@ TEST(UsageDocument, ReadsUsageInTheForm) {
     EXPECT_EQ(
         usage_of(R"({"input_tokens":36,"input_tokens_details":{"cached_tokens":7},"output_tokens":87})"),
         (Findings{true, 36, 87, 7, false, true}));
+    EXPECT_EQ(  // vLLM 0.32, /v1/messages
+        usage_of(
+            R"({"input_tokens":38,"output_tokens":2,"cache_creation_input_tokens":100,"cache_read_input_tokens":412})"),
+        (Findings{true, 550, 2, 412, false, true}));
     for (std::string_view usage :
          {"{}"sv, "null"sv, "7"sv, R"({"total_tokens":3})"sv, R"({"prompt_tokens":null})"sv,
           R"({"prompt_tokens":{}})"sv, R"([{"prompt_tokens":1}])"sv}) {
@@ -179,12 +183,14 @@ class Generator {
                                                 "input_tokens",
                                                 "output_tokens",
                                                 "cached_tokens",
+                                                "cache_read_input_tokens",
+                                                "cache_creation_input_tokens",
                                                 "prompt_tokens_details",
                                                 "a",
                                                 "a_very_long_key_of_a_usage_object"};
         Json result = Json::object();
         for (uint32_t count = below(6); count > 0; --count) {
-            const char* const name = kKeys[below(9)];
+            const char* const name = kKeys[below(11)];
             result[name] = below(8) == 0 ? Json()
                            : name == "prompt_tokens_details"sv
                                ? Json{{"cached_tokens", below(100)}, {"x", below(9)}}
@@ -226,36 +232,51 @@ class Generator {
     std::mt19937 random_;
 };
 
+struct Counts {
+    Findings found;
+    uint64_t read = 0, created = 0;
+    bool beside = false;  // input_tokens leaves out these two
+};
+
 // cached_tokens counts however deep in the usage object it stands, the others at its top.
-void take_counts(const Json& value, bool top, Findings& found) {
+void take_counts(const Json& value, bool top, Counts& counts) {
     if (value.is_array()) {
         for (const Json& element : value) {
-            take_counts(element, false, found);
+            take_counts(element, false, counts);
         }
     } else if (value.is_object()) {
         for (const auto& [name, member] : value.items()) {
+            const bool prompt = top && (name == "prompt_tokens" || name == "input_tokens");
             uint64_t* const field =
-                name == "cached_tokens"                                           ? &found.cached
-                : top && (name == "prompt_tokens" || name == "input_tokens")      ? &found.prompt
-                : top && (name == "completion_tokens" || name == "output_tokens") ? &found.completion
+                name == "cached_tokens"                                           ? &counts.found.cached
+                : prompt                                                          ? &counts.found.prompt
+                : top && (name == "completion_tokens" || name == "output_tokens") ? &counts.found.completion
+                : top && name == "cache_read_input_tokens"                        ? &counts.read
+                : top && name == "cache_creation_input_tokens"                    ? &counts.created
                                                                                   : nullptr;
             if (field != nullptr && member.is_number()) {
                 *field = member.get<uint64_t>();
-                found.counted = true;
+                counts.found.counted = true;
+                counts.beside = prompt ? name == "input_tokens" : counts.beside;
             } else {
-                take_counts(member, false, found);
+                take_counts(member, false, counts);
             }
         }
     }
 }
 
 Findings reference(const Json& document) {
-    Findings found;
+    Counts counts;
+    Findings& found = counts.found;
     found.complete = true;
     found.error =
         document.contains("error") && (document["error"].is_object() || document["error"].is_string());
     if (document.contains("usage") && document["usage"].is_object()) {
-        take_counts(document["usage"], true, found);
+        take_counts(document["usage"], true, counts);
+        if (counts.beside) {
+            found.prompt += counts.read + counts.created;
+            found.cached += counts.read;
+        }
     }
     return found;
 }
