@@ -17,11 +17,6 @@ namespace {
 
 // ---- scalars ----------------------------------------------------------------------------------------------
 
-// Accepted, because configurations of later versions must load here, but never in silence.
-void warn_unavailable(ngx_conf_t* cf) {
-    ngx_conf_log_error(NGX_LOG_WARN, cf, 0, "\"%V\" has no effect in this version", &words(cf)[0]);
-}
-
 struct EnumSpec {
     const char* allowed;  // for the error message
     ngx_conf_enum_t values[8];
@@ -84,13 +79,6 @@ char* set_time_or_off(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     }
     *field = value;
     return NGX_CONF_OK;
-}
-
-char* set_queue_keepalive(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
-    if (view(words(cf)[1]) != "off") {
-        warn_unavailable(cf);
-    }
-    return set_time_or_off(cf, cmd, conf);
 }
 
 char* set_queue_size(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
@@ -305,7 +293,7 @@ ngx_command_t kCommands[] = {
      offsetof(LocConf, usage_inject), nullptr},
     {ngx_string("llm_retries"), kEverywhere | NGX_CONF_TAKE1, set_retries, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
-    {ngx_string("llm_queue_keepalive"), kEverywhere | NGX_CONF_TAKE1, set_queue_keepalive,
+    {ngx_string("llm_queue_keepalive"), kEverywhere | NGX_CONF_TAKE1, set_time_or_off,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, queue_keepalive), nullptr},
     {ngx_string("llm_usage"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, set_usage, NGX_HTTP_MAIN_CONF_OFFSET, 0,
      nullptr},

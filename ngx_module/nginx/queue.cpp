@@ -7,6 +7,7 @@
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
+#include "ngx_module/nginx/queue_keepalive.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/suspension.hpp"
 #include "ngx_module/nginx/test_faults.hpp"
@@ -89,6 +90,7 @@ void leave_queue(Request& request) {
     if (request.queue_timer.timer_set) {
         ngx_del_timer(&request.queue_timer);
     }
+    leave_keepalive(request);
     register_parked(request.ticket, nullptr);
     body_is_wanted(request);
 }
@@ -176,6 +178,7 @@ ngx_int_t suspend(Request& request) {
     request.queue_timer.handler = on_queue_timer;
     request.queue_timer.log = connection->log;
     ngx_add_timer(&request.queue_timer, loc_conf(r).queue_timeout);
+    start_keepalive(request);
     register_parked(request.ticket, &request);
     put_body_aside(request);
     return NGX_AGAIN;

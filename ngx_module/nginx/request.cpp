@@ -10,6 +10,7 @@
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/ordinary_proxy.hpp"
 #include "ngx_module/nginx/queue.hpp"
+#include "ngx_module/nginx/queue_keepalive.hpp"
 #include "ngx_module/nginx/request_memory.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/start_up.hpp"
@@ -26,6 +27,7 @@ void on_cleanup(void* data) {
     auto& request = *static_cast<Request*>(data);
     forget_news(request);
     stop_waiting_for_sources(request);
+    stop_keepalive(request);
     end_request(request);
     if (request.broken_off) {
         make_close_abnormal(request.r);

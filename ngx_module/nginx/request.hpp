@@ -55,7 +55,9 @@ struct Target {
     double tokens_per_second_per_user = 0;
 };
 
-struct StreamScan;  // stream_scan.hpp
+struct StreamScan;      // stream_scan.hpp
+struct QueueKeepalive;  // queue_keepalive.hpp
+struct BegunStream;     // begun_stream.hpp
 
 struct Request {
     ngx_http_request_t* r;
@@ -110,6 +112,8 @@ struct Request {
     uint32_t attempts;
     bool lease_released;
     ngx_event_t queue_timer;
+    QueueKeepalive* keepalive;  // nullptr = it never waited with one
+    BegunStream* begun;         // nullptr = the client has got no head before the answer's
     // news.hpp: what the core has not been told yet
     ngx_event_t news_event;
     uint32_t untold_status;  // of an answer's head; 0 = none

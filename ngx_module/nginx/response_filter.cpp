@@ -4,6 +4,7 @@
 #include <new>
 
 #include "ngx_module/nginx/abnormal_end.hpp"
+#include "ngx_module/nginx/begun_stream.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/error_page.hpp"
 #include "ngx_module/nginx/headers.hpp"
@@ -42,7 +43,8 @@ bool begin_scan(Request& request) {
     }
     auto* scan = new (memory) StreamScan();
     scan->event_stream = is_event_stream(r);
-    scan->readable = r->headers_out.status >= 200 && r->headers_out.status < 300 && !has_response_encoding(r);
+    scan->refused = r->headers_out.status >= 300;
+    scan->readable = r->headers_out.status >= 200 && !scan->refused && !has_response_encoding(r);
     if (scan->readable) {
         r->filter_need_in_memory = 1;  // or sendfile passes what proxy_buffering put into a file unread
     }
@@ -86,9 +88,16 @@ bool add_gateway_headers(Request& request) {
            add_response_header(r, "x-llm-queue-ms", waited);
 }
 
+// A stream that has begun must not get another head where an internal redirect has led it, nor one that only
+// announces an answer.
+ngx_int_t pass_head(ngx_http_request_t* r, ngx_http_output_header_filter_pt next) {
+    Request* request = r == r->main ? get_request(r) : nullptr;
+    return request != nullptr && request->begun != nullptr ? take_head(*request) : next(r);
+}
+
 ngx_int_t header_filter(ngx_http_request_t* r) {
     if (r != r->main || loc_conf(r).dispatch == 0 || r->headers_out.status < 200) {
-        return next_header_filter(r);
+        return pass_head(r, next_header_filter);
     }
     Request* request = make_request(r);
     if (request == nullptr) {
@@ -106,11 +115,23 @@ ngx_int_t header_filter(ngx_http_request_t* r) {
             return NGX_ERROR;
         }
     }
+    if (request->begun != nullptr) {
+        return take_head(*request);
+    }
     if (!add_gateway_headers(*request)) {
         return NGX_ERROR;
     }
     return next_header_filter(r);
 }
+
+#ifdef NGX_HTTP_UPSTREAM_EARLY_HINTS
+ngx_http_output_header_filter_pt next_early_hints_filter;
+
+ngx_int_t early_hints_filter(ngx_http_request_t* r) {
+    const Request* request = r == r->main ? get_request(r) : nullptr;
+    return request != nullptr && request->begun != nullptr ? NGX_OK : next_early_hints_filter(r);
+}
+#endif
 
 // Tells the core of tokens in batches: it charges them to the client and measures the engine's speed with
 // them.
@@ -188,14 +209,21 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) {
     if (request == nullptr || in == nullptr) {
         return next_body_filter(r, in);
     }
-    if (request->error_body.len != 0) {
+    const bool replaced = is_replaced(*request);
+    if (request->error_body.len != 0 && !replaced) {
         return send_error_page(*request, in, next_body_filter);
     }
     if (request->scan != nullptr && request->scan->readable) {
+        if (request->begun != nullptr) {
+            note_answer(*request->begun, in);
+        }
         in = scan_answer(*request, in);
         if (in == nullptr) {
             return NGX_OK;  // all of it is held back or dropped
         }
+    }
+    if (replaced) {
+        return replace_answer(*request, in, next_body_filter);
     }
     if (request->end_in_doubt && has_last(in)) {
         judge_end(*request);
@@ -213,6 +241,10 @@ ngx_int_t install_response_filters(ngx_conf_t*) {
     ngx_http_top_header_filter = header_filter;
     next_body_filter = ngx_http_top_body_filter;
     ngx_http_top_body_filter = body_filter;
+#ifdef NGX_HTTP_UPSTREAM_EARLY_HINTS
+    next_early_hints_filter = ngx_http_top_early_hints_filter;
+    ngx_http_top_early_hints_filter = early_hints_filter;
+#endif
     return NGX_OK;
 }
 
@@ -227,6 +259,9 @@ bool answer_is_cut_off(const Request& request) {
 }
 
 void send_error_event(Request& request, ErrorCode code) {
+    if (is_replaced(request)) {
+        return end_with_event(request, code);
+    }
     ngx_http_request_t* r = request.r;
     StreamScan* stream = request.scan;
     if (stream == nullptr || !stream->event_stream || !stream->readable || r->header_only ||
@@ -258,7 +293,7 @@ void collect_usage(Request& request) {
     core::Usage& usage = request.usage;
     if (!stream->readable) {
         // an error of the engine's own used no tokens; an encoded answer cannot be read
-        usage.exact = request.r->headers_out.status >= 300;
+        usage.exact = stream->refused;
         usage.prompt_tokens = usage.exact ? 0 : request.prompt_tokens;
         return;
     }

@@ -11,6 +11,7 @@ struct StreamScan {
     core::UsageScan scan;
     bool event_stream = false;
     bool readable = false;      // a 2xx answer without Content-Encoding
+    bool refused = false;       // no 2xx answer
     bool hides_usage = false;   // llm_usage_inject: the event that only carries usage is not for the client
     uint64_t seen = 0;          // completion tokens so far
     int64_t seen_at_us = 0;     // when the last of them came

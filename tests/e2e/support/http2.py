@@ -6,16 +6,19 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 
 
 class Http2:
-    def __init__(self, port, timeout=20, tls=None):
-        """`tls`: an SSLContext; without one the connection is in clear text, by prior knowledge."""
+    def __init__(self, port, timeout=20, tls=None, window=None):
+        """`tls`: an SSLContext; without one the connection is in clear text, by prior knowledge. `window`: bytes that each stream may send at first."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         if tls is not None:
             tls.set_alpn_protocols(["h2"])
             self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        if window is not None:
+            self._connection.local_settings = h2.settings.Settings(client=True, initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self._connection.initiate_connection()
         self.status = {}   # {stream: status}
         self.bodies = {}   # {stream: what has arrived}
@@ -49,6 +52,10 @@ class Http2:
 
     def reset(self, stream):
         self._connection.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+        self._flush()
+
+    def open_window(self, stream, size):
+        self._connection.increment_flow_control_window(size, stream)
         self._flush()
 
     def wait(self, *streams):

@@ -291,3 +291,15 @@ def _server_inode(client_port, server_port):
     """The inode of the server's end of a connection on 127.0.0.1."""
     return next((inode for local, remote, inode in _tcp_sockets()
                  if local == server_port and remote == client_port and inode), None)
+
+
+def unsent_bytes(client_port, server_port):
+    """What the kernel holds of the server's answers because its client takes no more; 127.0.0.1 again."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        next(table)
+        for line in table:
+            fields = line.split()
+            local, remote = (int(address.split(":")[1], 16) for address in fields[1:3])
+            if (local, remote) == (server_port, client_port):
+                return int(fields[4].split(":")[0], 16)
+    raise AssertionError("the connection is gone")
