@@ -18,14 +18,15 @@ struct FreeReply {
     void operator()(void* reply) const { freeReplyObject(reply); }
 };
 
-std::string why_of_errno() {
+}  // namespace
+
+std::string RedisClient::why_of_errno() const {
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
         return "no answer within " + std::to_string(kTimeout.tv_sec) + " s";
     }
-    return std::generic_category().message(errno);
+    return tls_ && !tls_->problem().empty() ? "TLS: " + tls_->problem()
+                                            : std::generic_category().message(errno);
 }
-
-}  // namespace
 
 void RedisClient::close() {
     tls_.reset();

@@ -33,6 +33,7 @@ class RedisClient {
     // Reads until there is a whole reply; its message when it is an error.
     std::string receive();
     void close();
+    std::string why_of_errno() const;
 
     RedisUrl url_;
     redisContext* context_ = nullptr;  // connects, and knows the protocol; its bytes pass through us

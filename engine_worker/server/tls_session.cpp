@@ -51,8 +51,13 @@ std::string TlsSession::open(int socket, const std::string& host) {
     if (session_ == nullptr || !expect(session_.get(), host) || SSL_set_fd(session_.get(), socket) != 1) {
         return "TLS cannot be set up";
     }
-    errno = 0;
-    return SSL_connect(session_.get()) == 1 ? "" : why_no_handshake(session_.get(), errno);
+    int result;
+    do {
+        ERR_clear_error();
+        errno = 0;
+        result = SSL_connect(session_.get());
+    } while (result != 1 && errno == EINTR);
+    return result == 1 ? "" : why_no_handshake(session_.get(), errno);
 }
 
 ssize_t TlsSession::read(char* bytes, size_t size) {
@@ -64,7 +69,15 @@ ssize_t TlsSession::read(char* bytes, size_t size) {
 ssize_t TlsSession::write(const char* bytes, size_t size) {
     ERR_clear_error();
     errno = 0;
-    return outcome(SSL_write(session_.get(), bytes, static_cast<int>(std::min<size_t>(size, INT_MAX))));
+    const ssize_t written =
+        outcome(SSL_write(session_.get(), bytes, static_cast<int>(std::min<size_t>(size, INT_MAX))));
+    if (written < 0 && (errno == ECONNRESET || errno == EPIPE)) {
+        const int saved = errno;
+        char byte;
+        read(&byte, 1);  // with what alert the server has gone: problem()
+        errno = saved;
+    }
+    return written;
 }
 
 ssize_t TlsSession::outcome(int result) {
@@ -75,12 +88,15 @@ ssize_t TlsSession::outcome(int result) {
         case SSL_ERROR_ZERO_RETURN:
             return 0;
         case SSL_ERROR_WANT_READ:
-        case SSL_ERROR_WANT_WRITE:  // the socket's time limit
-            errno = EAGAIN;
+        case SSL_ERROR_WANT_WRITE:  // the socket's time limit, or a process that was stopped and goes on
+            errno = errno == EINTR ? EINTR : EAGAIN;
             return -1;
-        default:
+        default: {
+            const char* const reason = ERR_reason_error_string(ERR_peek_error());
+            problem_ = reason != nullptr ? reason : "";
             errno = errno != 0 ? errno : EPROTO;
             return -1;
+        }
     }
 }
 

@@ -19,6 +19,9 @@ class TlsSession {
     // As read(2) and write(2): a number of bytes, 0 at the end, −1 with errno.
     ssize_t read(char* bytes, size_t size);
     ssize_t write(const char* bytes, size_t size);
+    // What TLS itself has to say of the last failure (an alert of the server: it wants a certificate, say);
+    // may be empty.
+    const std::string& problem() const { return problem_; }
 
   private:
     struct Free {
@@ -29,6 +32,7 @@ class TlsSession {
 
     std::unique_ptr<SSL_CTX, Free> context_;
     std::unique_ptr<SSL, Free> session_;
+    std::string problem_;
 };
 
 }  // namespace llm::engine

@@ -332,6 +332,13 @@ def test_a_certificate_of_another_host_is_refused(redis_server, llm_engine, cert
     assert redis_server.client.keys("*") == []
 
 
+def test_a_redis_that_wants_a_certificate_says_so(redis_server, llm_engine, certificate):
+    port = redis_server.serve_tls(*certificate, ask_clients=True)
+    engine = llm_engine(sim=True, redis=f"rediss://127.0.0.1:{port}", env={"SSL_CERT_FILE": str(certificate[0])})
+    until(lambda: "Redis is not reachable" in engine.output(), "the engine says why")
+    assert "certificate required" in engine.output()
+
+
 def test_a_redis_without_tls_is_no_rediss(redis_server, llm_engine):
     engine = llm_engine(sim=True, redis=f"rediss://127.0.0.1:{redis_server.port}")
     until(lambda: "the TLS handshake failed" in engine.output(), "the engine says why")

@@ -35,10 +35,11 @@ class RedisServer:
         except redis.RedisError:
             return False
 
-    def serve_tls(self, certificate, key):
-        """Serves TLS, too, on a port that it returns; clients need no certificate of their own."""
+    def serve_tls(self, certificate, key, ask_clients=False):
+        """Serves TLS, too, on a port that it returns; clients need no certificate of their own, unless `ask_clients`."""
         port = free_port()
-        self.client.config_set("tls-cert-file", str(certificate), "tls-key-file", str(key), "tls-auth-clients", "no", "tls-port", port)
+        self.client.config_set("tls-cert-file", str(certificate), "tls-key-file", str(key), "tls-ca-cert-file", str(certificate),
+                               "tls-auth-clients", "yes" if ask_clients else "no", "tls-port", port)
         return port
 
     def stop(self):
