@@ -45,6 +45,9 @@ void UsageScan::begin_event() {
     event_done_ = false;
     event_content_ = false;
     event_usage_ = false;
+    event_sequence_ = false;
+    event_delta_ = false;
+    event_response_ = false;
     event_error_ = false;
     event_choices_empty_ = false;
     event_choices_full_ = false;
@@ -215,12 +218,13 @@ void UsageScan::end_event(Piece& piece) {
         kind = StreamEvent::done;
     } else if (event_error_) {
         kind = StreamEvent::error;
-    } else if (event_content_) {
+    } else if (event_content_ && (!event_sequence_ || event_delta_)) {
         kind = StreamEvent::content;
         ++content_events_;
     } else if (event_choices_empty_ && event_usage_) {
         kind = StreamEvent::usage_only;
     }
+    done_ = done_ || (event_response_ && event_usage_);
     if (kind != StreamEvent::content || event_usage_ || in_usage_) {
         text_ = nullptr;  // counts change: every such event is read
     }

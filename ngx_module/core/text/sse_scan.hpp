@@ -24,7 +24,8 @@ struct ReportedUsage {
 enum class StreamEvent : uint8_t {
     done,        // data: [DONE]
     error,       // data has a top-level `error` (object or string)
-    content,     // carries at least one token: text, reasoning or tool-call arguments, not empty
+    content,     // carries at least one token: text, reasoning or tool-call arguments, not empty; of the Responses
+                 // API the pieces, not what repeats them
     usage_only,  // `choices` is [] and there is a usage object: the extra chunk of
                  // stream_options.include_usage
     other,       // role chunk, finish chunk, comment, named event
@@ -80,7 +81,8 @@ class UsageScan {
     // before. For json, only that of the top level.
     std::optional<ReportedUsage> usage() const;
 
-    bool done() const { return done_; }              // data: [DONE]
+    // data: [DONE], or the event of the Responses API that carries the usage, its last.
+    bool done() const { return done_; }
     bool error_seen() const { return error_seen_; }  // an `error` event (sse), or a top-level `error` (json)
 
     // sse: the last byte ended an event, or there was none yet: an event of our own may follow.
@@ -96,8 +98,11 @@ class UsageScan {
     enum class Key : uint8_t {
         none,
         text,
+        delta,
         usage,
         choices,
+        response,
+        sequence,
         error,
         prompt_tokens,  // from here on, counts
         input_tokens,
@@ -118,6 +123,9 @@ class UsageScan {
     };
 
     static constexpr uint8_t kNoKey = 0xff;
+    // Open brackets around `usage` in a stream: at most those of choices[0]. Further in it is what a client wrote: the
+    // Responses API repeats its tools.
+    static constexpr uint32_t kUsageDepth = 3;
 
     const char* line_bytes(const char* p, const char* end, Piece& piece);
     const char* end_line(const char* p, const char* end, Piece& piece);
@@ -156,6 +164,10 @@ class UsageScan {
     bool event_error_ = false;
     bool event_content_ = false;
     bool event_usage_ = false;
+    // Of the Responses API: its number, a piece of text, and the response as a whole.
+    bool event_sequence_ = false;
+    bool event_delta_ = false;
+    bool event_response_ = false;
     bool event_choices_empty_ = false;
     bool event_choices_full_ = false;
     // The last event of kind content, without usage, that came in one piece.

@@ -261,24 +261,29 @@ UsageScan::Key UsageScan::classify(std::string_view name) const {
         case 4:
             return is_stream && name == "text" ? Key::text : Key::none;
         case 5:
-            if (name == "usage" && (is_stream || depth_ == 1)) {
+            if (name == "usage" && depth_ <= (is_stream ? kUsageDepth : 1)) {
                 return Key::usage;
             }
             if (name == "error" && depth_ == 1) {
                 return Key::error;
             }
-            return is_stream && name == "delta" ? Key::text : Key::none;
+            return !is_stream || name != "delta" ? Key::none : depth_ == 1 ? Key::delta : Key::text;
         case 7:
             if (is_stream && name == "choices" && depth_ == 1) {
                 return Key::choices;
             }
             return is_stream && (name == "content" || name == "refusal") ? Key::text : Key::none;
         case 8:
+            if (name == "response" && is_stream && depth_ == 1) {
+                return Key::response;
+            }
             return is_stream && name == "thinking" ? Key::text : Key::none;
         case 9:
             return is_stream && (name == "reasoning" || name == "arguments") ? Key::text : Key::none;
         case 12:
             return is_stream && name == "partial_json" ? Key::text : Key::none;
+        case 15:
+            return is_stream && depth_ == 1 && name == "sequence_number" ? Key::sequence : Key::none;
         case 17:
             return is_stream && name == "reasoning_content" ? Key::text : Key::none;
         default:
@@ -290,6 +295,9 @@ UsageScan::Key UsageScan::classify(std::string_view name) const {
 const char* UsageScan::value_byte(const char* p) {
     token_ = Token::outside;
     switch (key_) {
+        case Key::delta:
+            event_delta_ = true;
+            [[fallthrough]];
         case Key::text:
             if (*p == '"') {
                 token_ = Token::text_byte;
@@ -311,6 +319,12 @@ const char* UsageScan::value_byte(const char* p) {
                 token_ = Token::choice;
                 return p + 1;
             }
+            return p;
+        case Key::sequence:
+            event_sequence_ = true;
+            return p;
+        case Key::response:
+            event_response_ = event_response_ || *p == '{';
             return p;
         case Key::error:
             if (*p == '{' || *p == '"') {

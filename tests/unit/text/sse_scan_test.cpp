@@ -296,6 +296,44 @@ TEST(UsageScan, CountsACacheOnceBesidePromptTokens) {
     EXPECT_EQ(scan.usage()->cached_tokens, 412u);
 }
 
+// What came in pieces comes again with every end: of the text, its part, its item, the response.
+TEST(UsageScan, CountsThePiecesOfAResponseOnly) {
+    const std::string piece = "data: {\"type\":\"response.output_text.delta\",\"sequence_number\":4,\"delta\":\"Hi\"}\n\n";
+    const std::string ends =
+        "data: {\"type\":\"response.output_text.done\",\"sequence_number\":5,\"text\":\"Hi\"}\n\n"
+        "data: {\"part\":{\"text\":\"Hi\"},\"sequence_number\":6,\"type\":\"response.content_part.done\"}\n\n"
+        "data: {\"item\":{\"arguments\":\"{}\"},\"sequence_number\":7,\"type\":\"response.output_item.done\"}\n\n"
+        "data: {\"response\":{\"output\":[{\"content\":[{\"text\":\"Hi\"}]}],\"usage\":{\"output_tokens\":1}},\"sequence_number\":8}\n\n";
+    EXPECT_EQ(scan_sse(piece + piece + ends).content_events(), 2u);
+    EXPECT_EQ(scan_sse("data: {\"x\":{\"sequence_number\":5},\"text\":\"Hi\"}\n\n").content_events(), 1u);
+    EXPECT_EQ(scan_sse("data: {\"sequence_number\":5,\"delta\":\"\"}\n\n").content_events(), 0u);
+}
+
+// It sends no [DONE]: the event that carries the usage is the last.
+TEST(UsageScan, KnowsTheEndOfAResponse) {
+    const std::string begin =
+        "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"output\":[],\"usage\":null}}\n\n"
+        "data: {\"type\":\"response.output_text.done\",\"text\":\"\\\"response\\\":{\\\"usage\\\":{}}\"}\n\n";
+    const std::string last =
+        "data: {\"type\":\"response.incomplete\",\"response\":{\"id\":\"r\",\"usage\":{\"input_tokens\":3}}}\n";
+    EXPECT_FALSE(scan_sse(begin).done());
+    EXPECT_FALSE(scan_sse(begin + last).done()) << "not ended yet";
+    EXPECT_TRUE(scan_sse(begin + last + "\n").done());
+    EXPECT_FALSE(scan_sse("data: {\"response\":{\"error\":{}},\"usage\":null}\n\n").done());
+    EXPECT_FALSE(scan_sse("data: {\"response\":\"text\",\"usage\":{\"prompt_tokens\":1}}\n\n").done());
+    EXPECT_FALSE(scan_sse("data: {\"x\":{\"response\":{}},\"usage\":{\"prompt_tokens\":1}}\n\n").done());
+}
+
+// Responses repeat the tools of the request, which may say anything.
+TEST(UsageScan, WhatAClientWroteIsNoUsage) {
+    const UsageScan scan = scan_sse(
+        "data: {\"response\":{\"tools\":[{\"usage\":{\"output_tokens\":0},\"parameters\":{\"usage\":{\"output_tokens\":0}}}],"
+        "\"text\":{\"format\":{\"usage\":{\"output_tokens\":0}}}}}\n\n");
+    EXPECT_FALSE(scan.usage());
+    EXPECT_FALSE(scan.done());
+    EXPECT_TRUE(scan_sse("data: {\"choices\":[{\"usage\":{\"prompt_tokens\":1}}]}\n\n").usage()) << "Moonshot writes it there";
+}
+
 TEST(UsageScan, BoundsNumbers) {
     EXPECT_EQ(scan_sse("data: {\"usage\":{\"prompt_tokens\":1.5}}\n\n").usage()->prompt_tokens, 1u);
     EXPECT_FALSE(
