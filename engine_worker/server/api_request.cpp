@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t kMaxChoices = 128;              // of one request, over all prompts
 constexpr int64_t kMaxInputs = 2048;              // of one request for embeddings, as OpenAI has it
-constexpr int32_t kMaxTopLogprobs = 20;           // SampleParams::n_logprobs
 constexpr int32_t kDefaultCompletionTokens = 16;  // of the legacy endpoint, as OpenAI documents it
 constexpr int32_t kMaxClass = 10000;
 
@@ -319,8 +318,7 @@ bool opens_thinking(const std::vector<int32_t>& prompt, const Tokenizer& tokeniz
 
 }  // namespace
 
-GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uint64_t random_seed) {
-    const Json body = parse_body(http);
+GenerationCall parse_chat(const HttpRequest& http, const Json& body, const ServedModel& model, uint64_t random_seed) {
     const Params params(body);
     GenerationCall call;
     read_common(http, params, model, random_seed, call);

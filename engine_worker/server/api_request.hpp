@@ -13,6 +13,8 @@
 
 namespace llm::engine {
 
+inline constexpr int32_t kMaxTopLogprobs = 20;  // SampleParams::n_logprobs
+
 // How the answer is to be written.
 struct AnswerShape {
     bool chat = true;
@@ -29,6 +31,7 @@ struct AnswerShape {
     std::string model;              // the name that the client used
     std::vector<std::string> echo;  // completions with echo: each prompt's text, put before its choices
     bool only_echo = false;         // and with max_tokens 0: nothing else
+    std::string response;           // /v1/responses: members that repeat the request, `"a":1,"b":2`; else empty
 };
 
 struct GenerationCall {
@@ -44,7 +47,7 @@ std::string checked_model(const Params& params, const ServedModel& model);
 
 // Headers of the gateway: `x-llm-priority` (an integer, lower is sooner) wins over the body's `priority`
 // (vLLM's: lower is sooner, 0 is the default class); `x-llm-client` wins over the body's `cache_salt`.
-GenerationCall parse_chat(const HttpRequest& http, const ServedModel& model, uint64_t random_seed);
+GenerationCall parse_chat(const HttpRequest& http, const Json& body, const ServedModel& model, uint64_t random_seed);
 GenerationCall parse_completion(const HttpRequest& http, const ServedModel& model, uint64_t random_seed);
 
 // POST /v1/embeddings.

@@ -1,26 +1,15 @@
 #include "engine_worker/server/api_response.hpp"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <cmath>
 #include <iterator>
 #include <limits>
 #include <utility>
 
+#include "engine_worker/server/json_text.hpp"
+
 namespace llm::engine {
 namespace {
-
-constexpr double kNoChance = -9999.0;  // JSON has no -Infinity; OpenAI's value for it
-
-void append_number(std::string& out, double value) {
-    std::array<char, 32> text;
-    if (!std::isfinite(value) || value < kNoChance) {
-        value = kNoChance;
-    }
-    out.append(text.data(),
-               std::to_chars(text.data(), text.data() + text.size(), static_cast<float>(value)).ptr);
-}
 
 std::string_view reason_text(FinishReason reason) {
     switch (reason) {
@@ -37,17 +26,13 @@ std::string_view reason_text(FinishReason reason) {
 
 }  // namespace
 
-Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_t created,
-               const Tokenizer& tokenizer)
-    : shape_(std::move(shape)),
-      tokenizer_(tokenizer),
-      id_(std::move(id)),
+CompletionAnswer::CompletionAnswer(AnswerShape shape, const Request& request, std::string id, int64_t created,
+                                   const Tokenizer& tokenizer)
+    : Answer(std::move(shape), request, std::move(id), tokenizer),
       n_per_prompt_(request.n),
-      choices_(request.prompts.size() * static_cast<size_t>(request.n), Choice(shape_.output)),
-      open_(choices_.size()) {
-    for (const auto& prompt : request.prompts) {
-        prompt_tokens_ += static_cast<int32_t>(prompt.size());
-        if (request.sampling.score_prompts) {
+      choices_(open_, Choice(shape_.output)) {
+    if (request.sampling.score_prompts) {
+        for (const auto& prompt : request.prompts) {
             scored_.push_back(prompt.front());
         }
     }
@@ -68,7 +53,7 @@ Answer::Answer(AnswerShape shape, const Request& request, std::string id, int64_
     }
 }
 
-void Answer::take(Event&& event) {
+void CompletionAnswer::take(Event&& event) {
     Choice& choice = choices_[static_cast<size_t>(event.choice)];
     choice.embedding = std::move(event.embedding);
     if (shape_.chat) {
@@ -113,7 +98,7 @@ void Answer::take(Event&& event) {
 }
 
 // The first token of a prompt follows nothing: it has no probability.
-void Answer::take_scores(Choice& choice, Event& event) {
+void CompletionAnswer::take_scores(Choice& choice, Event& event) {
     if (scored_.empty() || std::exchange(choice.scored, true)) {
         return;
     }
@@ -125,7 +110,7 @@ void Answer::take_scores(Choice& choice, Event& event) {
 
 // ---- streaming --------------------------------------------------------------------------------------------
 
-void Answer::drain(std::string& out) {
+void CompletionAnswer::drain(std::string& out) {
     for (const size_t index : touched_) {
         choices_[index].touched = false;
         drain_choice(out, index);
@@ -143,14 +128,14 @@ void Answer::drain(std::string& out) {
     out += "data: [DONE]\n\n";
 }
 
-void Answer::chunk_head(std::string& out, size_t index) const {
+void CompletionAnswer::chunk_head(std::string& out, size_t index) const {
     out += "data: ";
     out += head_;
     out += "\"choices\":[{\"index\":";
     out += std::to_string(index);
 }
 
-void Answer::drain_choice(std::string& out, size_t index) {
+void CompletionAnswer::drain_choice(std::string& out, size_t index) {
     Choice& choice = choices_[index];
     // Clients that asked for the usage find the field in every chunk, null but in the last.
     std::string tail = "}]}\n\n";
@@ -216,7 +201,7 @@ void Answer::drain_choice(std::string& out, size_t index) {
 
 // ---- whole answers ----------------------------------------------------------------------------------------
 
-std::string Answer::json() const {
+std::string CompletionAnswer::json() const {
     if (shape_.embeddings) {
         return embeddings_json();
     }
@@ -249,7 +234,7 @@ std::string Answer::json() const {
     return out;
 }
 
-void Answer::write_message(std::string& out, size_t index) const {
+void CompletionAnswer::write_message(std::string& out, size_t index) const {
     const Choice& choice = choices_[index];
     out += ",\"message\":{\"role\":\"assistant\",\"content\":";
     if (choice.text.empty() && !choice.calls.empty()) {
@@ -271,7 +256,7 @@ void Answer::write_message(std::string& out, size_t index) const {
 
 // Ids are unique as long as the answer's own is: answer, choice and number of the call. What continues a call
 // that is out already has its number and more arguments, nothing else.
-void Answer::write_calls(std::string& out, size_t index) const {
+void CompletionAnswer::write_calls(std::string& out, size_t index) const {
     const Choice& choice = choices_[index];
     const std::string prefix = "call-" + id_.substr(id_.find('-') + 1) + "-" + std::to_string(index) + "-";
     out += '[';
@@ -298,12 +283,12 @@ void Answer::write_calls(std::string& out, size_t index) const {
     out += ']';
 }
 
-std::string_view Answer::finish_text(const Choice& choice) const {
+std::string_view CompletionAnswer::finish_text(const Choice& choice) const {
     const bool calls = choice.n_calls > 0 || !choice.calls.empty();
     return calls && choice.finish == FinishReason::stop ? "\"tool_calls\"" : reason_text(choice.finish);
 }
 
-void Answer::write_usage(std::string& out) const {
+void CompletionAnswer::write_usage(std::string& out) const {
     int32_t completion = 0;
     for (const Choice& choice : choices_) {
         completion += choice.completion_tokens;
@@ -316,47 +301,13 @@ void Answer::write_usage(std::string& out) const {
 
 // ---- logprobs ---------------------------------------------------------------------------------------------
 
-std::string Answer::token_text(int32_t token) const {
-    return tokenizer_.token_bytes(token, false, false);
+void CompletionAnswer::write_chat_logprobs(std::string& out, const Choice& choice) const {
+    out += "{\"content\":";
+    write_logprobs(out, choice.logprobs);
+    out += ",\"refusal\":null}";
 }
 
-// How a token is named in log probabilities.
-std::string Answer::token_name(int32_t token) const {
-    return shape_.token_ids ? "token_id:" + std::to_string(token) : token_text(token);
-}
-
-void Answer::write_token(std::string& out, const TokenLogprob& token) const {
-    const std::string text = token_text(token.token);
-    out += "{\"token\":";
-    append_json_string(out, token_name(token.token));
-    out += ",\"logprob\":";
-    append_number(out, token.logprob);
-    out += ",\"bytes\":[";
-    for (size_t i = 0; i < text.size(); ++i) {
-        out += i == 0 ? "" : ",";
-        out += std::to_string(static_cast<unsigned char>(text[i]));
-    }
-    out += ']';
-}
-
-void Answer::write_chat_logprobs(std::string& out, const Choice& choice) const {
-    out += "{\"content\":[";
-    for (size_t i = 0; i < choice.logprobs.size(); ++i) {
-        const auto& entry = choice.logprobs[i];
-        out += i == 0 ? "" : ",";
-        write_token(out, entry.front());
-        out += ",\"top_logprobs\":[";
-        for (size_t j = 1; j < entry.size(); ++j) {
-            out += j == 1 ? "" : ",";
-            write_token(out, entry[j]);
-            out += '}';
-        }
-        out += "]}";
-    }
-    out += "],\"refusal\":null}";
-}
-
-void Answer::write_completion_logprobs(std::string& out, const Choice& choice, int64_t offset) const {
+void CompletionAnswer::write_completion_logprobs(std::string& out, const Choice& choice, int64_t offset) const {
     std::string tokens, logprobs, top, offsets;
     for (const auto& entry : choice.logprobs) {
         const std::string_view comma = tokens.empty() ? "" : ",";
@@ -365,7 +316,7 @@ void Answer::write_completion_logprobs(std::string& out, const Choice& choice, i
         append_json_string(tokens, token_name(entry.front().token));
         const bool unknown = std::isnan(entry.front().logprob);
         logprobs += comma;
-        unknown ? static_cast<void>(logprobs += "null") : append_number(logprobs, entry.front().logprob);
+        unknown ? static_cast<void>(logprobs += "null") : append_json_number(logprobs, entry.front().logprob);
         offsets += comma;
         offsets += std::to_string(offset);
         offset += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
@@ -384,7 +335,7 @@ void Answer::write_completion_logprobs(std::string& out, const Choice& choice, i
             if (std::find(seen.begin(), seen.end(), key) == seen.end()) {
                 top += seen.empty() ? "" : ",";
                 top += key + ":";
-                append_number(top, token.logprob);
+                append_json_number(top, token.logprob);
                 seen.push_back(std::move(key));
             }
         };
@@ -396,7 +347,7 @@ void Answer::write_completion_logprobs(std::string& out, const Choice& choice, i
            "],\"text_offset\":[" + offsets + "]}";
 }
 
-int64_t Answer::characters(const Choice& choice) const {
+int64_t CompletionAnswer::characters(const Choice& choice) const {
     int64_t n = 0;
     for (const auto& entry : choice.logprobs) {
         const std::string text = token_text(entry.front().token);

@@ -14,8 +14,9 @@ std::string_view methods_of(std::string_view path) {
     using Route = std::pair<std::string_view, std::string_view>;
     constexpr std::string_view kRead = "GET, HEAD, OPTIONS";
     constexpr std::string_view kWrite = "POST, OPTIONS";
+    constexpr std::string_view kKept = "GET, HEAD, DELETE, OPTIONS";
     constexpr std::string_view kBoth = "GET, HEAD, POST, OPTIONS";
-    static constexpr std::array<Route, 14> kRoutes = {{
+    static constexpr std::array<Route, 15> kRoutes = {{
         {"*", kBoth},
         {kDetokenize, kWrite},
         {"/drain", kWrite},
@@ -30,11 +31,15 @@ std::string_view methods_of(std::string_view path) {
         {kChat, kWrite},
         {kCompletions, kWrite},
         {kEmbeddings, kWrite},
+        {kResponses, kWrite},
     }};
     for (const auto& [name, methods] : kRoutes) {
         if (name == path) {
             return methods;
         }
+    }
+    if (path.starts_with(kOneResponse)) {
+        return path.ends_with("/cancel") ? kWrite : path.ends_with("/input_items") ? kRead : kKept;
     }
     return path.starts_with("/v1/models/") ? kRead : std::string_view();
 }

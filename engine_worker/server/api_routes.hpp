@@ -11,6 +11,8 @@ namespace llm::engine {
 inline constexpr std::string_view kModels = "/v1/models";
 inline constexpr std::string_view kChat = "/v1/chat/completions";
 inline constexpr std::string_view kCompletions = "/v1/completions";
+inline constexpr std::string_view kResponses = "/v1/responses";
+inline constexpr std::string_view kOneResponse = "/v1/responses/";  // followed by its id
 inline constexpr std::string_view kEmbeddings = "/v1/embeddings";
 inline constexpr std::string_view kTokenize = "/tokenize";
 inline constexpr std::string_view kDetokenize = "/detokenize";

@@ -6,8 +6,11 @@
 #include <ctime>
 #include <utility>
 
+#include "engine_worker/server/api_response.hpp"
 #include "engine_worker/server/api_routes.hpp"
 #include "engine_worker/server/metrics.hpp"
+#include "engine_worker/server/responses_answer.hpp"
+#include "engine_worker/server/responses_request.hpp"
 
 namespace llm::engine {
 namespace {
@@ -36,6 +39,22 @@ std::string hex_id(std::string_view prefix, uint64_t high, uint64_t low) {
     std::snprintf(digits.data(), digits.size(), "%016llx%016llx", static_cast<unsigned long long>(high),
                   static_cast<unsigned long long>(low));
     return std::string(prefix) + digits.data();
+}
+
+std::string_view id_prefix(std::string_view path) {
+    return path == kChat         ? "chatcmpl-"
+           : path == kResponses  ? "resp_"
+           : path == kEmbeddings ? "embd-"
+                                 : "cmpl-";
+}
+
+std::unique_ptr<Answer> make_answer(AnswerShape shape, const Request& request, std::string id,
+                                    const Tokenizer& tokenizer) {
+    const std::time_t now = std::time(nullptr);
+    if (!shape.response.empty()) {
+        return std::make_unique<ResponsesAnswer>(std::move(shape), request, std::move(id), now, tokenizer);
+    }
+    return std::make_unique<CompletionAnswer>(std::move(shape), request, std::move(id), now, tokenizer);
 }
 
 }  // namespace
@@ -179,6 +198,10 @@ HttpReply ApiService::route(ConnectionId connection, HttpRequest& request, bool&
     if (path.starts_with("/v1/models/")) {
         return one_model(path.substr(kModels.size() + 1));
     }
+    if (path.starts_with(kOneResponse)) {
+        throw ApiError(404, "invalid_request_error", "response_not_found",
+                       "This engine keeps no responses: what an earlier one said belongs into the 'input' of the next.");
+    }
     if (path == "/health" || path == "/ping" || path == "/ready") {
         return health(path == "/ready");
     }
@@ -309,8 +332,9 @@ ApiService::Read ApiService::read(const HttpRequest& http, const ServedModel& mo
             out.reply = detokenize(http, model);
         } else {
             out.call = http.path == kEmbeddings ? parse_embeddings(http, model)
-                       : http.path == kChat     ? parse_chat(http, model, seed)
-                                                : parse_completion(http, model, seed);
+                       : http.path == kChat      ? parse_chat(http, parse_body(http), model, seed)
+                       : http.path == kResponses ? parse_response(http, model, seed)
+                                                 : parse_completion(http, model, seed);
         }
     } catch (const std::exception& error) {
         out.reply = reply_to(error);
@@ -350,7 +374,6 @@ void ApiService::generate(ConnectionId connection, const HttpRequest& http, Gene
     if (state_.load() == EngineState::failed) {
         require_ready();  // while the request was read
     }
-    const bool chat = http.path == kChat;
     const bool embed = http.path == kEmbeddings;
     const auto choices = static_cast<int64_t>(call.request.prompts.size()) * call.request.n;
     const int64_t room = static_cast<int64_t>(options_.max_waiting) + model_->max_running;
@@ -365,9 +388,9 @@ void ApiService::generate(ConnectionId connection, const HttpRequest& http, Gene
         throw error;
     }
     call.request.id = next_request_++;
-    const std::string id = hex_id(chat ? "chatcmpl-" : embed ? "embd-" : "cmpl-", random_(), random_());
+    std::string id = hex_id(id_prefix(http.path), random_(), random_());
     Exchange exchange{call.request.id,
-                      Answer(std::move(call.shape), call.request, id, std::time(nullptr), *model_->tokenizer),
+                      make_answer(std::move(call.shape), call.request, std::move(id), *model_->tokenizer),
                       std::string(http.header("x-request-id"))};
     connection_of_.emplace(call.request.id, connection);
     exchanges_.emplace(connection, std::move(exchange));
@@ -386,7 +409,7 @@ void ApiService::deliver(Event&& event) {
         return fail(connection, exchange, event.error);
     }
     open_choices_ -= event.finish != FinishReason::none ? 1 : 0;
-    exchange.answer.take(std::move(event));
+    exchange.answer->take(std::move(event));
     if (!exchange.listed) {
         exchange.listed = true;
         touched_.push_back(connection);
@@ -394,7 +417,7 @@ void ApiService::deliver(Event&& event) {
 }
 
 void ApiService::send(ConnectionId connection, Exchange& exchange) {
-    Answer& answer = exchange.answer;
+    Answer& answer = *exchange.answer;
     const bool stream = answer.shape().stream;
     if ((stream && server_->unsent(connection) > HttpServer::kHighWater) || (!stream && !answer.complete())) {
         return;  // the client is slow: on_writable() goes on; or the answer is not whole yet
@@ -429,12 +452,14 @@ void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::st
     const ApiError error(500, "server_error", engine_lost ? "engine_failed" : "generation_failed",
                          engine_lost ? "The engine has failed: " + why : why);
     if (exchange.head_sent) {
-        server_->write(connection, "data: " + error_json(error) + "\n\n");
+        std::string events;
+        exchange.answer->fail(error, events);
+        server_->write(connection, events);
         server_->abort(connection);
     } else {
         server_->reply(connection, error_reply(error));
     }
-    open_choices_ -= exchange.answer.open();
+    open_choices_ -= exchange.answer->open();
     connection_of_.erase(exchange.request);
     exchanges_.erase(connection);
 }
@@ -447,9 +472,9 @@ void ApiService::on_gone(ConnectionId connection) {
     if (found == exchanges_.end()) {
         return;
     }
-    if (!found->second.answer.complete()) {
+    if (!found->second.answer->complete()) {
         engine_->cancel(found->second.request);
-        open_choices_ -= found->second.answer.open();
+        open_choices_ -= found->second.answer->open();
     }
     connection_of_.erase(found->second.request);
     exchanges_.erase(found);

@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "engine_worker/scheduler/engine_thread.hpp"
+#include "engine_worker/server/answer.hpp"
 #include "engine_worker/server/api_error.hpp"
 #include "engine_worker/server/api_keys.hpp"
 #include "engine_worker/server/api_request.hpp"
-#include "engine_worker/server/api_response.hpp"
 #include "engine_worker/server/background.hpp"
 #include "engine_worker/server/http_server.hpp"
 #include "engine_worker/server/served_model.hpp"
@@ -69,7 +69,7 @@ class ApiService : public HttpHandler {
   private:
     struct Exchange {
         uint64_t request = 0;
-        Answer answer;
+        std::unique_ptr<Answer> answer;
         std::string request_id;  // x-request-id of the client
         bool head_sent = false;
         bool listed = false;  // in touched_

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "engine_worker/server/api_response.hpp"
+#include "engine_worker/server/json_text.hpp"
 
 namespace llm::engine {
 namespace {
@@ -52,7 +53,7 @@ std::vector<float> shortened(const std::vector<float>& values, size_t n) {
 
 }  // namespace
 
-std::string Answer::embeddings_json() const {
+std::string CompletionAnswer::embeddings_json() const {
     std::string out = "{\"object\":\"list\",\"data\":[";
     for (size_t i = 0; i < choices_.size(); ++i) {
         const std::vector<float>& whole = choices_[i].embedding;

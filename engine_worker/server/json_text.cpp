@@ -1,10 +1,16 @@
 // JSON strings on the hot path: one per token and client.
-#include "engine_worker/server/api_response.hpp"
+#include "engine_worker/server/json_text.hpp"
+
+#include <array>
+#include <charconv>
+#include <cmath>
+
 #include "shared/hex.hpp"
 
 namespace llm::engine {
 namespace {
 
+constexpr double kNoChance = -9999.0;  // OpenAI's value for a probability of nothing
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 // Bytes of the well-formed UTF-8 sequence that starts `text` (Unicode table 3-7); 0 = none does.
@@ -54,6 +60,15 @@ void append_json_string(std::string& out, std::string_view text) {
         text.remove_prefix(used);
     }
     out += '"';
+}
+
+void append_json_number(std::string& out, double value) {
+    std::array<char, 32> text;
+    if (!std::isfinite(value) || value < kNoChance) {
+        value = kNoChance;
+    }
+    out.append(text.data(),
+               std::to_chars(text.data(), text.data() + text.size(), static_cast<float>(value)).ptr);
 }
 
 }  // namespace llm::engine

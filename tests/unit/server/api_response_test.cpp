@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine_worker/backend/sim/byte_tokenizer.hpp"
+#include "engine_worker/server/json_text.hpp"
 
 namespace llm::engine {
 namespace {
@@ -38,12 +39,12 @@ Event event(int32_t choice, const std::string& text, int32_t tokens,
 
 class AnswerTest : public ::testing::Test {
   protected:
-    Answer make(AnswerShape shape, int32_t n = 1, size_t prompts = 1) {
+    CompletionAnswer make(AnswerShape shape, int32_t n = 1, size_t prompts = 1) {
         shape.model = "m";
         Request request;
         request.n = n;
         request.prompts.assign(prompts, {1, 2, 3});
-        return Answer(shape, request, "id-1", 1234, *tokenizer_);
+        return CompletionAnswer(shape, request, "id-1", 1234, *tokenizer_);
     }
     std::unique_ptr<Tokenizer> tokenizer_ = make_byte_tokenizer();
 };
@@ -51,7 +52,7 @@ class AnswerTest : public ::testing::Test {
 TEST_F(AnswerTest, StreamsRoleThenTextThenEndThenUsageThenDone) {
     AnswerShape shape;
     shape.stream = shape.include_usage = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     std::string out;
     answer.take(event(0, "He", 1));
     answer.drain(out);
@@ -83,7 +84,7 @@ TEST_F(AnswerTest, StreamsRoleThenTextThenEndThenUsageThenDone) {
 TEST_F(AnswerTest, WithoutIncludeUsageThereIsNoUsage) {
     AnswerShape shape;
     shape.stream = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     std::string out;
     answer.take(event(0, "x", 1, FinishReason::length));
     answer.drain(out);
@@ -96,7 +97,7 @@ TEST_F(AnswerTest, StreamsTheArgumentsOfCalls) {
     AnswerShape shape;
     shape.stream = true;
     shape.output.tools = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     std::string out;
     const auto take = [&](const std::string& text, FinishReason finish = FinishReason::none) {
         answer.take(event(0, text, 1, finish));
@@ -189,8 +190,8 @@ TEST_F(AnswerTest, AStreamSaysWhatAWholeAnswerSays) {
         shape.output.names = {"f", "g"};
         AnswerShape streamed = shape;
         streamed.stream = true;
-        Answer whole = make(shape, 2);
-        Answer stream = make(streamed, 2);
+        CompletionAnswer whole = make(shape, 2);
+        CompletionAnswer stream = make(streamed, 2);
         std::string texts[2];
         for (std::string& text : texts) {
             for (size_t n = random() % 12; n > 0; --n) {
@@ -238,7 +239,7 @@ TEST_F(AnswerTest, AStreamSaysWhatAWholeAnswerSays) {
 TEST_F(AnswerTest, WhatPiledUpBecomesOneChunk) {
     AnswerShape shape;
     shape.stream = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     std::string out;
     answer.take(event(0, "a", 1));
     answer.take(event(0, "b", 2));
@@ -253,7 +254,7 @@ TEST_F(AnswerTest, CollectsChoicesOfSeveralPrompts) {
     AnswerShape shape;
     shape.chat = false;
     shape.echo = {"P0", "P1"};
-    Answer answer = make(shape, 2, 2);
+    CompletionAnswer answer = make(shape, 2, 2);
     for (int32_t i = 0; i < 4; ++i) {
         answer.take(event(i, "t" + std::to_string(i), 1, FinishReason::length));
     }
@@ -272,7 +273,7 @@ TEST_F(AnswerTest, CollectsChoicesOfSeveralPrompts) {
 TEST_F(AnswerTest, ChatLogprobsHaveTokensBytesAndTheBest) {
     AnswerShape shape;
     shape.logprobs = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     Event one = event(0, "A", 1, FinishReason::length);
     one.logprobs = {{65, -0.5f}, {65, -0.5f}, {0xC3, -1e30f}};
     answer.take(std::move(one));
@@ -289,7 +290,7 @@ TEST_F(AnswerTest, CompletionLogprobsCountCharacters) {
     AnswerShape shape;
     shape.chat = false;
     shape.logprobs = shape.stream = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     std::string out;
     for (int32_t i = 0; i < 3; ++i) {
         Event one = event(0, "x", i + 1, i == 2 ? FinishReason::length : FinishReason::none);
@@ -309,7 +310,7 @@ TEST_F(AnswerTest, CompletionLogprobsNameTheTokenBesideTheBest) {
     shape.logprobs = true;
     for (const bool ids : {false, true}) {
         shape.token_ids = ids;
-        Answer answer = make(shape);
+        CompletionAnswer answer = make(shape);
         Event one = event(0, "x", 1, FinishReason::length);
         one.logprobs = {{'x', -2.0f}, {'y', -0.25f}};
         answer.take(std::move(one));
@@ -323,7 +324,7 @@ TEST_F(AnswerTest, CompletionLogprobsNameTheTokenBesideTheBest) {
 TEST_F(AnswerTest, TellsTheUsageInEveryChunkThatIsAskedForIt) {
     AnswerShape shape;
     shape.stream = shape.include_usage = shape.continuous_usage = true;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     std::string out;
     for (int32_t i = 1; i <= 2; ++i) {
         answer.take(event(0, "x", i, i == 2 ? FinishReason::length : FinishReason::none));
@@ -337,7 +338,7 @@ TEST_F(AnswerTest, TellsTheUsageInEveryChunkThatIsAskedForIt) {
 TEST_F(AnswerTest, KeepsThoughtsToItselfIfAsked) {
     AnswerShape shape;
     shape.reasoning = false;
-    Answer answer = make(shape);
+    CompletionAnswer answer = make(shape);
     answer.take(event(0, "<think>hm</think>yes", 3, FinishReason::stop));
     const Json message = Json::parse(answer.json())["choices"][0]["message"];
     EXPECT_EQ(message["content"], "yes");
