@@ -307,6 +307,10 @@ void collect_usage(Request& request) {
         usage.exact = true;
         return;
     }
+    if (stream->scan.error_seen() && !stream->scan.content_seen()) {
+        usage.exact = true;  // a refusal that began as a stream
+        return;
+    }
     usage.prompt_tokens = request.prompt_tokens;
     usage.completion_tokens =
         static_cast<uint32_t>(std::min<uint64_t>(stream->scan.content_events(), UINT32_MAX));

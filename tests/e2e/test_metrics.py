@@ -103,6 +103,22 @@ def test_cached_prompt_tokens_are_counted(fake_engine, gateway):
     assert metrics.total("llm_cached_prompt_tokens_total", model="m") == 1536
 
 
+def test_a_stream_that_is_an_error_and_nothing_else_costs_no_tokens(fake_engine, gateway):
+    """vLLM 0.32 answers so when its own queue (--max-num-queued-reqs) is full."""
+    def script(exchange):
+        exchange.stream_head()
+        exchange.chunk(b'data: {"error": {"message": "The engine is currently busy and cannot accept new requests. Please try again later '
+                       b'or on a different instance.", "type": "Service Unavailable", "param": null, "code": 503}}\n\n')
+        exchange.chunk(b"data: [DONE]\n\n")
+        exchange.end()
+
+    gate = gateway([fake_engine(script=script)])
+    reply = gate.client.ask(chat_body(content="word " * 200, stream=True), token="alice")
+    assert reply.status == 200 and reply.complete and '"code": 503' in reply.events()[0]
+    gate.wait_outcomes({"completed": 1})
+    assert gate.metrics().total("llm_tokens_total") == 0
+
+
 def test_models_never_registered_share_one_series(fake_engine, gateway):
     gate = gateway([fake_engine()])
     for number in range(20):
