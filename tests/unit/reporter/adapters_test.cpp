@@ -67,6 +67,15 @@ TEST(Adapters, Vllm) {
                                                            {Field::user_seconds, 0.19016313552856445},
                                                            {Field::completed, 1},
                                                            {Field::started, 1718140558.3}});
+    expect(read("vllm", text_of("vllm_0.32_metrics.txt")), {{Field::running, 4},
+                                                            {Field::waiting, 3},
+                                                            {Field::kv_usage, 0.0019536019536019467},
+                                                            {Field::tokens_in, 18690},
+                                                            {Field::tokens_out, 3590},
+                                                            {Field::decode_tokens, 3492},
+                                                            {Field::user_seconds, 38.85619682599645},
+                                                            {Field::completed, 90},
+                                                            {Field::started, 1795357505.09}});
 }
 
 TEST(Adapters, SglangCountsARankOnce) {
