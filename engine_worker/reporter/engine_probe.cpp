@@ -133,8 +133,7 @@ std::string read_metrics(const Adapter& adapter, std::string_view text, Observat
             replicas.insert(sample.label(adapter.replica_label));
         }
     }
-    if (replicas.size() > 1 && !adapter.replica_label.empty() && out[Field::running] &&
-        !out[Field::max_running]) {
+    if (replicas.size() > 1 && !adapter.replica_label.empty() && !out[Field::max_running]) {
         out[Field::max_running] = static_cast<double>(replicas.size()) * adapter.max_running;
     }
     return "";

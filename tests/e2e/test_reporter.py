@@ -156,7 +156,7 @@ def test_states_follow_the_engine(redis_server, pages, reporter):
 
 @pytest.mark.parametrize("page, told", [
     ("<html><body>nginx</body></html>", "HTML"), ('{"detail":"x"}', "JSON"), ("", "empty"), ("vllm:num_requests_running{ 1\n", "line 1"),
-    ((501, "no"), "disable-log-stats"), ((401, '{"error":"Unauthorized"}'), "answers 401; it wants a key \\(--api-key-file\\)"), (lambda: golden("sglang_metrics.txt"), "vllm:num_requests_running"),
+    ((501, "no"), "disable-log-stats"), ((401, '{"error":"Unauthorized"}'), "answers 401; it wants a key \\(--api-key-file\\)"), (lambda: golden("sglang_metrics.txt"), "vllm:generation_tokens_total"),
     ((404, "no"), "404"), ((302, ""), "302")])
 def test_nothing_is_reported_of_what_is_not_understood(redis_server, pages, reporter, page, told):
     engine = pages({"/health": "", "/metrics": page, "/v1/models": MODELS})

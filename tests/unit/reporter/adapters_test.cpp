@@ -102,11 +102,16 @@ TEST(Adapters, SglangAddsUpTheCountersOfPriorities) {
            {{Field::running, 3}, {Field::tokens_out, 60}, {Field::decode_tokens, 50}, {Field::user_seconds, 4}});
 }
 
+// With several API servers (vLLM 0.32: --api-server-count, and as many as ranks without it) there is no gauge before the
+// first request, and no start time ever.
 TEST(Adapters, VllmHasItsUsualSeatsOnEveryRank) {
-    const Observation seen = read("vllm",
-                                  "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 3\n"
-                                  "vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 4\n");
-    expect(seen, {{Field::running, 7}, {Field::max_running, 512}});
+    const std::string idle =
+        "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 0.0\n"
+        "vllm:generation_tokens_total{engine=\"1\",model_name=\"m\"} 0.0\n";
+    expect(read("vllm", idle), {{Field::tokens_out, 0}, {Field::max_running, 512}});
+    expect(read("vllm", idle + "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 3\n"
+                               "vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 4\n"),
+           {{Field::running, 7}, {Field::tokens_out, 0}, {Field::max_running, 512}});
 }
 
 TEST(Adapters, LlamaCpp) {
@@ -221,9 +226,10 @@ TEST(Adapters, NaNAndMissingNamesGiveNothing) {
                                   "vllm:inter_token_latency_seconds_count{engine=\"0\"} 10\n");
     expect(seen, {{Field::running, 3}});  // decode tokens without user seconds are no speed
     const Observation half = read("vllm",
+                                  "vllm:generation_tokens_total{engine=\"0\"} 5\n"
                                   "vllm:num_requests_running{engine=\"0\"} 3\n"
                                   "vllm:num_requests_running{engine=\"1\"} NaN\n");
-    expect(half, {});  // the sum of a number and nothing is nothing
+    expect(half, {{Field::tokens_out, 5}});  // the sum of a number and nothing is nothing
 }
 
 TEST(Adapters, AnotherEnginesTextIsRefused) {
@@ -238,7 +244,7 @@ TEST(Adapters, AnotherEnginesTextIsRefused) {
     }
     read("vllm", "<html><body>502 Bad Gateway</body></html>", "HTML");
     read("vllm", "", "empty");
-    read("vllm", "up 1\n", "vllm:num_requests_running");
+    read("vllm", "up 1\n", "vllm:generation_tokens_total");
 }
 
 TEST(Adapters, EveryTableIsWhole) {
