@@ -145,8 +145,8 @@ void unclaim_account(Core& c, uint32_t account);  // one fewer
 void set_rights(Core& c, Account& a, const ClientView& client);
 // Makes sure that the sweep looks when the client expires, if some of its requests wait.
 void expect_expiry(Core& c, const Account& a);
-// The (client, domain) entry, made on first use, where the table is full in the place of one that nobody needs
-// now. kNone: no room.
+// The (client, domain) entry, made on first use, where the table is full in the place of one that nobody
+// needs now. kNone: no room.
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain);
 void link_account(Core& c, uint32_t account);  // into its hash bucket
 void link_idle(Core& c, uint32_t account);
@@ -165,7 +165,8 @@ inline bool held_back(const Account& a) {
 bool update_hold(Core& c, uint32_t account);
 // The same, and runs the dispatcher for flows that rejoined.
 void refresh_hold(Core& c, uint32_t account);
-// The account that has gone unlooked at for longest of those whose tokens_per_minute is used up; kNone: there is none.
+// The account that has gone unlooked at for longest of those whose tokens_per_minute is used up; kNone: there
+// is none.
 uint32_t next_held(Core& c);
 // Within a run: may only hold back. Letting go is left to the next refresh_hold().
 void tighten_hold(Core& c, uint32_t account);
@@ -210,8 +211,13 @@ void dequeue(Core& c, Request& r);
 // Adds to the virtual counter (negative: gives back) and moves the client's flows to their new places.
 void add_vt(Core& c, uint32_t standing, double vt);
 void put_in_queue(Core& c, uint32_t flow, bool lift);
-// The flows of a level in the order of service, `most` at most. Returns how many. O(most + log flows).
-uint32_t first_flows(const Core& c, const Level& level, uint32_t* out, uint32_t most);
+// Whether a comes before b in the order of service of one class.
+inline bool served_before(const Flow& a, const Flow& b) {
+    return a.key_vt < b.key_vt || (a.key_vt == b.key_vt && a.key_seq < b.key_seq);
+}
+// The flows of a level in the order of service, `most` at most, and of those only the ones before flow
+// `limit` (kNone: no limit). Returns how many. O(found + log flows), O(1) where there are none.
+uint32_t first_flows(const Core& c, const Level& level, uint32_t* out, uint32_t most, uint32_t limit);
 void take_from_queue(Core& c, uint32_t flow);
 // Waiting requests of the account for this model (threshold scope `token`).
 uint32_t waiting_of(const Tables& t, const Account& a, uint32_t model);
@@ -245,7 +251,8 @@ double minimum_of(const Tables& t, const Engine& e);
 bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
 bool engine_usable(const Engine& e);     // ready, breaker closed
 void engine_failed(Core& c, Engine& e, uint32_t random);
-void engine_succeeded(Core& c, Engine& e);  // the probe, or one sent there before it opened: either shows it works
+void engine_succeeded(Core& c,
+                      Engine& e);  // the probe, or one sent there before it opened: either shows it works
 bool probe_due(const Core& c, const Engine& e);
 
 // ---- dispatch.cpp -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@
 namespace llm::core {
 namespace {
 
-constexpr uint32_t kAgedEvery = 10;      // at most one of so many dispatches may pass a stricter class
+constexpr uint32_t kAgedEvery = 10;   // at most one of so many dispatches may pass a stricter class
 constexpr double kPromptOffset = 64;  // tokens; short prompts go where there is room, whoever has seen them
 constexpr uint32_t kPreemptSurplus = 2;  // over max_running, for a stricter class on an engine that preempts
 
@@ -116,9 +116,7 @@ bool goes_before(const Core& c, int32_t class_a, uint32_t a, int32_t class_b, ui
     if (class_a != class_b) {
         return class_a > class_b;
     }
-    const Flow& x = c.flows[a];
-    const Flow& y = c.flows[b];
-    return x.key_vt < y.key_vt || (x.key_vt == y.key_vt && x.key_seq < y.key_seq);
+    return served_before(c.flows[a], c.flows[b]);
 }
 
 Pick in_window(const Core& c, uint32_t engine, Pick pick) {

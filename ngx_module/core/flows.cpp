@@ -16,11 +16,7 @@ struct ByOrder {
     Flow* flows;
     uint32_t& left(uint32_t i) const { return flows[i].order_left; }
     uint32_t& right(uint32_t i) const { return flows[i].order_right; }
-    bool before(uint32_t a, uint32_t b) const {
-        const Flow& x = flows[a];
-        const Flow& y = flows[b];
-        return x.key_vt < y.key_vt || (x.key_vt == y.key_vt && x.key_seq < y.key_seq);
-    }
+    bool before(uint32_t a, uint32_t b) const { return served_before(flows[a], flows[b]); }
 };
 
 struct ByAge {
@@ -222,9 +218,18 @@ double weight_of(const Tables& t, const Account& a, int32_t priority) {
     return own * priority / a.priority;
 }
 
-uint32_t first_flows(const Core& c, const Level& level, uint32_t* out, uint32_t most) {
+uint32_t first_flows(const Core& c, const Level& level, uint32_t* out, uint32_t most, uint32_t limit) {
+    const auto counts = [&](uint32_t flow) {
+        return limit == kNone || served_before(c.flows[flow], c.flows[limit]);
+    };
+    if (level.order_min == kNone || !counts(level.order_min)) {
+        return 0;
+    }
     uint32_t count = 0;
     treap_visit(ByOrder{c.flows}, level.order_root, [&](uint32_t flow) {
+        if (!counts(flow)) {
+            return false;
+        }
         out[count++] = flow;
         return count < most;
     });
@@ -249,8 +254,9 @@ void take_from_queue(Core& c, uint32_t flow) {
     }
 }
 
-// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what was
-// granted back to the head; where many rejoin one after the other, the way from one place to the next is short.
+// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what
+// was granted back to the head; where many rejoin one after the other, the way from one place to the next is
+// short.
 uint32_t place_in(Core& c, uint32_t flow, const Request& r) {
     const Flow& f = c.flows[flow];
     if (f.tail == kNone || c.requests[f.tail].seq < r.seq) {

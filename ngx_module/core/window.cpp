@@ -17,7 +17,7 @@ struct Window {
     // Keeps the order of service; those beyond the last place are left out.
     void add(const Core& c, uint32_t flow) {
         uint32_t at = count < kWindow ? count++ : kWindow;
-        for (; at > 0 && before(c.flows[flow], c.flows[flows[at - 1]]); --at) {
+        for (; at > 0 && served_before(c.flows[flow], c.flows[flows[at - 1]]); --at) {
             if (at < kWindow) {
                 flows[at] = flows[at - 1];
             }
@@ -26,9 +26,8 @@ struct Window {
             flows[at] = flow;
         }
     }
-    static bool before(const Flow& a, const Flow& b) {
-        return a.key_vt < b.key_vt || (a.key_vt == b.key_vt && a.key_seq < b.key_seq);
-    }
+    // What does not come before this one has no place; kNone: there is room.
+    uint32_t limit() const { return count == kWindow ? flows[kWindow - 1] : kNone; }
 };
 
 Window window_of(const Core& c, uint32_t engine, int32_t level_class) {
@@ -42,7 +41,7 @@ Window window_of(const Core& c, uint32_t engine, int32_t level_class) {
             return;
         }
         uint32_t flows[kWindow];
-        const uint32_t count = first_flows(c, c.levels[l], flows, kWindow);
+        const uint32_t count = first_flows(c, c.levels[l], flows, kWindow, window.limit());
         for (uint32_t i = 0; i < count; ++i) {
             window.add(c, flows[i]);
         }

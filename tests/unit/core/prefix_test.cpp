@@ -401,6 +401,30 @@ TEST_F(Window, SixteenAreLookedAt) {
     EXPECT_EQ(next(), 3u);
 }
 
+TEST_F(Window, SixteenOfAllModelsAreLookedAt) {
+    ASSERT_TRUE(z.engines({{.url = "http://a", .models = {"m", "k"}, .max_running = 1}}));
+    std::vector<TestClient> clients;
+    for (uint32_t id = 1; id <= 60; ++id) {
+        clients.push_back({.id = id});
+    }
+    z.load(clients);
+    uint32_t before = 20;
+    for (const auto& [many, one] : {std::pair("m", "k"), std::pair("k", "m")}) {
+        for (uint32_t i = 1; i <= 20; ++i) {
+            const bool known = i == 16 || i == 20;
+            wait(before + i, keys_for(known ? 1 : before + i), 60'000'000, known ? one : many);
+        }
+        for (uint32_t i : {16u, 1u, 2u, 3u}) {
+            EXPECT_EQ(next(), before + i);
+        }
+        EXPECT_EQ(next(), before + 20) << "now it is among them";
+        for (uint32_t i = 4; i <= 19; i += i == 15 ? 2 : 1) {
+            EXPECT_EQ(next(), before + i);
+        }
+        before += 20;
+    }
+}
+
 TEST_F(Window, WhoHasWaitedForMostOfItsTimeGoesFirst) {
     wait(2, keys_for(2), 10'000'000);
     wait(3, keys_for(1));
