@@ -99,6 +99,7 @@ struct alignas(64) Request {
     uint32_t arrival_no;     // derived: its number within its level, for queue_position()
     int32_t level_class;     // class under which it holds its lease
     uint32_t stood_still_ms;  // of its time in the queue, by which its timeout comes later
+    uint32_t timeout_ms;      // the whole time that it may wait, of which the end is deadline_us
     uint8_t class_slot;      // derived: slot of Engine::by_class
     uint8_t lease;           // holds seats
     uint8_t stream;
@@ -108,7 +109,7 @@ struct alignas(64) Request {
     uint8_t probe;   // the one request let through to a half-open breaker
     uint8_t anonymous;
     uint8_t low;  // its client lowered its priority
-    uint8_t reserved_bytes[23];
+    uint8_t reserved_bytes[19];
 };
 static_assert(sizeof(Request) == 256);
 

@@ -1,4 +1,5 @@
 // Arrival: may this request run now, wait, or neither?
+#include <algorithm>
 #include <new>
 
 #include "ngx_module/core/core.hpp"
@@ -118,6 +119,7 @@ Request* make_request(Core& c, const Arrival& a) {
     r.prefer_org = a.prefer_org;
     r.arrived_us = c.now;
     r.deadline_us = c.now + args.queue_timeout_us;
+    r.timeout_ms = static_cast<uint32_t>(std::clamp<int64_t>(args.queue_timeout_us / 1000, 0, UINT32_MAX));
     PrefixKeys& keys = c.request_prefixes[index_of(c, r)];
     if (args.prefix != nullptr) {
         keys = *args.prefix;

@@ -50,8 +50,7 @@ Window window_of(const Core& c, uint32_t engine, int32_t level_class) {
 }
 
 bool is_impatient(const Core& c, const Request& r) {
-    return static_cast<double>(c.now - r.arrived_us) >
-           kPatience * static_cast<double>(r.deadline_us - r.arrived_us);
+    return static_cast<double>(r.deadline_us - c.now) < (1 - kPatience) * 1000 * r.timeout_ms;
 }
 
 }  // namespace

@@ -436,6 +436,17 @@ TEST_F(Window, WhoHasWaitedForMostOfItsTimeGoesFirst) {
     EXPECT_EQ(next(), 4u);
 }
 
+TEST_F(Window, TimeThatStoodStillIsNoWaiting) {
+    wait(2, keys_for(2));
+    wait(3, keys_for(1));
+    z.tick(300'000'000);  // the machine was suspended
+    EXPECT_EQ(next(), 3u);
+    wait(4, keys_for(1));
+    z.pass(43'000'000);
+    EXPECT_EQ(next(), 2u);
+    EXPECT_EQ(next(), 4u);
+}
+
 TEST_F(Window, OfThoseTheOldestGoesFirst) {
     wait(4, keys_for(4));
     wait(3, keys_for(1));
