@@ -210,16 +210,8 @@ void ClientDb::on_loaded(const std::string& error) {
     if (error.empty()) {
         loaded_ = true;
         complaint_.reset();
-        sink_.commit();
-        to_change_.clear();  // older than what has just been read, but for what follows
-        to_remove_.clear();
-        remove_since_ = ngx_current_msec;
-        for (auto& [id, record] : meanwhile_) {
-            if (record) {
-                to_change_.push_back(std::move(*record));
-            } else {
-                to_remove_.insert(id);
-            }
+        if (sink_.commit()) {
+            take_meanwhile();
         }
         sink_.source_state(true);
     } else {
@@ -233,6 +225,20 @@ void ClientDb::on_loaded(const std::string& error) {
     load_took_ = loaded_at_ - load_began_;
     refresh_.start(refresh_ms_);
     work_off_changes();
+}
+
+// The table has been read: what was told before that is in it.
+void ClientDb::take_meanwhile() {
+    to_change_.clear();
+    to_remove_.clear();
+    remove_since_ = ngx_current_msec;
+    for (auto& [id, record] : meanwhile_) {
+        if (record) {
+            to_change_.push_back(std::move(*record));
+        } else {
+            to_remove_.insert(id);
+        }
+    }
 }
 
 void ClientDb::on_notify(std::string_view channel, std::string_view payload) {
@@ -351,9 +357,11 @@ void ClientDb::work_off_changes() {
         sink_.change(to_change_.back());
         to_change_.pop_back();
     }
+    // Who comes instead of those that are gone may be among the rows that are left to the reading of the table.
+    const bool table_decides = many_changed_ && !sink_.refuses();
     const bool more_to_come = !to_change_.empty() || !changed_.empty() || client_.busy() || many_changed_;
     const ngx_msec_t waited = ngx_current_msec - remove_since_;
-    const bool settled = !more_to_come || waited >= kSettleMs;
+    const bool settled = !more_to_come || (waited >= kSettleMs && !table_decides);
     for (size_t i = 0; settled && i < kChangesPerRun && !to_remove_.empty(); ++i) {
         sink_.remove(*to_remove_.begin());
         to_remove_.erase(to_remove_.begin());
@@ -362,7 +370,7 @@ void ClientDb::work_off_changes() {
         apply_.post();
         return;
     }
-    if (!to_remove_.empty()) {
+    if (!to_remove_.empty() && !table_decides) {
         settle_.start(kSettleMs - waited);
     }
     proceed();

@@ -56,6 +56,7 @@ class ClientDb : private PgClient::Listener {
     void on_listening();
     void on_reader_prepared();
     void ask();
+    void take_meanwhile();
     void discover();
     void load();
     void on_row(const PGresult& row);

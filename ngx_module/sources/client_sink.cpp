@@ -83,9 +83,9 @@ void ClientSink::complain(const std::string& line) {
     }
 }
 
-void ClientSink::commit() {
+bool ClientSink::commit() {
     if (!std::exchange(loading_, false)) {
-        return;
+        return false;
     }
     core::set_skipped_rows(*hooks_.zone, skipped_);
     // the same complaints every 30 s would bury the log
@@ -101,7 +101,7 @@ void ClientSink::commit() {
     }
     if (refused_) {
         drop_load();
-        return;
+        return false;
     }
     bool committed;
     const int64_t now = hooks_.now_us();
@@ -111,7 +111,7 @@ void ClientSink::commit() {
     }
     if (!committed) {
         drop_load();
-        return;
+        return false;
     }
     if (!loaded_once_ || rows_ != last_rows_) {
         ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uD clients loaded from %s", rows_,
@@ -125,6 +125,7 @@ void ClientSink::commit() {
     cleared_ = 0;
     accounts_done_ = false;
     after_commit_.post();
+    return true;
 }
 
 void ClientSink::abandon() {

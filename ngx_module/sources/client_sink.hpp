@@ -28,14 +28,17 @@ class ClientSink {
     bool add(const ClientRecord& record);
     // A row that is not valid: counted and, unless the last load had the very same complaints, logged.
     void skip(std::string_view row, std::string_view reason);
-    // Makes the new table the current one, or logs why not. O(1) here; clients that have gone are dealt with
-    // on later rounds of the loop, some thousand at a time.
-    void commit();
+    // Makes the new table the current one, or logs why not; whether it did. O(1) here; clients that have gone
+    // are dealt with on later rounds of the loop, some thousand at a time.
+    bool commit();
     void abandon();
 
+    // Whether the last load had more clients than the zone holds.
+    bool refuses() const { return too_many_; }
     // Whether this row is in the table in force.
     bool knows(std::string_view row_id) const { return index_.find(row_number(row_id)) != nullptr; }
-    // One row that has changed since the load. A new one is not taken while the table has more than the zone holds.
+    // One row that has changed since the load. A new one is not taken while the table has more than the zone
+    // holds.
     void change(const ClientRecord& record);
     // One row that is there no more, or is not valid any more. O(1), as change() is.
     void remove(std::string_view row_id);

@@ -78,7 +78,7 @@ def test_a_token_that_moves_to_another_row_stays_valid(database, fake_engine, ga
     until(lambda: gate.client.ask(token="alice").status == 401, "the new row is known by its own id")
 
 
-@pytest.mark.parametrize("rows", [900, 3000])
+@pytest.mark.parametrize("rows", [900, 3000, 200_000])
 def test_a_table_written_anew_loses_nobody(database, fake_engine, gateway, rows):
     """Each row's end was told before its successor's beginning: what waited was refused, and everybody for a moment."""
     cluster, name, connection = database
@@ -86,7 +86,7 @@ def test_a_table_written_anew_loses_nobody(database, fake_engine, gateway, rows)
     connection.execute("DELETE FROM users")
     connection.execute(anew, [rows])
     engine = fake_engine(max_running=1)
-    gate = gateway([engine], users=None, http=use(cluster, name, "refresh=1h"))
+    gate = gateway([engine], users=None, zone="160m", http=use(cluster, name, "refresh=1h"))
     gate.wait_ready()
     engine.hold()
     pending = [gate.client.send(token="alice")]
