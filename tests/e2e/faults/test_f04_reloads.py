@@ -51,5 +51,6 @@ def test_reloads_with_changed_settings_under_load(fake_engine, gateway):
     assert len(contents) == len(set(contents)) == len(fates), "a request was sent twice, or lost"
     until(lambda: not gate.old_workers(), "the old workers end", 20)
     assert len(generations) == 2 * 9
-    assert not [pid for pid in generations - set(gate.workers()) if os.path.exists(f"/proc/{pid}")]
+    # the master has to collect them, too
+    until(lambda: not [pid for pid in generations - set(gate.workers()) if os.path.exists(f"/proc/{pid}")], "nothing is left of them")
     invariants.check(gate, fates)
