@@ -329,6 +329,8 @@ struct PrefixHits {
         return 0;
     }
 };
+// Keys that requests for another model do not share, nor what engines keep of them.
+PrefixKeys keys_for_model(const PrefixKeys& keys, uint32_t model);
 // Those with the longest beginnings.
 PrefixHits find_prefix(const Core& c, const PrefixKeys& keys);
 // 0..1: how much of the prompt this one engine has.

@@ -55,6 +55,15 @@ double part_of(const PrefixKeys& keys, uint32_t i) {
 
 }  // namespace
 
+PrefixKeys keys_for_model(const PrefixKeys& keys, uint32_t model) {
+    PrefixKeys own = keys;
+    for (uint32_t i = 0, count = keys.count(); i < count; ++i) {
+        own.key[i] = mix32(uint64_t{keys.key[i]} << 32 | model);
+        own.key[i] += own.key[i] == 0 ? 1 : 0;  // 0 stands for an unused entry
+    }
+    return own;
+}
+
 PrefixHits find_prefix(const Core& c, const PrefixKeys& keys) {
     PrefixHits hits;
     hits.count = 0;

@@ -17,6 +17,7 @@ struct Arrival {
     uint32_t prefer_org = kNone;
     int32_t level_class = 0;
     bool low = false;
+    PrefixKeys prefix = {};  // args.prefix, of this model
 };
 
 void reject(Core& c, Arrival& a, Outcome reason) {
@@ -122,7 +123,7 @@ Request* make_request(Core& c, const Arrival& a) {
     r.timeout_ms = static_cast<uint32_t>(std::clamp<int64_t>(args.queue_timeout_us / 1000, 0, UINT32_MAX));
     PrefixKeys& keys = c.request_prefixes[index_of(c, r)];
     if (args.prefix != nullptr) {
-        keys = *args.prefix;
+        keys = a.prefix;
     } else {
         keys.bytes = 0;
     }
@@ -266,10 +267,13 @@ void limits_headers(const Core& c, Arrival& a) {
 
 void decide(Core& c, Arrival& a) {
     Verdict& v = a.verdict;
+    if (a.args.prefix != nullptr) {
+        a.prefix = keys_for_model(*a.args.prefix, v.model);
+    }
     refresh_hold(c, a.account);
     const bool held = held_back(c.accounts[a.account]);
     if (!held) {
-        const Prompt prompt{a.args.prompt_tokens, a.args.prefix};
+        const Prompt prompt{a.args.prompt_tokens, a.args.prefix != nullptr ? &a.prefix : nullptr};
         uint32_t engine =
             choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, prompt, a.args.random);
         if (engine != kNone && c.header.queued != 0 && anybody_eligible(c, engine)) {

@@ -12,9 +12,9 @@
 namespace llm::core {
 
 struct PrefixKeys {
-    static constexpr uint32_t kMost = 7;
+    static constexpr uint32_t kMost = 11;
     static constexpr uint32_t kFirstBytes = 1024;
-    // How many bytes of the body key `i` stands for: 1 KiB, 2 KiB … 64 KiB.
+    // How many bytes of the body key `i` stands for: 1 KiB, 2 KiB … 1 MiB.
     static constexpr uint32_t covered(uint32_t i) { return kFirstBytes << i; }
 
     uint32_t bytes = 0;        // of the whole body; 0: there are no keys

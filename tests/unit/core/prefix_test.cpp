@@ -203,21 +203,25 @@ TEST_F(Prefix, AnEngineThatRunsForMonthsIsStillKnown) {
 TEST_F(Prefix, WhatWasUsedLongestAgoMakesRoom) {
     ASSERT_TRUE(z.engines({{.url = "http://a"}}));
     const uint32_t sets = plan_zone(z.bytes()).prefix_sets;
-    const auto place_of = [&](uint32_t key) { return uint64_t{mix32(key)} * sets >> 32; };
-    std::vector<PrefixKeys> together(kPrefixWays + 1);  // of one place, which has room for all but one
-    uint32_t key = 1;
-    for (PrefixKeys& keys : together) {
-        keys.bytes = PrefixKeys::kFirstBytes;
-        while (place_of(key) != place_of(1)) {
-            ++key;
+    const uint32_t model = find_model(z.zone, "m");
+    PrefixKeys keys;
+    keys.bytes = PrefixKeys::kFirstBytes;
+    const auto place_of = [&](uint32_t key) {
+        keys.key[0] = key;
+        return uint64_t{mix32(keys_for_model(keys, model).key[0])} * sets >> 32;
+    };
+    std::vector<PrefixKeys> together;  // of one place, which has room for all but one
+    const uint64_t place = place_of(1);
+    for (uint32_t key = 1; together.size() <= kPrefixWays; ++key) {
+        if (place_of(key) == place) {
+            together.push_back(keys);
         }
-        keys.key[0] = key++;
     }
     const PrefixKeys newest = together.back();
     together.pop_back();
     uint32_t engine = 0;
-    for (const PrefixKeys& keys : together) {
-        engine = engine_for(keys);
+    for (const PrefixKeys& one : together) {
+        engine = engine_for(one);
         z.pass(10'000'000);
     }
     for (int i = 0; i < 2; ++i) {
@@ -227,10 +231,27 @@ TEST_F(Prefix, WhatWasUsedLongestAgoMakesRoom) {
     engine_for(newest);
     ZoneLock lock(z.zone);
     const Core c(lock, z.now, z.wakes);
-    EXPECT_EQ(prefix_part(c, newest, engine), 1);
+    EXPECT_EQ(prefix_part(c, keys_for_model(newest, model), engine), 1);
     for (size_t i = 0; i < together.size(); ++i) {
-        EXPECT_EQ(prefix_part(c, together[i], engine), i == 1 ? 0 : 1) << i;
+        EXPECT_EQ(prefix_part(c, keys_for_model(together[i], model), engine), i == 1 ? 0 : 1) << i;
     }
+}
+
+TEST_F(Prefix, AnotherModelSharesNothing) {
+    ASSERT_TRUE(
+        z.engines({{.url = "http://a", .models = {"m", "k"}}, {.url = "http://b", .models = {"m", "k"}}}));
+    const PrefixKeys keys = keys_for(1);
+    uint32_t apart = 0;
+    for (int i = 0; i < 40; ++i) {
+        z.pass(610'000'000);  // all is forgotten
+        const uint32_t engine = engine_for(keys);
+        RequestArgs a = asking(keys);
+        a.model = "k";
+        const Verdict v = z.send(1, a);
+        apart += v.engine != engine ? 1 : 0;
+        z.end(v.ticket);
+    }
+    EXPECT_GT(apart, 0u) << "as coins fall";
 }
 
 TEST_F(Prefix, OtherPoliciesTakeNoNotice) {
@@ -408,6 +429,12 @@ TEST_F(Window, SixteenOfAllModelsAreLookedAt) {
         clients.push_back({.id = id});
     }
     z.load(clients);
+    z.end(running.ticket);
+    const PrefixKeys keys = keys_for(1);
+    RequestArgs known_to_k = asking(keys);
+    known_to_k.model = "k";
+    running = z.send(1, known_to_k);
+    ASSERT_EQ(running.decision, Decision::granted);
     uint32_t before = 20;
     for (const auto& [many, one] : {std::pair("m", "k"), std::pair("k", "m")}) {
         for (uint32_t i = 1; i <= 20; ++i) {
