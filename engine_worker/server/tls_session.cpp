@@ -2,11 +2,12 @@
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+
+#include "shared/tls_peer.hpp"
 
 namespace llm::engine {
 namespace {
@@ -16,18 +17,9 @@ bool is_address(const std::string& host) {
     return inet_pton(AF_INET, host.c_str(), bytes) == 1 || inet_pton(AF_INET6, host.c_str(), bytes) == 1;
 }
 
-// Whom the certificate must name.
-bool expect(SSL* session, const std::string& host) {
-    if (is_address(host)) {  // no server name (RFC 6066)
-        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(session), host.c_str()) == 1;
-    }
-    return SSL_set_tlsext_host_name(session, host.c_str()) == 1 && SSL_set1_host(session, host.c_str()) == 1;
-}
-
 std::string why_no_handshake(const SSL* session, int saved_errno) {
-    const long verdict = SSL_get_verify_result(session);
-    if (verdict != X509_V_OK) {
-        return std::string("the certificate is refused: ") + X509_verify_cert_error_string(verdict);
+    if (std::string problem = certificate_problem(session); !problem.empty()) {
+        return problem;
     }
     const bool late = saved_errno == EAGAIN || saved_errno == EWOULDBLOCK;
     const char* const reason = ERR_reason_error_string(ERR_peek_error());
@@ -48,7 +40,8 @@ std::string TlsSession::open(int socket, const std::string& host) {
     }
     SSL_CTX_set_verify(context_.get(), SSL_VERIFY_PEER, nullptr);
     session_.reset(SSL_new(context_.get()));
-    if (session_ == nullptr || !expect(session_.get(), host) || SSL_set_fd(session_.get(), socket) != 1) {
+    if (session_ == nullptr || !expect_peer(session_.get(), host, is_address(host)) ||
+        SSL_set_fd(session_.get(), socket) != 1) {
         return "TLS cannot be set up";
     }
     int result;

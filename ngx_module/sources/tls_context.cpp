@@ -1,6 +1,7 @@
 #include "ngx_module/sources/tls_context.hpp"
 
 #include "ngx_module/sources/host_resolver.hpp"
+#include "shared/tls_peer.hpp"
 
 namespace llm::nginx::sources {
 namespace {
@@ -34,22 +35,16 @@ bool start_client_tls(ngx_connection_t* connection, const std::string& host) {
     SSL* ssl = connection->ssl->connection;
     // what could not be sent may be tried again from a buffer that has grown meanwhile
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    PeerAddress numeric;
-    if (parse_numeric_address(host, 0, numeric)) {
-        // an address is no server name (RFC 6066), and is looked for among the certificate's addresses
-        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host.c_str()) == 1;
-    }
-    return SSL_set_tlsext_host_name(ssl, host.c_str()) == 1 && SSL_set1_host(ssl, host.c_str()) == 1;
+    PeerAddress address;
+    return expect_peer(ssl, host, parse_numeric_address(host, 0, address));
 }
 
 std::string tls_problem(ngx_connection_t* connection) {
+    std::string problem;
     if (connection->ssl != nullptr) {
-        const long verdict = SSL_get_verify_result(connection->ssl->connection);
-        if (verdict != X509_V_OK) {
-            return std::string("the certificate is refused: ") + X509_verify_cert_error_string(verdict);
-        }
+        problem = certificate_problem(connection->ssl->connection);
     }
-    return "the TLS handshake failed";
+    return problem.empty() ? "the TLS handshake failed" : problem;
 }
 
 void free_client_tls() {
