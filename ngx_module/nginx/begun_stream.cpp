@@ -1,7 +1,6 @@
 #include "ngx_module/nginx/begun_stream.hpp"
 
 #include <algorithm>
-#include <new>
 #include <nlohmann/json.hpp>
 
 #include "ngx_module/nginx/abnormal_end.hpp"
@@ -145,26 +144,6 @@ ngx_str_t error_object(Request& request) {
     return error_body(pool, refusal, NGX_HTTP_BAD_GATEWAY);
 }
 
-// A buffer with the object as an event; nullptr when memory is short.
-ngx_buf_t* event_buffer(ngx_pool_t* pool, const ngx_str_t& object) {
-    constexpr std::string_view kBegin = "data: ";
-    constexpr std::string_view kEnd = "\n\n";
-    ngx_str_t text = ngx_null_string;
-    text.data = object.data != nullptr
-                    ? static_cast<u_char*>(ngx_pnalloc(pool, kBegin.size() + object.len + kEnd.size()))
-                    : nullptr;
-    if (text.data == nullptr) {
-        return nullptr;
-    }
-    text.len = static_cast<size_t>(
-        append_text(append_text(append_text(text.data, kBegin), view(object)), kEnd) - text.data);
-    ngx_buf_t* buffer = memory_buffer(pool, view(text));
-    if (buffer != nullptr) {
-        buffer->flush = 1;
-    }
-    return buffer;
-}
-
 }  // namespace
 
 bool begin_stream(Request& request) {
@@ -284,9 +263,7 @@ void end_with_event(Request& request, ErrorCode code) {
         return;
     }
     begun.follows = BegunStream::Follows::nothing;
-    Refusal refusal;
-    refusal.code = code;
-    ngx_buf_t* event = event_buffer(r->pool, error_body(r->pool, refusal, error_info(code).status));
+    ngx_buf_t* event = event_buffer(r->pool, error_body(r->pool, code));
     if (event != nullptr) {
         send_between(request, event);
     }

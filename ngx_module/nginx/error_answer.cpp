@@ -143,20 +143,26 @@ ngx_str_t error_body(ngx_pool_t* pool, const Refusal& refusal, ngx_int_t status)
     return to_ngx(out.text());
 }
 
-ngx_str_t error_event(ngx_pool_t* pool, ErrorCode code) {
+ngx_str_t error_body(ngx_pool_t* pool, ErrorCode code) {
     Refusal refusal;
     refusal.code = code;
-    const ErrorInfo& info = error_info(code);
-    const size_t capacity = object_size(info, refusal) + 16;
-    auto* buffer = static_cast<char*>(ngx_pnalloc(pool, capacity));
-    if (buffer == nullptr) {
-        return {0, nullptr};
+    return error_body(pool, refusal, error_info(code).status);
+}
+
+ngx_buf_t* event_buffer(ngx_pool_t* pool, const ngx_str_t& object) {
+    constexpr std::string_view kBegin = "data: ";
+    constexpr std::string_view kEnd = "\n\n";
+    const size_t size = kBegin.size() + object.len + kEnd.size();
+    auto* text = object.data != nullptr ? static_cast<u_char*>(ngx_pnalloc(pool, size)) : nullptr;
+    if (text == nullptr) {
+        return nullptr;
     }
-    core::JsonWriter out(buffer, capacity);
-    out.raw("data: ");
-    write_object(out, info, refusal, info.status);
-    out.raw("\n\n");
-    return to_ngx(out.text());
+    append_text(append_text(append_text(text, kBegin), view(object)), kEnd);
+    ngx_buf_t* buffer = memory_buffer(pool, view({size, text}));
+    if (buffer != nullptr) {
+        buffer->flush = 1;
+    }
+    return buffer;
 }
 
 }  // namespace llm::nginx

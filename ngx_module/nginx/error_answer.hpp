@@ -80,7 +80,11 @@ ErrorCode code_of_outcome(core::Outcome outcome);
 // the client sees (it differs from the code's own when nginx chose it).
 ngx_str_t error_body(ngx_pool_t* pool, const Refusal& refusal, ngx_int_t status);
 
-// The same object as one server-sent event, for streams that have begun: "data: {…}\n\n".
-ngx_str_t error_event(ngx_pool_t* pool, ErrorCode code);
+// The body of a refusal of which there is no more to say than its code.
+ngx_str_t error_body(ngx_pool_t* pool, ErrorCode code);
+
+// Such an object as one server-sent event, for streams that have begun: "data: {…}\n\n", to be sent at once. nullptr
+// when memory is short, also for the object itself.
+ngx_buf_t* event_buffer(ngx_pool_t* pool, const ngx_str_t& object);
 
 }  // namespace llm::nginx

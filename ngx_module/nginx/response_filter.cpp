@@ -268,13 +268,11 @@ void send_error_event(Request& request, ErrorCode code) {
         r->connection->error || !stream->scan.at_event_boundary()) {
         return;
     }
-    const ngx_str_t event = error_event(r->pool, code);
-    ngx_buf_t* buffer = memory_buffer(r->pool, view(event));
-    if (buffer == nullptr || event.data == nullptr) {
+    ngx_buf_t* event = event_buffer(r->pool, error_body(r->pool, code));
+    if (event == nullptr) {
         return;
     }
-    buffer->flush = 1;
-    ngx_chain_t out{buffer, nullptr};
+    ngx_chain_t out{event, nullptr};
     request.scan = nullptr;  // our own event is not the engine's
     ngx_http_output_filter(r, &out);
     request.scan = stream;
