@@ -118,8 +118,8 @@ void HttpServer::run() {
             if (every_second_) {
                 every_second_();
             }
+            flush_all();
         }
-        flush_all();
         closed_.clear();
     }
     // A last effort for answers that the system takes at once; nobody waits for slow clients here.

@@ -145,8 +145,8 @@ void unclaim_account(Core& c, uint32_t account);  // one fewer
 void set_rights(Core& c, Account& a, const ClientView& client);
 // Makes sure that the sweep looks when the client expires, if some of its requests wait.
 void expect_expiry(Core& c, const Account& a);
-// The (client, domain) entry, made on first use, where the table is full in the place of one that nobody
-// needs now. kNone: no room.
+// The (client, domain) entry, made on first use, where the table is full in the place of one that nobody needs
+// now. kNone: no room.
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain);
 void link_account(Core& c, uint32_t account);  // into its hash bucket
 void link_idle(Core& c, uint32_t account);
@@ -165,8 +165,7 @@ inline bool held_back(const Account& a) {
 bool update_hold(Core& c, uint32_t account);
 // The same, and runs the dispatcher for flows that rejoined.
 void refresh_hold(Core& c, uint32_t account);
-// The account that has gone unlooked at for longest of those whose tokens_per_minute is used up; kNone: there
-// is none.
+// The account that has gone unlooked at for longest of those whose tokens_per_minute is used up; kNone: there is none.
 uint32_t next_held(Core& c);
 // Within a run: may only hold back. Letting go is left to the next refresh_hold().
 void tighten_hold(Core& c, uint32_t account);
@@ -251,8 +250,7 @@ double minimum_of(const Tables& t, const Engine& e);
 bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
 bool engine_usable(const Engine& e);     // ready, breaker closed
 void engine_failed(Core& c, Engine& e, uint32_t random);
-void engine_succeeded(Core& c,
-                      Engine& e);  // the probe, or one sent there before it opened: either shows it works
+void engine_succeeded(Core& c, Engine& e);  // the probe, or one sent there before it opened: either shows it works
 bool probe_due(const Core& c, const Engine& e);
 
 // ---- dispatch.cpp -----------------------------------------------------------------------------------------
@@ -277,11 +275,11 @@ void for_pools_of(const Core& c, uint32_t engine, Visit visit) {
     }
 }
 struct Prompt {
-    uint32_t tokens;         // estimate
-    const PrefixKeys* keys;  // nullptr: none
+    uint32_t tokens;  // estimate
+    const PrefixKeys& keys;
 };
 inline Prompt prompt_of(const Tables& t, const Request& r) {
-    return {r.prompt_tokens, &t.request_prefixes[index_of(t, r)]};
+    return {r.prompt_tokens, t.request_prefixes[index_of(t, r)]};
 }
 // The best engine with room for a request of the pool; kNone when there is none.
 uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, const Prompt& prompt,

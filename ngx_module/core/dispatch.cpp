@@ -214,8 +214,8 @@ uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t leve
     wanted.prompt_tokens = prompt.tokens;
     wanted.random = random;
     wanted.hits.count = 0;
-    if (c.header.settings.routing == RoutingPolicy::prefix && prompt.keys != nullptr) {
-        wanted.hits = find_prefix(c, *prompt.keys);
+    if (c.header.settings.routing == RoutingPolicy::prefix) {
+        wanted.hits = find_prefix(c, prompt.keys);
     }
     Best best;
     Best preferred;

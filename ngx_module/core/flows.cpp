@@ -254,9 +254,8 @@ void take_from_queue(Core& c, uint32_t flow) {
     }
 }
 
-// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what
-// was granted back to the head; where many rejoin one after the other, the way from one place to the next is
-// short.
+// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what was
+// granted back to the head; where many rejoin one after the other, the way from one place to the next is short.
 uint32_t place_in(Core& c, uint32_t flow, const Request& r) {
     const Flow& f = c.flows[flow];
     if (f.tail == kNone || c.requests[f.tail].seq < r.seq) {

@@ -17,7 +17,7 @@ struct Arrival {
     uint32_t prefer_org = kNone;
     int32_t level_class = 0;
     bool low = false;
-    PrefixKeys prefix = {};  // args.prefix, of this model
+    PrefixKeys prefix = {};  // args.prefix, of this model; or none
 };
 
 void reject(Core& c, Arrival& a, Outcome reason) {
@@ -121,12 +121,7 @@ Request* make_request(Core& c, const Arrival& a) {
     r.arrived_us = c.now;
     r.deadline_us = c.now + args.queue_timeout_us;
     r.timeout_ms = static_cast<uint32_t>(std::clamp<int64_t>(args.queue_timeout_us / 1000, 0, UINT32_MAX));
-    PrefixKeys& keys = c.request_prefixes[index_of(c, r)];
-    if (args.prefix != nullptr) {
-        keys = a.prefix;
-    } else {
-        keys.bytes = 0;
-    }
+    c.request_prefixes[index_of(c, r)] = a.prefix;
     r.stream = args.stream ? 1 : 0;
     r.low = a.low ? 1 : 0;
     r.anonymous = a.client.anonymous ? 1 : 0;
@@ -273,7 +268,7 @@ void decide(Core& c, Arrival& a) {
     refresh_hold(c, a.account);
     const bool held = held_back(c.accounts[a.account]);
     if (!held) {
-        const Prompt prompt{a.args.prompt_tokens, a.args.prefix != nullptr ? &a.prefix : nullptr};
+        const Prompt prompt{a.args.prompt_tokens, a.prefix};
         uint32_t engine =
             choose_engine(c, c.pools[a.pool], a.prefer_org, a.level_class, prompt, a.args.random);
         if (engine != kNone && c.header.queued != 0 && anybody_eligible(c, engine)) {

@@ -72,7 +72,7 @@ uint32_t choose_in_window(const Core& c, uint32_t engine, uint32_t first, int32_
         if (is_impatient(c, head) && (impatient == kNone || f.key_seq < c.flows[impatient].key_seq)) {
             impatient = flow;
         }
-        const double score = prefix_part(c, *prompt_of(c, head).keys, engine) - kPerRank * rank;
+        const double score = prefix_part(c, prompt_of(c, head).keys, engine) - kPerRank * rank;
         if (score > best_score) {
             best = flow;
             best_score = score;

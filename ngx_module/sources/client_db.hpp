@@ -56,11 +56,11 @@ class ClientDb : private PgClient::Listener {
     void on_listening();
     void on_reader_prepared();
     void ask();
-    void take_meanwhile();
     void discover();
     void load();
     void on_row(const PGresult& row);
     void on_loaded(const std::string& error);
+    void take_meanwhile();
     void proceed();
     void load_soon();
     void read_changed();

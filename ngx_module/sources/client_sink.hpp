@@ -37,8 +37,7 @@ class ClientSink {
     bool refuses() const { return too_many_; }
     // Whether this row is in the table in force.
     bool knows(std::string_view row_id) const { return index_.find(row_number(row_id)) != nullptr; }
-    // One row that has changed since the load. A new one is not taken while the table has more than the zone
-    // holds.
+    // One row that has changed since the load. A new one is not taken while the table has more than the zone holds.
     void change(const ClientRecord& record);
     // One row that is there no more, or is not valid any more. O(1), as change() is.
     void remove(std::string_view row_id);
