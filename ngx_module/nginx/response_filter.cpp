@@ -188,6 +188,17 @@ bool has_last(const ngx_chain_t* in) {
     return in != nullptr;
 }
 
+// Bytes that the engine still owes; -1: neither Content-Length nor chunks say where its answer ends.
+off_t length_to_come(const ngx_http_upstream_t& u) {
+    return u.buffering && u.pipe != nullptr ? u.pipe->length : u.length;
+}
+
+// Whether an answer whose length the client was told still misses bytes after so many more. Without them it
+// would look whole.
+bool stays_incomplete(const ngx_http_request_t* r, off_t more) {
+    return r->headers_out.content_length_n == -1 || length_to_come(*r->upstream) > more;
+}
+
 // All of an answer has passed whose engine ended long before.
 void judge_end(Request& request) {
     request.end_in_doubt = false;
@@ -250,10 +261,8 @@ ngx_int_t install_response_filters(ngx_conf_t*) {
 
 bool answer_is_cut_off(const Request& request) {
     const ngx_http_upstream_t* u = request.r->upstream;
-    // a length of -1 at the end: neither Content-Length nor chunks said where the answer ends
-    const off_t length = u->buffering && u->pipe != nullptr ? u->pipe->length : u->length;
     const bool close_delimited =
-        length == -1 && u->headers_in.content_length_n == -1 && !u->headers_in.chunked;
+        length_to_come(*u) == -1 && u->headers_in.content_length_n == -1 && !u->headers_in.chunked;
     return close_delimited && !request.r->header_only && request.scan != nullptr && request.scan->readable &&
            request.scan->event_stream && !request.scan->scan.done();
 }
@@ -269,7 +278,7 @@ void send_error_event(Request& request, ErrorCode code) {
         return;
     }
     ngx_buf_t* event = event_buffer(r->pool, error_body(r->pool, code));
-    if (event == nullptr) {
+    if (event == nullptr || !stays_incomplete(r, ngx_buf_size(event))) {
         return;
     }
     ngx_chain_t out{event, nullptr};

@@ -223,6 +223,27 @@ def test_truncated_length_delimited_answer(fake_engine, gateway):
     assert not reply.complete
 
 
+@pytest.mark.parametrize("missing", [50, 10000])
+def test_broken_event_stream_of_a_declared_length(fake_engine, gateway, missing):
+    """The error event took the place of the missing bytes, so that the answer looked whole."""
+    sent = b'data: {"choices":[]}\n\n'
+
+    def script(exchange):
+        exchange.head(200, [("Content-Type", "text/event-stream"), ("Content-Length", str(len(sent) + missing))])
+        exchange.send(sent)
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=script)])
+    reply = ask_stream(gate).reply()
+    assert not reply.complete
+    assert reply.body.startswith(sent)
+    if missing == 50:
+        assert reply.body == sent
+    else:
+        assert "error" in json.loads(reply.events()[-1])
+    gate.wait_outcomes({"engine_error": 1})
+
+
 def test_client_that_leaves_ends_the_generation(fake_engine, gateway):
     gone = threading.Event()
 
