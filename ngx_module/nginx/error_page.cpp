@@ -77,13 +77,27 @@ bool is_own_error_page(const Request& request) {
     return (type == "text/html" || type.empty()) && r->headers_out.last_modified_time == -1;
 }
 
+bool is_refusal(const Request& request) {
+    const ngx_http_request_t* r = request.r;
+    const Refusal& refusal = request.refusal;
+    const auto status = static_cast<ngx_int_t>(r->headers_out.status);
+    return refusal.code != ErrorCode::none && r->headers_out.status == r->err_status &&
+           (error_info(refusal.code).status == status || refusal.compat_status == status);
+}
+
+bool add_refusal_headers(Request& request) {
+    ngx_http_request_t* r = request.r;
+    if (r->headers_out.status == NGX_HTTP_UNAUTHORIZED &&
+        !add_response_header(r, "WWW-Authenticate", to_ngx("Bearer"))) {
+        return false;
+    }
+    return add_retry_headers(r, request.refusal) && add_limit_headers(r, request.refusal);
+}
+
 bool begin_error_page(Request& request) {
     ngx_http_request_t* r = request.r;
     const auto status = static_cast<ngx_int_t>(r->headers_out.status);
-    const bool ours =
-        request.refusal.code != ErrorCode::none &&
-        (error_info(request.refusal.code).status == status || request.refusal.compat_status == status);
-    if (!ours) {
+    if (!is_refusal(request)) {
         request.refusal = {};
         request.refusal.code = code_of_status(status);
     }
@@ -94,10 +108,7 @@ bool begin_error_page(Request& request) {
         return false;
     }
     set_json_header(r, request.error_body.len);
-    if (status == NGX_HTTP_UNAUTHORIZED && !add_response_header(r, "WWW-Authenticate", to_ngx("Bearer"))) {
-        return false;
-    }
-    return add_retry_headers(r, refusal) && add_limit_headers(r, refusal);
+    return add_refusal_headers(request);
 }
 
 ngx_int_t send_error_page(Request& request, ngx_chain_t* in, ngx_http_output_body_filter_pt next) {

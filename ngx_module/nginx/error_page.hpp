@@ -9,6 +9,13 @@ namespace llm::nginx {
 // (ngx_http_special_response.c), not something that an engine or a configured error_page has produced.
 bool is_own_error_page(const Request& request);
 
+// Whether the answer whose header is being sent has the status of the request's refusal, be its page nginx's or
+// one that error_page names.
+bool is_refusal(const Request& request);
+
+// Adds what goes with that: WWW-Authenticate, Retry-After and the like. False when memory is short.
+bool add_refusal_headers(Request& request);
+
 // Turns header and length of such a page into those of the error object, and adds the headers of the refusal.
 bool begin_error_page(Request& request);
 

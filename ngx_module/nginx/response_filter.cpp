@@ -95,9 +95,22 @@ ngx_int_t pass_head(ngx_http_request_t* r, ngx_http_output_header_filter_pt next
     return request != nullptr && request->begun != nullptr ? take_head(*request) : next(r);
 }
 
+// The answer of a location that does not dispatch. One that error_page has led a request to keeps what goes
+// with the refusal, as nginx itself keeps the WWW-Authenticate of auth_basic.
+bool add_headers_elsewhere(ngx_http_request_t* r) {
+    Request* request = get_request(r);
+    if (request == nullptr || request->stage == Stage::fresh || request->begun != nullptr) {
+        return true;  // fresh: only a variable was asked for
+    }
+    return add_gateway_headers(*request) && (!is_refusal(*request) || add_refusal_headers(*request));
+}
+
 ngx_int_t header_filter(ngx_http_request_t* r) {
-    if (r != r->main || loc_conf(r).dispatch == 0 || r->headers_out.status < 200) {
+    if (r != r->main || r->headers_out.status < 200) {
         return pass_head(r, next_header_filter);
+    }
+    if (loc_conf(r).dispatch == 0) {
+        return add_headers_elsewhere(r) ? pass_head(r, next_header_filter) : NGX_ERROR;
     }
     Request* request = make_request(r);
     if (request == nullptr) {

@@ -123,6 +123,53 @@ def test_error_page_of_the_users_own(fake_engine, gateway, tmp_path):
     assert reply.status == 401 and reply.body == b"<h1>busy</h1>"
 
 
+def page_for(gateway, fake_engine, codes):
+    """A gateway whose only engine is busy and whose error_page leads to a location that does not dispatch."""
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine], [user("alice", threshold=0)], location=f"error_page {codes};",
+                   locations="location @page { return 200 page; }")
+    held = gate.client.send(chat_body(), token="alice")
+    gate.wait_held(1)
+    return gate, engine, held
+
+
+def test_headers_of_a_refusal_stay_with_the_users_own_page(fake_engine, gateway):
+    """It went without what clients go by when they try again, and without the request's id."""
+    gate, engine, held = page_for(gateway, fake_engine, "401 429 @page")
+    busy = gate.client.ask(chat_body(), token="alice", headers=[("X-Request-Id", "mine")])
+    assert (busy.status, busy.body) == (429, b"page")
+    assert 1 <= int(busy.header("retry-after")) <= 60
+    assert busy.header("x-ratelimit-limit-requests") == "0"
+    assert busy.header("x-request-id") == "mine"
+    assert busy.header("x-llm-queue-ms") == "0"
+    unknown = gate.client.ask(chat_body(), token="unknown")
+    assert (unknown.status, unknown.body) == (401, b"page")
+    assert unknown.header("www-authenticate") == "Bearer"
+    assert unknown.header("retry-after") is None
+    engine.open_gate()
+    assert held.reply().status == 200
+
+
+def test_page_of_another_status_has_no_headers_of_the_refusal(fake_engine, gateway):
+    gate, engine, held = page_for(gateway, fake_engine, "401 429 =200 @page")
+    for token in ("alice", "unknown"):
+        reply = gate.client.ask(chat_body(), token=token)
+        assert (reply.status, reply.body) == (200, b"page")
+        assert reply.header("retry-after") is None
+        assert reply.header("www-authenticate") is None
+        assert reply.header("x-request-id")
+    engine.open_gate()
+    assert held.reply().status == 200
+
+
+def test_locations_that_only_log_a_client_stay_as_they_are(fake_engine, gateway):
+    gate = gateway([fake_engine()], locations="location /plain { add_header X-Client $llm_client; return 200 plain; }")
+    reply = gate.client.ask(token="alice", target="/plain")
+    assert reply.header("x-client") == "alice"
+    assert reply.header("x-request-id") is None
+
+
 @pytest.mark.parametrize(("head", "body", "status", "outcome"), [
     ("Transfer-Encoding: chunked", b"fff\r\n" + b"x" * 4095 + b"\r\n", 413, "body_too_large"),
     ("Transfer-Encoding: chunked", b"none\r\n", 400, "bad_request"),
