@@ -26,6 +26,24 @@ bool has_control_character(std::string_view text) {
     return false;
 }
 
+// Takes an integer, also one that is written as 8.0 or 1.7637e12, as some languages do.
+bool read_unsigned(const json& member, uint64_t& out) {
+    constexpr double kLargestExact = 9007199254740992;  // 2^53
+    if (member.is_number_unsigned()) {
+        out = member.get<uint64_t>();
+        return true;
+    }
+    if (!member.is_number_float()) {
+        return false;
+    }
+    const double value = member.get<double>();
+    if (!(value >= 0 && value <= kLargestExact) || std::floor(value) != value) {
+        return false;
+    }
+    out = static_cast<uint64_t>(value);
+    return true;
+}
+
 // Reads the members of one object; the first failure is kept and ends all further reading.
 class Reader {
   public:
@@ -55,10 +73,10 @@ class Reader {
         if (member == nullptr) {
             return;
         }
-        if (!member->is_number_unsigned()) {
+        uint64_t value;
+        if (!read_unsigned(*member, value)) {
             return fail(name, "not an unsigned integer");
         }
-        const auto value = member->get<uint64_t>();
         if (value < min || value > max) {
             return fail(name, "must be in " + std::to_string(min) + ".." + std::to_string(max));
         }

@@ -52,6 +52,18 @@ TEST(EngineReport, RoundTrip) {
     EXPECT_EQ(back.models, report.models);
 }
 
+TEST(EngineReport, IntegersMayBeWrittenAsFloats) {
+    EngineReport report;
+    ASSERT_EQ(parse_engine_report(R"({"v":1.0,"id":"e","url":"http://h:1","models":["m"],"state":"ready",)"
+                                  R"("boot":1.763700000123e12,"seq":42.0,"ttl_ms":3e3,"max_running":8.0,"running":0.0})",
+                                  report),
+              "");
+    EXPECT_EQ(report.boot, 1763700000123u);
+    EXPECT_EQ(report.seq, 42u);
+    EXPECT_EQ(report.ttl_ms, 3000u);
+    EXPECT_EQ(report.max_running, 8u);
+}
+
 TEST(EngineReport, EachRequiredFieldIsNamedWhenItIsMissing) {
     for (const char* name : {"v", "id", "url", "models", "state", "boot", "seq", "ttl_ms"}) {
         EngineReport report;
@@ -64,6 +76,8 @@ TEST(EngineReport, LyingValuesAreRefused) {
     const std::pair<const char*, const char*> lies[] = {
         {"\"seq\":1", "\"seq\":-1"},
         {"\"seq\":1", "\"seq\":1.5"},
+        {"\"seq\":1", "\"seq\":-1.0"},
+        {"\"seq\":1", "\"seq\":1e17"},
         {"\"seq\":1", "\"seq\":\"1\""},
         {"\"seq\":1", "\"seq\":1,\"user_seconds\":-3"},
         {"\"seq\":1", "\"seq\":1,\"tokens_out\":1e30"},
