@@ -58,7 +58,9 @@ void engine_succeeded(Core& c, Engine& e) {
         e.breaker = Breaker::closed;
         e.closed_us = c.now;
         start_limit(c, e);
-        run_engine(c, static_cast<uint32_t>(&e - c.engines));
+        const auto index = static_cast<uint32_t>(&e - c.engines);
+        forgive_engine(c, index);
+        run_engine(c, index);
     }
 }
 

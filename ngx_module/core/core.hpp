@@ -95,6 +95,15 @@ inline uint32_t index_of(const Tables& t, const Request& r) {
 inline RequestState state_of(const Request& r) {
     return static_cast<RequestState>(r.state);
 }
+// Whether it has failed on this engine, as far as it remembers.
+inline bool was_tried(const Request& r, uint32_t engine) {
+    for (uint32_t tried : r.tried) {
+        if (tried == engine) {
+            return true;
+        }
+    }
+    return false;
+}
 // The transition: everything else about the request must be written already.
 void set_state(Request& r, RequestState state);
 // Counts of waiting requests: joins and leaves.
@@ -104,7 +113,7 @@ void leave_waiting(Core& c, Request& r);
 void link_grant(Core& c, Request& r);
 void unlink_grant(Core& c, Request& r);
 // A GRANTED request goes back to where it was in its flow; charged nothing. Its owner's process is suspended
-// when `suspend`. No dispatch run.
+// when `suspend`. Others, or it itself, get what became free.
 void return_grant(Core& c, Request& r, bool suspend);
 // Ends a waiting request on somebody else's behalf; its owner hears of it by mail.
 void end_waiting(Core& c, Request& r, Mail mail);
@@ -178,6 +187,8 @@ uint32_t open_org(Core& c, std::string_view name);  // kNone: empty or full
 uint32_t find_org(const Tables& t, std::string_view name);
 uint32_t find_pool(Core& c, uint32_t model, uint32_t org);
 uint32_t open_pool(Core& c, uint32_t model, uint32_t org);
+// One more, for requests that do not go to engine `shunned` (kNone: to any). kNone: no room.
+uint32_t make_pool(Core& c, uint32_t model, uint32_t org, uint32_t shunned);
 // Registers or unregisters the engine with its models; recomputes the domains when the components changed.
 void register_models(Core& c, uint32_t engine);
 void unregister_models(Core& c, uint32_t engine);
@@ -235,6 +246,18 @@ void charge_output(Core& c, Request& r, uint32_t completion_tokens);
 void true_up(Core& c, Request& r, const Usage& usage);
 void refund(Core& c, Request& r);
 void settle_cancelled(Core& c, Request& r);
+
+// ---- wait_again.cpp ---------------------------------------------------------------------------------------
+
+// A RUNNING request whose attempt has failed (it is counted and remembered already) waits for an engine that it has
+// not failed on, and runs what that makes possible. False, with nothing changed: there is none, or no time is left.
+bool wait_again(Core& c, Request& r);
+// Where a request waits, given what it has failed on. kNone: no room for such a pool.
+uint32_t pool_to_wait_in(Core& c, const Request& r);
+// Where it belongs while it does not wait: temporary pools may go.
+uint32_t lasting_pool(Core& c, uint32_t pool);
+// The engine was started again, or has shown that it works: those who failed on it may go there. No dispatch run.
+void forgive_engine(Core& c, uint32_t engine);
 
 // ---- admission.cpp ----------------------------------------------------------------------------------------
 

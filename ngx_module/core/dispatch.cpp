@@ -52,7 +52,7 @@ bool primary_usable(const Core& c, const Pool& p) {
     bool found = false;
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        found = e.backup == 0 && (p.org == kNone || e.org == p.org) && engine_usable(e);
+        found = e.backup == 0 && i != p.shunned && (p.org == kNone || e.org == p.org) && engine_usable(e);
         return !found;
     });
     return found;
@@ -167,7 +167,7 @@ Pick pick_next(Core& c, uint32_t engine) {
                 continue;
             }
             const Request& head = c.requests[c.flows[level.age_min].head];
-            if (c.now - head.arrived_us >= aging) {
+            if (c.now - head.queued_us >= aging) {
                 oldest = level.age_min;
                 oldest_class = level.level_class;
             }
@@ -205,7 +205,8 @@ Room room_for(const Core& c, const Engine& e, int32_t level_class) {
 }
 
 bool engine_serves(const Core& c, const Engine& e, const Pool& p) {
-    return (p.org == kNone || e.org == p.org) && (e.backup == 0 || !primary_usable(c, p));
+    return (p.org == kNone || e.org == p.org) && static_cast<uint32_t>(&e - c.engines) != p.shunned &&
+           (e.backup == 0 || !primary_usable(c, p));
 }
 
 uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, const Prompt& prompt,
@@ -223,7 +224,7 @@ uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t leve
     bool primary = false;
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        if (p.org != kNone && e.org != p.org) {
+        if ((p.org != kNone && e.org != p.org) || i == p.shunned) {
             return true;
         }
         primary |= e.backup == 0 && engine_usable(e);
@@ -250,7 +251,7 @@ Usable pool_usable(const Core& c, const Pool& p) {
     Usable usable = Usable::none;
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        if ((p.org != kNone && e.org != p.org) || e.leaving != 0 || e.drained != 0) {
+        if ((p.org != kNone && e.org != p.org) || i == p.shunned || e.leaving != 0 || e.drained != 0) {
             return true;
         }
         if (engine_usable(e)) {
@@ -317,7 +318,6 @@ uint32_t drop_lease(Core& c, Request& r) {
 }
 
 void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
-    Pool& p = c.pools[r.pool];
     take_lease(c, r, engine);
     r.attempts++;
     const bool was_queued = r.flow != kNone;
@@ -337,7 +337,9 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
     LLM_TRACE(c, TraceKind::granted, r, 0, immediate ? 1 : 0);
     if (was_queued) {
         leave_waiting(c, r);
+        r.pool = lasting_pool(c, r.pool);
     }
+    Pool& p = c.pools[r.pool];
     if (immediate) {
         c.header.running++;
     } else {

@@ -140,6 +140,7 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
 struct ServedAs {
     int32_t priority = 0;  // effective
     int32_t engine_class = 0;
+    uint32_t attempts = 0;  // begun, this one included
 };
 // What a request that was just taken up is served as: rights, and an administrator, may have changed it since
 // submit() said so. Zeros for a stale ticket.
@@ -179,21 +180,27 @@ enum class Failure : uint8_t {
     status_5xx,  // 500, 502, 504
     status_4xx,  // 403, 404: the engine is well, but will not have this request
 };
+// What becomes of a request that no engine answered when every other engine is full.
+enum class WhenFull : uint8_t { fail, wait };
 enum class RetryAction : uint8_t {
     again,  // send it to `engine` (a lease is held on it)
     pass,   // nothing left; hand the engine's own 429/503 on unchanged, then finish() as usual
     fail,   // nothing left: 502 engine_error, then finish(Outcome::engine_error)
+    wait,   // every other engine is full: it is QUEUED again, and an event will tell of its grant
 };
 struct RetryAnswer {
     RetryAction action = RetryAction::fail;
     uint32_t engine = kNone;
     uint32_t attempts = 0;  // attempts begun so far, this one included
+    uint32_t wait_ms = 0;   // wait: what is left of the time that it may wait; then time_out() is due
 };
 // A RUNNING request failed before its response head. Does the breaker's and the limit's bookkeeping for the
 // failed engine and moves the lease: another engine with room, else one seat over the limit of another
-// engine, else the same one after 429/503. `retries` is llm_retries. With a stale ticket: fail.
-RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, int64_t now_us,
-                  uint32_t random, WakeSet& wakes);
+// engine, else the same one after 429/503. Where other engines are usable but full and there was no answer at all
+// (connect, reset, garbage), it does what `full` says. `retries` is llm_retries. With a stale
+// ticket: fail.
+RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, WhenFull full,
+                  int64_t now_us, uint32_t random, WakeSet& wakes);
 
 // The response head arrived. `status` feeds the breaker: 500, 502 and 504 count as failures, 429 and 503
 // lower the limit, everything else is a success. Not for a
@@ -224,7 +231,7 @@ struct RequestSummary {
     int32_t priority = 0;
     uint32_t attempts = 0;
     int64_t arrived_us = 0;
-    int64_t dispatched_us = 0;   // the first grant; 0 = never
+    int64_t dispatched_us = 0;   // the last grant out of the queue; 0 = never
     int64_t first_token_us = 0;  // 0 = none seen
     int64_t ended_us = 0;
     Usage usage;

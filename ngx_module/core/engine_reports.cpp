@@ -150,6 +150,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
         e.failures_in_row = 0;
         e.closed_us = now_us;
         start_limit(c, e);
+        forgive_engine(c, i);
     }
     e.announced = 1;
     e.boot = report.boot;

@@ -24,6 +24,7 @@ uint32_t new_engine(Core& c) {
             e.org = kNone;
             e.success_us = c.now;
             e.closed_us = c.now;
+            forgive_engine(c, i);  // that was another one
             return i;
         }
     }

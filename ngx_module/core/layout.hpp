@@ -77,9 +77,10 @@ struct alignas(64) Request {
     uint32_t engine;      // meaningful while `lease` or GRANTED/RUNNING
     uint32_t prefer_org;  // private-first: try engines of this organisation before others; kNone = none
     int64_t arrived_us;
+    int64_t queued_us;  // arrival, later by the time that engines had it which it failed on
     int64_t deadline_us;
     int64_t granted_us;     // this attempt
-    int64_t dispatched_us;  // the first grant that was taken up or given at once; 0 = never
+    int64_t dispatched_us;  // the grant that ended its time in the queue, the last where it waited again; 0 = none
 
     // facts: charging (docs/scheduler.md, "Cost"). Cost is in prompt-token units, vt = cost / weight.
     double charged_cost;  // all that was charged so far
@@ -93,13 +94,15 @@ struct alignas(64) Request {
 
     // facts
     uint32_t tried[kTried];
-    uint32_t attempts;
+    uint32_t attempts;       // begun
+    uint32_t failed;         // of those, over
     uint32_t window_prompt;  // what tokens_per_minute has counted for it, when it was dispatched
     uint32_t window_completion;  // and since
     uint32_t arrival_no;     // derived: its number within its level, for queue_position()
     int32_t level_class;     // class under which it holds its lease
     uint32_t stood_still_ms;  // of its time in the queue, by which its timeout comes later
     uint32_t timeout_ms;      // the whole time that it may wait, of which the end is deadline_us
+    uint32_t waited_ms;       // of that time, gone by until it ran
     uint8_t class_slot;      // derived: slot of Engine::by_class
     uint8_t lease;           // holds seats
     uint8_t stream;
@@ -109,7 +112,7 @@ struct alignas(64) Request {
     uint8_t probe;   // the one request let through to a half-open breaker
     uint8_t anonymous;
     uint8_t low;  // its client lowered its priority
-    uint8_t reserved_bytes[19];
+    uint8_t reserved_bytes[3];
 };
 static_assert(sizeof(Request) == 256);
 
@@ -229,16 +232,16 @@ struct Pool {
     // facts
     uint32_t used;
     uint32_t model;
-    uint32_t org;  // kNone = any engine of the model
-    uint32_t reserved;
+    uint32_t org;      // kNone = any engine of the model
+    uint32_t shunned;  // engine that its requests have failed on, and do not go to; kNone = none
     double drain_rate;  // dispatches per second, exponentially smoothed; valid at drain_us
     int64_t drain_us;
     int64_t promised_us;  // end of the retries promised by Retry-After
+    uint32_t temporary;   // 1 = for requests that wait again: gives way where a pool is needed and nobody waits in it
     // derived
     uint32_t next;  // of the model
     uint32_t levels_head;
     uint32_t waiting;
-    uint32_t reserved2;
 };
 static_assert(sizeof(Pool) == 56);
 

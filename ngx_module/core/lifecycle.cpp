@@ -4,15 +4,6 @@
 namespace llm::core {
 namespace {
 
-bool was_tried(const Request& r, uint32_t engine) {
-    for (uint32_t tried : r.tried) {
-        if (tried == engine) {
-            return true;
-        }
-    }
-    return false;
-}
-
 // Another engine for a retry: with room, else one seat over its limit. `backups`: one of those, whether
 // others are usable or not.
 uint32_t other_engine(Core& c, const Request& r, bool backups, uint32_t random) {
@@ -134,8 +125,8 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
 
 }  // namespace
 
-RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, int64_t now_us,
-                  uint32_t random, WakeSet& wakes) {
+RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, WhenFull full,
+                  int64_t now_us, uint32_t random, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     RetryAnswer answer;
     Request* found = find_request(c, ticket);
@@ -150,6 +141,7 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
         return answer;
     }
     const bool saturated = cause == Failure::status_429 || cause == Failure::status_503;
+    const bool lost = cause == Failure::connect || cause == Failure::reset || cause == Failure::garbage;
     const uint32_t failed = r.engine;
     Engine& e = c.engines[failed];
     end_probe(e, r);
@@ -161,6 +153,7 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
         engine_failed(c, e, random);
     }
     r.tried[(r.attempts - 1) % kTried] = failed;
+    r.failed = r.attempts;
     uint32_t next = kNone;
     if (r.attempts <= retries) {
         next = other_engine(c, r, false, random);
@@ -172,11 +165,17 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
             next = failed;
         }
     }
+    const uint32_t account = r.account;
+    if (next == kNone && full == WhenFull::wait && lost && r.attempts <= retries && wait_again(c, r)) {
+        answer.action = RetryAction::wait;
+        answer.wait_ms = static_cast<uint32_t>((r.deadline_us - c.now) / 1000);
+        after_release(c, account, failed);
+        return answer;
+    }
     if (next == kNone) {
         answer.action = saturated ? RetryAction::pass : RetryAction::fail;
         return answer;
     }
-    const uint32_t account = r.account;
     drop_lease(c, r);
     take_lease(c, r, next);
     r.attempts++;

@@ -95,6 +95,31 @@ double minimum_for(const Tables& t, const Model& m) {
     return s.min_throughput;
 }
 
+// A free entry of the table of pools, or that of a temporary one in which nobody waits.
+uint32_t place_for_pool(Core& c) {
+    for (uint32_t i = 0; i < c.header.plan.pools; ++i) {
+        if (c.pools[i].used == 0) {
+            return i;
+        }
+    }
+    for (uint32_t i = 0; i < c.header.pool_end; ++i) {
+        Pool& p = c.pools[i];
+        if (p.temporary == 0 || p.waiting != 0) {
+            continue;
+        }
+        uint32_t* link = &c.models[p.model].pools_head;
+        while (*link != i) {
+            link = &c.pools[*link].next;
+        }
+        *link = p.next;
+        LLM_LABEL();
+        p.used = 0;
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        return i;
+    }
+    return kNone;
+}
+
 }  // namespace
 
 uint32_t find_model_locked(const Tables& t, std::string_view name) {
@@ -179,7 +204,7 @@ uint32_t open_org(Core& c, std::string_view name) {
 
 uint32_t find_pool(Core& c, uint32_t model, uint32_t org) {
     for (uint32_t i = c.models[model].pools_head; i != kNone; i = c.pools[i].next) {
-        if (c.pools[i].org == org) {
+        if (c.pools[i].org == org && c.pools[i].temporary == 0) {
             return i;
         }
     }
@@ -188,26 +213,28 @@ uint32_t find_pool(Core& c, uint32_t model, uint32_t org) {
 
 uint32_t open_pool(Core& c, uint32_t model, uint32_t org) {
     const uint32_t known = find_pool(c, model, org);
-    if (known != kNone) {
-        return known;
+    return known != kNone ? known : make_pool(c, model, org, kNone);
+}
+
+uint32_t make_pool(Core& c, uint32_t model, uint32_t org, uint32_t shunned) {
+    const uint32_t i = place_for_pool(c);
+    if (i == kNone) {
+        return kNone;
     }
-    for (uint32_t i = 0; i < c.header.plan.pools; ++i) {
-        Pool& p = c.pools[i];
-        if (p.used == 0) {
-            p = Pool{};
-            p.model = model;
-            p.org = org;
-            p.levels_head = kNone;
-            p.next = c.models[model].pools_head;
-            c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
-            std::atomic_signal_fence(std::memory_order_seq_cst);
-            LLM_LABEL();
-            p.used = 1;
-            c.models[model].pools_head = i;
-            return i;
-        }
-    }
-    return kNone;
+    Pool& p = c.pools[i];
+    p = Pool{};
+    p.model = model;
+    p.org = org;
+    p.shunned = shunned;
+    p.temporary = shunned != kNone ? 1 : 0;
+    p.levels_head = kNone;
+    p.next = c.models[model].pools_head;
+    c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    LLM_LABEL();
+    p.used = 1;
+    c.models[model].pools_head = i;
+    return i;
 }
 
 void register_models(Core& c, uint32_t engine) {
@@ -321,8 +348,8 @@ bool model_view(const ZoneLock& lock, uint32_t model, int64_t now_us, ModelView&
         for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
             const uint32_t oldest = c.levels[l].age_min;
             if (oldest != kNone) {
-                const int64_t arrived = c.requests[c.flows[oldest].head].arrived_us;
-                out.oldest_us = out.oldest_us == 0 || arrived < out.oldest_us ? arrived : out.oldest_us;
+                const int64_t since = c.requests[c.flows[oldest].head].queued_us;
+                out.oldest_us = out.oldest_us == 0 || since < out.oldest_us ? since : out.oldest_us;
             }
         }
     }

@@ -231,7 +231,7 @@ uint32_t drain_events(const ZoneLock& lock, uint32_t process, Event* out, uint32
         event = Event();
         event.ticket = {index_of(c, r), r.generation};
         event.cookie = r.cookie;
-        event.wait_ms = static_cast<uint32_t>((c.now - r.arrived_us) / 1000);
+        event.wait_ms = static_cast<uint32_t>((c.now - r.queued_us) / 1000);
         if (r.mail == Mail::granted) {
             if (state_of(r) != RequestState::granted) {
                 continue;  // it went back to the queue meanwhile

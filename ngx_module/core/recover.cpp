@@ -174,19 +174,22 @@ void restore(Core& c, Request& r, uint32_t& queued) {
     link_to_process(c, r);
     const uint32_t standing = open_standing(c, r.account, domain_of(c, c.pools[r.pool]));
     r.standing = standing;
+    if (state_of(r) == RequestState::granted || state_of(r) == RequestState::running) {
+        r.pool = lasting_pool(c, r.pool);
+    }
     switch (state_of(r)) {
         case RequestState::queued:
             if (r.lease != 0) {  // died between the lease and the new state: it was never granted
                 r.lease = 0;
                 r.probe = 0;
             }
-            r.attempts = 0;
+            r.attempts = r.failed;
             join_waiting(c, r);
             c.scratch[queued++] = index_of(c, r);
             break;
         case RequestState::granted:
             if (r.lease == 0) {  // its lease was on the way back
-                r.attempts = 0;
+                r.attempts = r.failed;
                 set_state(r, RequestState::queued);
                 join_waiting(c, r);
                 c.scratch[queued++] = index_of(c, r);

@@ -51,9 +51,12 @@ void return_grant(Core& c, Request& r, bool suspend) {
     take_mail(c, r);
     unlink_grant(c, r);
     refund(c, r);
-    drop_lease(c, r);
+    const uint32_t engine = drop_lease(c, r);
     r.dispatched_us = 0;
-    r.attempts = 0;  // no engine has seen it
+    r.attempts = r.failed;  // no engine has seen this one
+    if (const uint32_t pool = pool_to_wait_in(c, r); pool != kNone) {
+        r.pool = pool;
+    }
     LLM_LABEL();
     set_state(r, RequestState::queued);
     LLM_LABEL();
@@ -69,6 +72,9 @@ void return_grant(Core& c, Request& r, bool suspend) {
     } else {
         enqueue(c, r, true);
     }
+    const uint32_t pool = r.pool;
+    after_release(c, r.account, engine);
+    run_pool(c, pool);  // it may wait for other engines now than before
 }
 
 void end_waiting(Core& c, Request& r, Mail mail) {
@@ -132,10 +138,7 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
         return false;
     }
     if (now_us - r->granted_us > kGrantLifeUs) {
-        const uint32_t account = r->account;
-        const uint32_t was = r->engine;
         return_grant(c, *r, false);  // its owner is alive, only late
-        after_release(c, account, was);
         return false;
     }
     take_mail(c, *r);
@@ -146,9 +149,11 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
     LLM_TRACE(c, TraceKind::started, *r);
     c.header.running++;
     engine = r->engine;
-    const int64_t waited = r->granted_us - r->arrived_us;
+    const int64_t waited = r->granted_us - r->queued_us;
+    const int64_t before = int64_t{r->waited_ms} * 1000;
+    r->waited_ms = static_cast<uint32_t>(waited / 1000);
     const int32_t priority = r->priority < 0 ? 0 : r->priority > 10 ? 10 : r->priority;
-    observe(counters_of(c, r->model).wait[priority], kWaitBounds, std::size(kWaitBounds), waited);
+    observe(counters_of(c, r->model).wait[priority], kWaitBounds, std::size(kWaitBounds), waited - before);
     observe(c.header.dispatch, kDispatchBounds, std::size(kDispatchBounds), now_us - r->granted_us);
     return true;
 }
@@ -157,7 +162,8 @@ ServedAs served_as(const ZoneLock& lock, Ticket ticket) {
     const Tables t(lock.zone());
     const Request* r = find_request(t, ticket);
     return r == nullptr ? ServedAs{}
-                        : ServedAs{r->priority, engine_class_of(class_of(t, t.accounts[r->account], r->priority))};
+                        : ServedAs{r->priority, engine_class_of(class_of(t, t.accounts[r->account], r->priority)),
+                                   r->attempts};
 }
 
 bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSet& wakes) {
@@ -199,12 +205,12 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     if (answer.again_ms != 0) {
         return answer;
     }
-    Pool& p = c.pools[r->pool];
+    const Pool& p = c.pools[r->pool];
     Account& a = c.accounts[r->account];
     answer.ended = true;
     answer.reason =
         pool_usable(c, p) == Usable::yes ? Outcome::rejected_queue_timeout : Outcome::rejected_no_engine;
-    const RetryHint hint = retry_hint(c, p, &a, answer.reason, random);
+    const RetryHint hint = retry_hint(c, c.pools[lasting_pool(c, r->pool)], &a, answer.reason, random);
     answer.retry_after_ms = hint.retry_after_ms;
     answer.should_retry = hint.should_retry;
     answer.reset_ms = hint.reset_ms;

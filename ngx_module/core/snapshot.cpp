@@ -30,6 +30,7 @@ void copy_request(const Tables& t, const Request& r, RequestSnapshot& out) {
     out.held_back = out.state == RequestState::queued && held_back(a);
     out.parked = r.parked != 0;
     out.arrived_us = r.arrived_us;
+    out.queued_us = r.queued_us;
     out.dispatched_us = r.dispatched_us;
     out.deadline_us = r.deadline_us;
 }

@@ -26,6 +26,7 @@ struct RequestSnapshot {
     bool held_back = false;  // waits for its client's own limit, not for an engine
     bool parked = false;     // its owner is silent
     int64_t arrived_us = 0;
+    int64_t queued_us = 0;      // arrival, later by the time that engines had it which it failed on
     int64_t dispatched_us = 0;  // 0 = not yet
     int64_t deadline_us = 0;    // end of its queue timeout
 };

@@ -118,7 +118,7 @@ Request* make_request(Core& c, const Arrival& a) {
     r.process_next = r.process_prev = r.mail_next = r.mail_prev = kNone;
     r.engine = kNone;
     r.prefer_org = a.prefer_org;
-    r.arrived_us = c.now;
+    r.arrived_us = r.queued_us = c.now;
     r.deadline_us = c.now + args.queue_timeout_us;
     r.timeout_ms = static_cast<uint32_t>(std::clamp<int64_t>(args.queue_timeout_us / 1000, 0, UINT32_MAX));
     c.request_prefixes[index_of(c, r)] = a.prefix;
@@ -229,6 +229,7 @@ bool identify(Core& c, Arrival& a) {
         Pool wanted{};
         wanted.model = v.model;
         wanted.org = pool_org;
+        wanted.shunned = kNone;
         if (pool_usable(c, wanted) == Usable::none) {
             reject(c, a, Outcome::rejected_no_engine);
             return false;

@@ -20,7 +20,7 @@ void note_standstill(Core& c) {
         for (uint32_t i = 0; i < h.request_end; ++i) {
             Request& r = c.requests[i];
             if (state_of(r) == RequestState::queued || state_of(r) == RequestState::granted) {
-                const int64_t stood = std::min(gap, c.now - r.arrived_us);
+                const int64_t stood = std::min(gap, c.now - r.queued_us);
                 r.stood_still_ms += static_cast<uint32_t>(std::max<int64_t>(stood, 0) / 1000);
                 r.deadline_us += stood;
             }
@@ -35,12 +35,9 @@ void expire_grants(Core& c, SweepResult& result) {
         if (c.now - r.granted_us <= kGrantLifeUs) {
             return;
         }
-        const uint32_t account = r.account;
-        const uint32_t engine = r.engine;
-        return_grant(c, r, true);
         bump(c.header.counters.grants_expired);
         result.expired_grants++;
-        after_release(c, account, engine);
+        return_grant(c, r, true);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "ngx_module/nginx/balancer.hpp"
 
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/dead_end.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/request.hpp"
 #include "ngx_module/nginx/upstream_hooks.hpp"
@@ -27,6 +28,9 @@ bool rebuild_request(Request& request) {
 
 ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
     Request& request = request_of(data);
+    if (request.stage == Stage::queued) {
+        return enter_dead_end(request, *peer);
+    }
     [[maybe_unused]] ngx_http_upstream_t* u = request.r->upstream;  // in an nginx without TLS
     if (request.target_changed) {
         request.target_changed = false;

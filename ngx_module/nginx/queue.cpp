@@ -5,6 +5,7 @@
 #include "ngx_module/nginx/auth.hpp"
 #include "ngx_module/nginx/body.hpp"
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/dead_end.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/queue_keepalive.hpp"
@@ -77,13 +78,16 @@ void log_queue_full(const Request& request) {
     silent = 0;
 }
 
-// The lease is held: makes everything ready for the proxy. False when memory is short.
-bool go_on(Request& request, int64_t now) {
+// The lease is held: makes everything ready for the proxy. `attempts`: begun, this one included. False when memory is
+// short.
+bool go_on(Request& request, uint32_t attempts, int64_t now) {
     request.stage = Stage::running;
     register_parked(request.ticket, &request);  // an administrator may end it
-    request.attempts = 1;
+    request.attempts = attempts;
+    request.lease_released = false;
     request.dispatched_us = now;
-    return rewrite_body(request) && set_target(request);
+    request.target_changed = attempts > 1;
+    return (attempts > 1 || rewrite_body(request)) && set_target(request);
 }
 
 void leave_queue(Request& request) {
@@ -91,6 +95,7 @@ void leave_queue(Request& request) {
         ngx_del_timer(&request.queue_timer);
     }
     leave_keepalive(request);
+    forget_dead_end(request);
     register_parked(request.ticket, nullptr);
     body_is_wanted(request);
 }
@@ -100,6 +105,7 @@ void refuse_suspended(Request& request, const Refusal& refusal) {
     ngx_http_request_t* r = request.r;
     ngx_connection_t* connection = r->connection;
     ngx_http_set_log_request(connection->log, r);
+    stop_upstream(r);
     const ngx_int_t status = refuse(request, refusal);
     if (status != NGX_DONE) {  // NGX_DONE: answered already, the request may be gone
         ngx_http_finalize_request(r, status);
@@ -122,7 +128,6 @@ void end_running(Request& request) {
     request.ended_by_engine = true;
     request.outcome = core::Outcome::cancelled_running;
     if (!r->header_sent) {
-        stop_upstream(r);
         return refuse_suspended(request, ErrorCode::aborted);
     }
     send_error_event(request, ErrorCode::aborted);
@@ -155,31 +160,38 @@ void on_queue_timer(ngx_event_t* event) {
     refuse_suspended(request, make_refusal(timeout.reason, timeout));
 }
 
-// Suspends the request until its grant rings. The timer is not cancelable: a worker that leaves waits for
-// what is queued in it.
-ngx_int_t suspend(Request& request) {
+// The request waits from now on, until its grant rings or `most` has passed. The timer is not cancelable: a worker
+// that leaves waits for what is queued in it. False, and the request is over in the core, when memory is short.
+bool start_waiting(Request& request, ngx_msec_t most) {
     ngx_http_request_t* r = request.r;
-    ngx_connection_t* connection = r->connection;
-    request.stage = Stage::queued;  // also for the end of a request that cannot be suspended
-    if (!wait_for_farewell(r)) {
-        abandon_request(request);
-        return refuse(request, ErrorCode::internal_error);
-    }
-
+    request.stage = Stage::queued;
     // a fake connection: nginx's debug log reads ->fd of an event's data
     auto* holder = static_cast<ngx_connection_t*>(ngx_pcalloc(r->pool, sizeof(ngx_connection_t)));
     if (holder == nullptr) {
         abandon_request(request);
-        return refuse(request, ErrorCode::internal_error);
+        return false;
     }
     holder->data = &request;
-    holder->fd = connection->fd;
+    holder->fd = r->connection->fd;
     request.queue_timer.data = holder;
     request.queue_timer.handler = on_queue_timer;
-    request.queue_timer.log = connection->log;
-    ngx_add_timer(&request.queue_timer, loc_conf(r).queue_timeout);
+    request.queue_timer.log = r->connection->log;
+    ngx_add_timer(&request.queue_timer, most);
     start_keepalive(request);
     register_parked(request.ticket, &request);
+    return true;
+}
+
+// Suspends the request until then.
+ngx_int_t suspend(Request& request) {
+    request.stage = Stage::queued;  // also for the end of a request that cannot be suspended
+    if (!wait_for_farewell(request.r)) {
+        abandon_request(request);
+        return refuse(request, ErrorCode::internal_error);
+    }
+    if (!start_waiting(request, loc_conf(request.r).queue_timeout)) {
+        return refuse(request, ErrorCode::internal_error);
+    }
     put_body_aside(request);
     return NGX_AGAIN;
 }
@@ -188,6 +200,7 @@ void on_grant(Request& request) {
     LLM_DELAY_GRANT();
     core::WakeSet wakes;
     uint32_t engine = core::kNone;
+    uint32_t attempts = 0;
     bool taken;
     const int64_t now = now_us();
     {
@@ -197,6 +210,7 @@ void on_grant(Request& request) {
             const core::ServedAs as = core::served_as(lock, request.ticket);
             request.priority = as.priority;
             request.engine_class = as.engine_class;
+            attempts = as.attempts;
         }
         read_target(lock, engine);
     }
@@ -205,10 +219,12 @@ void on_grant(Request& request) {
         return;  // expired: it waits again, and will be granted anew
     }
     leave_queue(request);
-    if (go_on(request, now)) {
+    if (!go_on(request, attempts, now)) {
+        refuse_suspended(request, ErrorCode::internal_error);
+    } else if (attempts == 1) {
         resume(request.r);
     } else {
-        refuse_suspended(request, ErrorCode::internal_error);
+        leave_dead_end(request);
     }
 }
 
@@ -257,18 +273,23 @@ ngx_int_t submit_request(Request& request) {
         return refuse(request, make_refusal(verdict.reason, verdict));
     }
     request.ticket = verdict.ticket;
-    request.lease_released = false;
     if (args.observe && (verdict.would_queue || verdict.would != core::Outcome::completed)) {
         const ngx_str_t what = to_ngx(verdict.would_queue ? "queued" : core::outcome_name(verdict.would));
         ngx_log_error(NGX_LOG_NOTICE, request.r->connection->log, 0,
                       "llm_observe: request of \"%V\" would be %V", &request.client, &what);
     }
     if (verdict.decision == core::Decision::granted) {
-        return go_on(request, request.submitted_us) ? NGX_DECLINED
-                                                    : refuse(request, ErrorCode::internal_error);
+        return go_on(request, 1, request.submitted_us) ? NGX_DECLINED
+                                                       : refuse(request, ErrorCode::internal_error);
     }
     request.position = verdict.position;
     return suspend(request);
+}
+
+bool queue_again(Request& request, uint32_t wait_ms) {
+    request.submitted_us = now_us() - (request.dispatched_us - request.submitted_us);
+    request.dispatched_us = 0;
+    return start_waiting(request, wait_ms);
 }
 
 void handle_event(Request& request, const core::Event& event) {

@@ -9,4 +9,8 @@ namespace llm::nginx {
 // and the phases run again when it is granted. Else the status of a refusal.
 ngx_int_t submit_request(Request& request);
 
+// The core has put a request back into the queue that an engine has lost, for `wait_ms` at most. nginx's proxy, which
+// is at work, asks for the next peer and waits (dead_end.hpp). False, and the request is over, when memory is short.
+bool queue_again(Request& request, uint32_t wait_ms);
+
 }  // namespace llm::nginx

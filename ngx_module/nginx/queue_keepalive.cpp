@@ -63,7 +63,7 @@ void on_timer(ngx_event_t* event) {
         ngx_add_timer(event, request.keepalive->interval);
         return;
     }
-    if (request.stage == Stage::queued) {  // else nginx's proxy finds out by itself
+    if (request.stage == Stage::queued && request.attempts == 0) {  // else nginx's proxy finds out by itself
         ngx_http_finalize_request(r, connection->error ? NGX_HTTP_CLIENT_CLOSED_REQUEST : NGX_ERROR);
         ngx_http_run_posted_requests(connection);
     }

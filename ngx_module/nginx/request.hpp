@@ -22,7 +22,7 @@ enum class Stage : uint8_t {
     fresh,    // nothing submitted yet
     early,    // suspended, waits for the first clients and engines of a new zone (start_up.hpp)
     reading,  // the body is on its way
-    queued,   // suspended, waits for a grant
+    queued,   // waits for a grant: suspended, or, where an engine has lost it, in nginx's proxy (dead_end.hpp)
     running,  // holds a lease (until `released`), proxied to an engine
     bypass,   // proxied without a lease (OPTIONS)
     ended,    // refused, or finished: may be submitted anew after an internal redirect
@@ -58,6 +58,7 @@ struct Target {
 struct StreamScan;      // stream_scan.hpp
 struct QueueKeepalive;  // queue_keepalive.hpp
 struct BegunStream;     // begun_stream.hpp
+struct DeadEnd;         // dead_end.hpp
 
 struct Request {
     ngx_http_request_t* r;
@@ -109,9 +110,10 @@ struct Request {
     int32_t priority;  // effective
     int32_t engine_class;
     uint32_t position;  // at submission
-    uint32_t attempts;
+    uint32_t attempts;  // begun; 0 until the first grant
     bool lease_released;
     ngx_event_t queue_timer;
+    DeadEnd* dead_end;          // nullptr = it never waited again
     QueueKeepalive* keepalive;  // nullptr = it never waited with one
     BegunStream* begun;         // nullptr = the client has got no head before the answer's
     // news.hpp: what the core has not been told yet
@@ -149,8 +151,8 @@ struct Request {
     core::Usage usage;
     ngx_str_t request_id;  // x-request-id
     int64_t arrived_us;
-    int64_t submitted_us;
-    int64_t dispatched_us;   // 0 = never
+    int64_t submitted_us;    // later by the time that engines had it which lost it
+    int64_t dispatched_us;   // the last grant; 0 = never
     int64_t first_token_us;  // 0 = none seen
     ngx_str_t error_body;    // JSON that replaces nginx's page, while it is being sent
 };

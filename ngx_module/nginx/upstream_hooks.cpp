@@ -4,9 +4,11 @@
 
 #include "ngx_module/nginx/abnormal_end.hpp"
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/dead_end.hpp"
 #include "ngx_module/nginx/head_lines.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/news.hpp"
+#include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
@@ -38,14 +40,15 @@ uint32_t retries_left(const Request& request, ngx_uint_t failure) {
     return static_cast<uint32_t>(tries != 0 ? std::min(retries, tries - 1) : retries);
 }
 
-core::RetryAnswer ask_for_retry(Request& request, core::Failure cause, uint32_t retries) {
+core::RetryAnswer ask_for_retry(Request& request, core::Failure cause, uint32_t retries,
+                                core::WhenFull full) {
     core::WakeSet wakes;
     core::RetryAnswer answer;
     const int64_t now = now_us();
     {
         core::ZoneLock lock(zone());
         tell_news(lock, request, now, wakes);
-        answer = core::retry(lock, request.ticket, cause, retries, now, random32(), wakes);
+        answer = core::retry(lock, request.ticket, cause, retries, full, now, random32(), wakes);
         read_target(lock, answer.engine);
     }
     wake(wakes);
@@ -228,7 +231,8 @@ ngx_int_t process_header(ngx_http_request_t* r) {
     core::Failure cause;
     ngx_uint_t flag;
     if (repeatable_status(*r, cause, flag)) {
-        request.retry_ready = take_answer(request, ask_for_retry(request, cause, retries_left(request, flag)));
+        request.retry_ready = take_answer(request, ask_for_retry(request, cause, retries_left(request, flag),
+                                                                   core::WhenFull::fail));
         if (request.retry_ready) {
             return NGX_OK;  // nginx sees tries > 1 and goes to the next peer
         }
@@ -369,7 +373,11 @@ void stop_upstream(ngx_http_request_t* r) {
 }
 
 bool move_to_next_engine(Request& request, core::Failure cause, ngx_uint_t type) {
-    return take_answer(request, ask_for_retry(request, cause, retries_left(request, type)));
+    const bool may_wait = loc_conf(request.r).observe == 0 && dead_end_is_possible(request);
+    const core::RetryAnswer answer = ask_for_retry(request, cause, retries_left(request, type),
+                                                   may_wait ? core::WhenFull::wait : core::WhenFull::fail);
+    return answer.action == core::RetryAction::wait ? queue_again(request, answer.wait_ms)
+                                                    : take_answer(request, answer);
 }
 
 bool pass_to_another_engine(Request& request, ngx_uint_t type) {

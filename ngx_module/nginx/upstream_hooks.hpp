@@ -10,8 +10,9 @@ namespace llm::nginx {
 // Wraps the callbacks of request.r->upstream. Once per upstream object.
 void wrap_upstream(Request& request);
 
-// Asks the core where to go after a failed attempt, and prepares the next one. `type` is nginx's word for the
-// failure, NGX_HTTP_UPSTREAM_FT_…: the user may not have it repeated. False when nothing is left.
+// Asks the core where to go after a failed attempt, and prepares the next one; or the request waits in the queue
+// once more. `type` is nginx's word for the failure, NGX_HTTP_UPSTREAM_FT_…: the user may not have it repeated. False
+// when nothing is left.
 bool move_to_next_engine(Request& request, core::Failure cause, ngx_uint_t type);
 
 // Prepares another attempt of a failed request that holds no lease, at any other engine. False when no

@@ -170,7 +170,7 @@ ordered_json requests(const std::vector<core::EngineSnapshot>& engines, int64_t 
                        {"attempts", request.attempts},
                        {"stream", request.stream},
                        {"held_back", request.held_back},
-                       {"wait_ms", (until - request.arrived_us) / 1000},
+                       {"wait_ms", (until - request.queued_us) / 1000},
                        {"age_ms", (now - request.arrived_us) / 1000},
                        {"prompt_tokens", request.prompt_tokens},
                        {"completion_tokens", request.completion_tokens}});

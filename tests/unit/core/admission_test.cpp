@@ -208,7 +208,7 @@ TEST_F(Admission, RefusalsLowerTheLimitAndItComesBack) {
     }
     {
         ZoneLock lock(free.zone);
-        retry(lock, mine[0], Failure::status_429, 0, free.now, 1, free.wakes);
+        retry(lock, mine[0], Failure::status_429, 0, WhenFull::fail, free.now, 1, free.wakes);
     }
     EXPECT_EQ(free.engine(0).limit, 3);
     EXPECT_EQ(free.send(1).decision, Decision::queued);

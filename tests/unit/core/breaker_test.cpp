@@ -10,7 +10,7 @@ void fail_once(TestZone& z, uint32_t retries = 0) {
     const Verdict v = z.send(1);
     ASSERT_EQ(v.decision, Decision::granted);
     ZoneLock lock(z.zone);
-    retry(lock, v.ticket, Failure::connect, retries, z.now, 0x80000000u, z.wakes);
+    retry(lock, v.ticket, Failure::connect, retries, WhenFull::fail, z.now, 0x80000000u, z.wakes);
     finish(lock, v.ticket, Outcome::engine_error, {}, z.now, z.wakes);
 }
 
@@ -64,7 +64,7 @@ TEST_F(EngineBreaker, WaitingRequestsProbeWhenThePauseIsOver) {
     {
         ZoneLock lock(z.zone);
         for (int i = 0; i < 3; ++i) {
-            retry(lock, running.ticket, Failure::reset, 0, z.now, 1, z.wakes);
+            retry(lock, running.ticket, Failure::reset, 0, WhenFull::fail, z.now, 1, z.wakes);
         }
         finish(lock, running.ticket, Outcome::engine_error, {}, z.now, z.wakes);
     }

@@ -55,6 +55,7 @@ class Driver {
     const std::map<uint64_t, Ticket>& tickets() const { return tickets_; }
     uint64_t accepted = 0;
     uint64_t ended = 0;
+    uint64_t waited_again = 0;     // requests that retry() put back into the queue
     bool adjust_time = true;       // false: the caller's clock is real
     bool change_the_world = true;  // engines, clients, settings too, not only requests
 
@@ -103,7 +104,7 @@ class Driver {
         } else if (op < 22) {
             stream_one();
         } else if (op < 23) {
-            retry_one();
+            choices_.next(2) == 0 ? retry_one() : lose_engine(choices_.next(kEngineIds + 3));
         } else if (op < 24) {
             time_out_one();
         } else if (op < 25) {
@@ -154,6 +155,20 @@ class Driver {
             } else {
                 cancel(lock, events[i].ticket, Why::client_gone, now_, wakes_);
                 forget(events[i].cookie);
+            }
+        }
+    }
+
+    // An engine dies: all that it was answering fails at once.
+    void lose_engine(uint32_t engine) {
+        const uint32_t retries = 1 + choices_.next(2);
+        ZoneLock lock(zone_);
+        for (const auto& [cookie, ticket] : tickets_) {
+            RequestSnapshot r;
+            if (snapshot_request(lock, ticket, r) && r.state == RequestState::running && r.engine == engine) {
+                const RetryAnswer answer = retry(lock, ticket, Failure::reset, retries, WhenFull::wait, now_,
+                                                 choices_.next(1 << 30), wakes_);
+                waited_again += answer.action == RetryAction::wait ? 1 : 0;
             }
         }
     }
@@ -306,8 +321,11 @@ class Driver {
         if (pick(cookie, ticket)) {
             ZoneLock lock(zone_);
             const RetryAnswer answer = retry(lock, ticket, static_cast<Failure>(choices_.next(7)),
-                                             choices_.next(3), now_, choices_.next(1 << 30), wakes_);
+                                             choices_.next(3),
+                                             choices_.next(4) != 0 ? WhenFull::wait : WhenFull::fail, now_,
+                                             choices_.next(1 << 30), wakes_);
             require((answer.action == RetryAction::again) == (answer.engine != kNone), "engine of a retry");
+            waited_again += answer.action == RetryAction::wait ? 1 : 0;
         }
     }
 

@@ -318,7 +318,7 @@ TEST_F(Engines, BackupTakesWhatHasFailedOnTheOthers) {
                            {.url = "http://spare", .max_running = 1, .backup = true}}));
     const auto again = [&](const Verdict& v, Failure cause) {
         ZoneLock lock(z.zone);
-        return retry(lock, v.ticket, cause, 5, z.now, 0x80000000u, z.wakes);
+        return retry(lock, v.ticket, cause, 5, WhenFull::fail, z.now, 0x80000000u, z.wakes);
     };
     const Verdict v = z.send(1);
     const RetryAnswer second = again(v, Failure::connect);
@@ -337,7 +337,7 @@ TEST_F(Engines, OneThatWillNotHaveARequestIsWell) {
         const Verdict v = z.send(1);
         const auto again = [&](Failure cause) {
             ZoneLock lock(z.zone);
-            return retry(lock, v.ticket, cause, 1, z.now, 0x80000000u, z.wakes);
+            return retry(lock, v.ticket, cause, 1, WhenFull::fail, z.now, 0x80000000u, z.wakes);
         };
         const RetryAnswer second = again(Failure::status_4xx);
         EXPECT_EQ(second.action, RetryAction::again);

@@ -13,29 +13,74 @@ namespace {
 
 class RandomOperations : public ::testing::TestWithParam<int> {};
 
-TEST_P(RandomOperations, KeepEveryInvariant) {
-    TestZone z(plan_zone(1).min_bytes);
-    RandomChoices choices(static_cast<uint64_t>(GetParam()));
-    Driver first(z.zone, choices, z.now, z.wall, 11);
-    first.load_clients();
-    first.apply_engines();
-    Driver second(z.zone, choices, z.now, z.wall, 12);
-    Driver third(z.zone, choices, z.now, z.wall, 13);
-    Driver* all[] = {&first, &second, &third};
-    for (int i = 0; i < 4000; ++i) {
+// Three workers and what they do at random.
+struct Crowd {
+    explicit Crowd(TestZone& zone, int seed) : z(zone), choices(static_cast<uint64_t>(seed)) { first.load_clients(); }
+
+    // Ends at the first broken promise.
+    void step(int i) {
         all[choices.next(3)]->step();
         ASSERT_EQ(z.check(), "") << "after step " << i;
         const QueueTotals totals = z.totals();
         ASSERT_LE(totals.queued + totals.granted + totals.running,
                   first.live() + second.live() + third.live());
     }
-    for (Driver* driver : all) {
-        driver->listen(16);
-        driver->finish_all();
-        ASSERT_EQ(driver->accepted, driver->ended);
+
+    void leave() {
+        for (Driver* driver : all) {
+            driver->listen(16);
+            driver->finish_all();
+            ASSERT_EQ(driver->accepted, driver->ended);
+        }
+        const QueueTotals totals = z.totals();
+        EXPECT_EQ(totals.queued + totals.granted + totals.running + totals.held, 0u);
     }
-    const QueueTotals totals = z.totals();
-    EXPECT_EQ(totals.queued + totals.granted + totals.running + totals.held, 0u);
+
+    TestZone& z;
+    RandomChoices choices;
+    Driver first{z.zone, choices, z.now, z.wall, 11};
+    Driver second{z.zone, choices, z.now, z.wall, 12};
+    Driver third{z.zone, choices, z.now, z.wall, 13};
+    Driver* all[3] = {&first, &second, &third};
+};
+
+TEST_P(RandomOperations, KeepEveryInvariant) {
+    TestZone z(plan_zone(1).min_bytes);
+    Crowd crowd(z, GetParam());
+    crowd.first.apply_engines();
+    for (int i = 0; i < 8000 && !HasFatalFailure(); ++i) {
+        for (Driver* driver : crowd.all) {
+            driver->change_the_world = i % 400 < 200;  // in between, queues grow in a world that stays as it is
+        }
+        crowd.step(i);
+    }
+    crowd.leave();
+}
+
+TEST_P(RandomOperations, KeepEveryInvariantWhereEnginesAreLost) {
+    TestZone z(plan_zone(1).min_bytes);
+    Crowd crowd(z, GetParam());
+    for (Driver* driver : crowd.all) {
+        driver->change_the_world = false;
+    }
+    for (int i = 0; i < 4000 && !HasFatalFailure(); ++i) {
+        if (i % 20 == 0) {  // one is lost; those that were are started again, and their breakers close
+            const uint32_t lost = z.ids().empty() ? 0 : crowd.choices.next(static_cast<uint32_t>(z.ids().size()));
+            for (Driver* driver : crowd.all) {
+                driver->lose_engine(lost);
+            }
+            for (uint32_t e = 0; e < 4; ++e) {
+                EngineReport r = TestZone::report("e" + std::to_string(e), 1 + static_cast<uint64_t>(i));
+                r.models = {"m", "k", "l"};
+                r.models.resize(1 + crowd.choices.next(3));
+                r.max_running = 1 + crowd.choices.next(3);
+                z.apply(r);
+            }
+        }
+        crowd.step(i);
+    }
+    EXPECT_GT(crowd.first.waited_again + crowd.second.waited_again + crowd.third.waited_again, 10u);
+    crowd.leave();
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomOperations, ::testing::Range(1, 9));

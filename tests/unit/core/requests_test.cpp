@@ -225,7 +225,7 @@ TEST_F(Requests, AGrantThatExpiredIsNoAttempt) {
     }
     ASSERT_EQ(z.take_all(), (std::vector<uint64_t>{2}));
     ZoneLock lock(z.zone);
-    EXPECT_EQ(retry(lock, waiting.ticket, Failure::status_503, 1, z.now, 0, z.wakes).action, RetryAction::again)
+    EXPECT_EQ(retry(lock, waiting.ticket, Failure::status_503, 1, WhenFull::fail, z.now, 0, z.wakes).action, RetryAction::again)
         << "the first attempt that an engine saw";
     EXPECT_EQ(finish(lock, waiting.ticket, Outcome::completed, Usage(), z.now, z.wakes).attempts, 2u);
     finish(lock, second.ticket, Outcome::completed, Usage(), z.now, z.wakes);
@@ -409,16 +409,16 @@ TEST_F(Requests, RetryRules) {
     const Verdict v = z.send(1);
     const uint32_t first = v.engine;
     ZoneLock lock(z.zone);
-    RetryAnswer again = retry(lock, v.ticket, Failure::stale_connection, 1, z.now, 1, z.wakes);
+    RetryAnswer again = retry(lock, v.ticket, Failure::stale_connection, 1, WhenFull::fail, z.now, 1, z.wakes);
     EXPECT_EQ(again.action, RetryAction::again);
     EXPECT_EQ(again.engine, first);
     EXPECT_EQ(again.attempts, 1u);
-    again = retry(lock, v.ticket, Failure::connect, 1, z.now, 1, z.wakes);
+    again = retry(lock, v.ticket, Failure::connect, 1, WhenFull::fail, z.now, 1, z.wakes);
     EXPECT_EQ(again.action, RetryAction::again);
     EXPECT_EQ(again.engine, 1 - first);
     EXPECT_EQ(again.attempts, 2u);
     EXPECT_EQ(queue_totals(lock).held, 1u);
-    again = retry(lock, v.ticket, Failure::connect, 1, z.now, 1, z.wakes);
+    again = retry(lock, v.ticket, Failure::connect, 1, WhenFull::fail, z.now, 1, z.wakes);
     EXPECT_EQ(again.action, RetryAction::fail);
     EXPECT_EQ(finish(lock, v.ticket, Outcome::engine_error, {}, z.now, z.wakes).attempts, 2u);
 }
@@ -430,7 +430,7 @@ TEST_F(Requests, RetryTakesOneSeatOverTheLimitElsewhere) {
     ASSERT_NE(one.engine, two.engine);
     {
         ZoneLock lock(z.zone);
-        const RetryAnswer again = retry(lock, one.ticket, Failure::reset, 1, z.now, 1, z.wakes);
+        const RetryAnswer again = retry(lock, one.ticket, Failure::reset, 1, WhenFull::fail, z.now, 1, z.wakes);
         EXPECT_EQ(again.action, RetryAction::again);
         EXPECT_EQ(again.engine, two.engine);
     }
@@ -442,10 +442,10 @@ TEST_F(Requests, RetryTakesOneSeatOverTheLimitElsewhere) {
 TEST_F(Requests, RefusedByTheOnlyEngineTriesItAgainThenPasses) {
     const Verdict v = z.send(1);
     ZoneLock lock(z.zone);
-    RetryAnswer again = retry(lock, v.ticket, Failure::status_503, 1, z.now, 1, z.wakes);
+    RetryAnswer again = retry(lock, v.ticket, Failure::status_503, 1, WhenFull::fail, z.now, 1, z.wakes);
     EXPECT_EQ(again.action, RetryAction::again);
     EXPECT_EQ(again.engine, v.engine);
-    again = retry(lock, v.ticket, Failure::status_503, 1, z.now, 1, z.wakes);
+    again = retry(lock, v.ticket, Failure::status_503, 1, WhenFull::fail, z.now, 1, z.wakes);
     EXPECT_EQ(again.action, RetryAction::pass);
     finish(lock, v.ticket, Outcome::completed, {}, z.now, z.wakes);
 }

@@ -1,0 +1,94 @@
+// Requests whose engine failed before its first byte, while every other engine was full: they wait once more.
+//
+// Each waits in a pool that the failed engine does not serve, so that it goes to another one and blocks nobody who
+// may go there. All else is as for those who wait for the first time: the charge is given back, so the client's
+// counter stands where it stood, and the place within its flow follows from the arrival. Once it is granted, a
+// request belongs to the pool that it came from.
+#include "ngx_module/core/core.hpp"
+
+namespace llm::core {
+namespace {
+
+uint32_t last_failed(const Request& r) {
+    return r.failed != 0 ? r.tried[(r.failed - 1) % kTried] : kNone;
+}
+
+// Whether an engine that the request has not failed on will have room some day.
+bool others_are_usable(const Core& c, const Request& r) {
+    Pool wanted = c.pools[r.pool];
+    wanted.shunned = last_failed(r);
+    bool found = false;
+    for_engines_of(c, wanted.model, [&](uint32_t i) {
+        const Engine& e = c.engines[i];
+        found = !was_tried(r, i) && engine_usable(e) && engine_serves(c, e, wanted);
+        return !found;
+    });
+    return found;
+}
+
+}  // namespace
+
+uint32_t lasting_pool(Core& c, uint32_t pool) {
+    const Pool& p = c.pools[pool];
+    return p.temporary != 0 ? find_pool(c, p.model, p.org) : pool;
+}
+
+uint32_t pool_to_wait_in(Core& c, const Request& r) {
+    const uint32_t shunned = last_failed(r);
+    if (shunned == kNone) {
+        return r.pool;
+    }
+    const Pool& own = c.pools[r.pool];
+    for (uint32_t i = c.models[own.model].pools_head; i != kNone; i = c.pools[i].next) {
+        const Pool& p = c.pools[i];
+        if (p.org == own.org && p.temporary != 0 && p.shunned == shunned) {
+            return i;
+        }
+    }
+    return make_pool(c, own.model, own.org, shunned);
+}
+
+bool wait_again(Core& c, Request& r) {
+    const int64_t most = int64_t{r.timeout_ms} * 1000;
+    const int64_t waited = int64_t{r.waited_ms} * 1000;
+    if (waited >= most || c.accounts[r.account].revoked != 0 || r.mailed != 0 || !others_are_usable(c, r)) {
+        return false;
+    }
+    const uint32_t pool = pool_to_wait_in(c, r);
+    if (pool == kNone) {
+        return false;
+    }
+    refund(c, r);
+    drop_lease(c, r);
+    r.pool = pool;
+    r.head_us = 0;
+    r.dispatched_us = 0;
+    r.queued_us = c.now - waited;
+    r.deadline_us = r.queued_us + most;
+    r.stood_still_ms = 0;
+    r.parked = 0;
+    r.flow = kNone;
+    LLM_LABEL();
+    set_state(r, RequestState::queued);
+    LLM_LABEL();
+    LLM_TRACE(c, TraceKind::returned, r);
+    c.header.running--;
+    join_waiting(c, r);
+    if (owner_is_awake(c, r)) {
+        enqueue(c, r, true);
+        run_pool(c, pool);
+    } else {
+        r.parked = 1;
+    }
+    return true;
+}
+
+void forgive_engine(Core& c, uint32_t engine) {
+    for (uint32_t i = 0; i < c.header.pool_end; ++i) {
+        if (c.pools[i].used != 0 && c.pools[i].shunned == engine) {
+            c.pools[i].shunned = kNone;
+        }
+    }
+}
+
+}  // namespace llm::core
