@@ -114,17 +114,25 @@ bool read_priority(ngx_http_request_t* r, int32_t& priority) {
     return true;
 }
 
+bool is_waiting(core::Ticket ticket) {
+    core::ZoneLock lock(zone());
+    return core::queue_position(lock, ticket) != 0;
+}
+
 ngx_int_t change_priority(ngx_http_request_t* r) {
     core::Ticket ticket;
     const std::string_view path = path_of(r);
+    if (!parse_ticket(path.substr(path.find('/') + 1), ticket) || !is_waiting(ticket)) {
+        return send_not_found(r);
+    }
     int32_t priority;
     if (!read_priority(r, priority)) {
         return send_error(r, NGX_HTTP_BAD_REQUEST, "invalid_json", "Expected {\"priority\": 0..1000}.");
     }
-    bool waits = false;
+    bool waits;
     core::WakeSet wakes;
-    if (parse_ticket(path.substr(path.find('/') + 1), ticket)) {
-        const int64_t now = now_us();
+    const int64_t now = now_us();
+    {
         core::ZoneLock lock(zone());
         waits = core::set_priority(lock, ticket, priority, now, wakes);
     }

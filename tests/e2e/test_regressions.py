@@ -135,6 +135,33 @@ def test_administrator_ends_a_waiting_request(fake_engine, gateway):
     gate.wait_outcomes({"cancelled_queued": 1, "completed": 1})
 
 
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"priority": 3}'])
+def test_administrator_changes_what_is_not_there(gateway, fake_engine, body):
+    """A body that says no priority was complained of first."""
+    gate = gateway([fake_engine()])
+    for ticket in ("99999999-1", "0-7", "none"):
+        reply = gate.client.ask(body, method="PATCH", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")])
+        assert (reply.status, reply.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_administrator_changes_a_waiting_request(gateway, fake_engine):
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine])
+    pending = [gate.client.send(chat_body(), token="alice")]
+    engine.wait_requests(1)
+    pending.append(gate.client.send(chat_body(), token="alice"))
+    gate.wait_queued(1)
+    [waiting] = [request for request in gate.status()["requests"] if request["state"] == "queued"]
+    change = lambda body: gate.client.ask(body, method="PATCH", target=f"/llm/requests/{waiting['id']}", headers=[("x-llm-admin", "1")])
+    refused = change(b'{"priority": "high"}')
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "invalid_json")
+    assert change(b'{"priority": 3}').status == 200
+    assert [request["priority"] for request in gate.status()["requests"] if request["id"] == waiting["id"]] == [3]
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200, 200]
+
+
 def test_failed_engine_then_a_fallback_model(fake_engine, gateway):
     """The fallback went to the failed engine again, and a body rewritten once was rewritten at the wrong places."""
     big, small = fake_engine(["big-model"], script=lambda exchange: exchange.reset()), fake_engine(["s"])
