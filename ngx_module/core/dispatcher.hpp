@@ -180,7 +180,7 @@ enum class Failure : uint8_t {
     status_5xx,  // 500, 502, 504
     status_4xx,  // 403, 404: the engine is well, but will not have this request
 };
-// What becomes of a request that no engine answered when every other engine is full.
+// What becomes of a request that an engine has lost when every other engine is full.
 enum class WhenFull : uint8_t { fail, wait };
 enum class RetryAction : uint8_t {
     again,  // send it to `engine` (a lease is held on it)
@@ -196,8 +196,8 @@ struct RetryAnswer {
 };
 // A RUNNING request failed before its response head. Does the breaker's and the limit's bookkeeping for the
 // failed engine and moves the lease: another engine with room, else one seat over the limit of another
-// engine, else the same one after 429/503. Where other engines are usable but full and there was no answer at all
-// (connect, reset, garbage), it does what `full` says. `retries` is llm_retries. With a stale
+// engine, else the same one after 429/503. Where the engine has neither answered nor refused (connect, reset,
+// garbage, status_5xx) and others are usable but full, it does what `full` says. `retries` is llm_retries. With a stale
 // ticket: fail.
 RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, WhenFull full,
                   int64_t now_us, uint32_t random, WakeSet& wakes);

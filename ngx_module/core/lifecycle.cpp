@@ -141,7 +141,7 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
         return answer;
     }
     const bool saturated = cause == Failure::status_429 || cause == Failure::status_503;
-    const bool lost = cause == Failure::connect || cause == Failure::reset || cause == Failure::garbage;
+    const bool lost = !saturated && cause != Failure::status_4xx;
     const uint32_t failed = r.engine;
     Engine& e = c.engines[failed];
     end_probe(e, r);

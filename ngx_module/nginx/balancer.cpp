@@ -28,6 +28,8 @@ bool rebuild_request(Request& request) {
 
 ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
     Request& request = request_of(data);
+    request.retry_ready = false;
+    request.garbage = false;
     if (request.stage == Stage::queued) {
         return enter_dead_end(request, *peer);
     }
@@ -38,8 +40,6 @@ ngx_int_t get_peer(ngx_peer_connection_t* peer, void* data) {
             return NGX_ERROR;
         }
     }
-    request.retry_ready = false;
-    request.garbage = false;
 #if (NGX_HTTP_SSL)
     if (request.target.tls && (u->conf->ssl == nullptr || u->conf->ssl->ctx == nullptr)) {
         ngx_log_error(NGX_LOG_ERR, peer->log, 0,
@@ -80,7 +80,7 @@ ngx_uint_t type_of(const Request& request, const ngx_peer_connection_t& peer) {
 void on_failure(Request& request, ngx_peer_connection_t& peer) {
     const ngx_http_upstream_t* u = request.r->upstream;
     if (request.retry_ready) {
-        return;  // the status was judged when the head came in; the lease has moved already
+        return;  // the status was judged when the head came in
     }
     if (u->request_sent && peer.connection != nullptr && peer.connection->read->timedout) {
         peer.tries = 0;  // the engine was silent for proxy_read_timeout: 504 at once

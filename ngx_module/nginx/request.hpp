@@ -126,7 +126,7 @@ struct Request {
     Target target;
     bool head_seen;                          // a response head was passed on
     bool garbage;                            // what came was no HTTP
-    bool retry_ready;                        // process_header has already moved the lease
+    bool retry_ready;                        // process_header has already moved the lease, or given it back
     bool target_changed;                     // the request that nginx built is for another engine
     bool end_in_doubt;                       // whether the answer is whole shows when its last bytes pass
     bool cut_off;                            // the answer must not look complete to the client

@@ -231,8 +231,7 @@ ngx_int_t process_header(ngx_http_request_t* r) {
     core::Failure cause;
     ngx_uint_t flag;
     if (repeatable_status(*r, cause, flag)) {
-        request.retry_ready = take_answer(request, ask_for_retry(request, cause, retries_left(request, flag),
-                                                                   core::WhenFull::fail));
+        request.retry_ready = move_to_next_engine(request, cause, flag);
         if (request.retry_ready) {
             return NGX_OK;  // nginx sees tries > 1 and goes to the next peer
         }

@@ -8,6 +8,7 @@ import pytest
 
 from support.client import chat_body
 from support.errors import assert_error
+from support.fake_engine import error
 from support.poll import until
 from support.users import user, write_tokens
 from support.waiting_stream import QUEUED, assert_failed, assert_whole
@@ -21,10 +22,11 @@ class Pool:
     seat over the limit that `good` has; the others can go nowhere.
     """
 
-    def __init__(self, fake_engine, gateway, *, count=4, body=chat_body, users=(user("alice", threshold=50),), **keywords):
+    def __init__(self, fake_engine, gateway, *, count=4, body=chat_body, users=(user("alice", threshold=50),),
+                 fails=lambda exchange: exchange.reset(), **keywords):
         self.bad, self.good = fake_engine(max_running=count, name="bad"), fake_engine(max_running=1, name="good")
         self.gate = gateway([self.bad, self.good], users, **keywords)
-        self.bad.hold(lambda exchange: exchange.reset())
+        self.bad.hold(fails)
         self.good.hold()
         token = users[0]["token"]
         self.pending = [self.gate.client.send(body(content=f"r{number}"), token=token) for number in range(count + 1)]
@@ -64,6 +66,28 @@ def test_all_are_answered_elsewhere(fake_engine, gateway, stream):
     lines = [line for line in pool.gate.access_log(9) if line["attempts"]]
     assert sorted(line["attempts"] for line in lines) == ["1"] + ["2"] * 8
     assert {line["engine"] for line in lines} == {"good"}
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_server_error_that_is_repeated(fake_engine, gateway, status):
+    """What stands before an engine that has died says 502; vLLM itself says 500 to what it was running."""
+    pool = Pool(fake_engine, gateway, fails=error(status), location="proxy_next_upstream error http_500 http_502 http_504 non_idempotent;")
+    pool.lose()
+    pool.finish()
+    assert [(one.status, one.text()) for one in (one.reply() for one in pool.pending)] == [(200, "hello from the engine")] * 5
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_is_the_answer(fake_engine, gateway, status):
+    """The engine is there, and its own answer says when to come back."""
+    pool = Pool(fake_engine, gateway, fails=error(status))
+    pool.bad.release(100)
+    pool.good.wait_requests(2)
+    answered = [one for number, one in enumerate(pool.pending) if f"r{number}" not in pool.good.contents()]
+    for one in answered:
+        reply = one.reply()
+        assert reply.status == status and reply.json()["error"]["message"] == f"engine says {status}"
+    pool.finish()
 
 
 def test_the_time_at_the_lost_engine_is_no_waiting(fake_engine, gateway):

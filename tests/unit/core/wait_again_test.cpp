@@ -80,6 +80,12 @@ TEST_F(WaitAgain, UntilAnotherEngineHasRoom) {
     EXPECT_EQ(z.check(), "");
 }
 
+TEST_F(WaitAgain, AfterAServerErrorToo) {
+    EXPECT_EQ(lose(b.ticket, 1, Failure::status_5xx).action, RetryAction::wait);
+    make_room();
+    EXPECT_EQ(take(b.ticket), full);
+}
+
 TEST_F(WaitAgain, OthersMayGoWhereItDoesNot) {
     EXPECT_EQ(lose(b.ticket).action, RetryAction::wait);
     const Verdict fresh = z.send(1);
@@ -184,7 +190,8 @@ TEST_F(WaitAgain, AGrantThatExpiresIsNoAttempt) {
 
 TEST_F(WaitAgain, NotWithoutNeedOrHope) {
     EXPECT_EQ(lose(b.ticket, 0).action, RetryAction::fail) << "no attempt is left";
-    EXPECT_EQ(lose(b.ticket, 1, Failure::status_503).action, RetryAction::again) << "the engine answered";
+    EXPECT_EQ(lose(b.ticket, 1, Failure::status_4xx).action, RetryAction::fail) << "that was an answer";
+    EXPECT_EQ(lose(b.ticket, 1, Failure::status_503).action, RetryAction::again) << "so was that";
 }
 
 TEST_F(WaitAgain, NotWhereNobodyElseIsUsable) {
