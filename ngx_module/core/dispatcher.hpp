@@ -169,6 +169,10 @@ struct Timeout {
 // The owner's queue timer fired. Ends a QUEUED request; a GRANTED one is left alone.
 Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t random, WakeSet& wakes);
 
+// Gives a QUEUED request another queue timeout, which counts from its arrival like the one before. Returns the µs
+// that are left of it, 0 when it is over; -1 for a request that does not wait.
+int64_t set_queue_timeout(const ZoneLock& lock, Ticket ticket, uint32_t timeout_ms, int64_t now_us);
+
 enum class Failure : uint8_t {
     stale_connection,  // a reused idle connection died at once: same engine, free of charge, no engine
                        // failure

@@ -227,6 +227,18 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     return answer;
 }
 
+int64_t set_queue_timeout(const ZoneLock& lock, Ticket ticket, uint32_t timeout_ms, int64_t now_us) {
+    Tables t(lock.zone());
+    Request* r = find_request(t, ticket);
+    if (r == nullptr || state_of(*r) != RequestState::queued) {
+        return -1;
+    }
+    r->deadline_us += (int64_t{timeout_ms} - r->timeout_ms) * 1000;
+    r->timeout_ms = timeout_ms;
+    r->stood_still_ms = 0;  // is in deadline_us
+    return std::max<int64_t>(r->deadline_us - now_us, 0);
+}
+
 uint32_t queue_position(const ZoneLock& lock, Ticket ticket) {
     Tables t(lock.zone());
     const Request* r = find_request(t, ticket);

@@ -13,6 +13,7 @@
 #include "ngx_module/core/dispatcher.hpp"
 #include "ngx_module/nginx/conf_words.hpp"
 #include "ngx_module/nginx/proxy_defaults.hpp"
+#include "ngx_module/nginx/queue_timeouts.hpp"
 #include "ngx_module/sources/sources.hpp"
 
 extern "C" {
@@ -57,6 +58,7 @@ struct Options {
     ConfPlace usage_place;
     std::vector<sources::HostAddresses> usage_addresses;
     ConfPlace queue_size_place;
+    std::vector<QueueTimeout> queue_timeouts;  // of the locations that dispatch
 };
 
 enum UsageRecords : ngx_uint_t { kUsageOff, kUsageOn, kUsageUrl };
@@ -107,6 +109,7 @@ struct LocConf {
     ngx_http_handler_pt handle;
     ngx_str_t path;         // of the location that has it
     ngx_uint_t proxy_kind;  // ProxyKind; not inherited
+    uint64_t identity;      // tells the location from others, across reloads; not inherited
 };
 
 inline MainConf& main_conf(ngx_http_request_t* r) {

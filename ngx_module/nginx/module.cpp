@@ -110,14 +110,18 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent_data, void* child_data) {
     if (child->handler != kNoHandler) {
         child->dispatch = 0;  // an inherited llm_dispatch means the locations that proxy
     }
+    auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_dispatch_module));
     if (child->dispatch || child->handler != kNoHandler) {
-        static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_dispatch_module))->in_use =
-            true;
+        main->in_use = true;
     }
     // Only locations proxy: a server's own level is left alone, so that its other locations keep nginx's
     // defaults.
     const bool is_location = core->name.len != 0 || core->noname;
-    return child->dispatch && is_location ? set_proxy_defaults(cf, child->proxy_level) : NGX_CONF_OK;
+    if (!child->dispatch || !is_location) {
+        return NGX_CONF_OK;
+    }
+    note_queue_timeout(cf, *main, *child);
+    return set_proxy_defaults(cf, child->proxy_level);
 }
 
 ngx_int_t add_phase_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt handler) {

@@ -286,6 +286,21 @@ ngx_int_t submit_request(Request& request) {
     return suspend(request);
 }
 
+void change_queue_timeout(Request& request, ngx_msec_t timeout) {
+    if (request.stage != Stage::queued || timeout == 0) {
+        return;
+    }
+    int64_t left;
+    const int64_t now = now_us();
+    {
+        core::ZoneLock lock(zone());
+        left = core::set_queue_timeout(lock, request.ticket, static_cast<uint32_t>(timeout), now);
+    }
+    if (left >= 0) {
+        ngx_add_timer(&request.queue_timer, static_cast<ngx_msec_t>(left / 1000) + 1);
+    }
+}
+
 bool queue_again(Request& request, uint32_t wait_ms) {
     request.submitted_us = now_us() - (request.dispatched_us - request.submitted_us);
     request.dispatched_us = 0;

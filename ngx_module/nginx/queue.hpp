@@ -9,6 +9,9 @@ namespace llm::nginx {
 // and the phases run again when it is granted. Else the status of a refusal.
 ngx_int_t submit_request(Request& request);
 
+// A request that waits gets another queue timeout; one that does not stays as it is.
+void change_queue_timeout(Request& request, ngx_msec_t timeout);
+
 // The core has put a request back into the queue that an engine has lost, for `wait_ms` at most. nginx's proxy, which
 // is at work, asks for the next peer and waits (dead_end.hpp). False, and the request is over, when memory is short.
 bool queue_again(Request& request, uint32_t wait_ms);

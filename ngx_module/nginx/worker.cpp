@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/request.hpp"
 #include "ngx_module/nginx/settings.hpp"
 #include "ngx_module/nginx/start_up.hpp"
@@ -36,6 +37,7 @@ struct Worker {
     ngx_event_t self_wake{};              // posted instead of writing to our own descriptor
     ngx_connection_t timer_connection{};  // what nginx's debug log of the two events looks at
     std::vector<Request*> parked;         // by ticket index
+    uint32_t timeouts_version = 0;        // of those that the requests here wait by
 };
 
 constinit Worker instance;
@@ -213,6 +215,24 @@ bool join(Worker& self, ngx_log_t* log) {
     return false;
 }
 
+// A worker that leaves: by the configuration that runs now its requests may wait longer, or less long.
+void follow_queue_timeouts(Worker& self) {
+    QueueTimeouts timeouts;
+    {
+        core::ZoneLock lock(self.zone);
+        if (self.root->queue_timeouts.version == self.timeouts_version) {
+            return;
+        }
+        timeouts = self.root->queue_timeouts;
+    }
+    self.timeouts_version = timeouts.version;
+    for (Request* request : self.parked) {
+        if (request != nullptr) {
+            change_queue_timeout(*request, find_queue_timeout(timeouts, loc_conf(request->r).identity));
+        }
+    }
+}
+
 void on_heartbeat(ngx_event_t* event) {
     Worker& self = worker();
     if (self.slot == core::kNone && join(self, ngx_cycle->log)) {
@@ -232,6 +252,9 @@ void on_heartbeat(ngx_event_t* event) {
     log_sweep(swept);
     record_history(self.zone, now);
     reap_dead(false);
+    if (self.leaving) {
+        follow_queue_timeouts(self);
+    }
     if (self.slot != core::kNone) {
         drain();
     } else {
@@ -291,6 +314,7 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     core::WakeSet wakes;
     apply_configuration(*conf, self.zone, cycle->log, wakes);
     wake(wakes);
+    self.timeouts_version = publish_queue_timeouts(*conf, self.zone, self.root->queue_timeouts);
     if (!join(self, cycle->log)) {
         ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
                       "llm: all %uD process slots (or worker_connections) are taken; "

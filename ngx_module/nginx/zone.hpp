@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ngx_module/core/zone.hpp"
+#include "ngx_module/nginx/queue_timeouts.hpp"
 
 namespace llm::nginx {
 
@@ -23,6 +24,7 @@ constexpr uint32_t kWakeFds = 64;
 // What nginx's side keeps in the zone next to the core's region.
 struct SharedRoot {
     int wake_fd[kWakeFds];  // eventfds made by the master: the numbers hold in all its descendants
+    QueueTimeouts queue_timeouts;
     size_t core_bytes;
     alignas(64) unsigned char core[];
 };

@@ -76,6 +76,54 @@ def test_raised_limit_releases_what_waits(fake_engine, gateway):
     assert [one.reply().status for one in pending] == [200] * 5
 
 
+def wait_through(gate, engine, old, new):
+    """A request that runs and one that waits while llm_queue_timeout changes."""
+    gate.blocks["location"] = f"llm_queue_timeout {old};"
+    gate.reload()
+    running, waiting = send_queued(gate, engine, 1)
+    gate.blocks["location"] = f"llm_queue_timeout {new};"
+    gate.reload()
+    return running, waiting
+
+
+def test_a_shorter_queue_timeout_ends_what_waits(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=100)])
+    running, waiting = wait_through(gate, engine, "60s", "500ms")
+    reply = waiting.reply()
+    assert_error(reply, 429, "queue_timeout")
+    assert 500 <= int(reply.header("x-llm-queue-ms")) < 10000
+    engine.open_gate()
+    assert running.reply().status == 200
+    gate.wait_outcomes({"completed": 1, "rejected_queue_timeout": 1})
+
+
+def test_a_longer_queue_timeout_lets_wait_on(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=100)])
+    running, waiting = wait_through(gate, engine, "3s", "60s")
+    waited = lambda: [request["wait_ms"] for request in gate.status()["requests"] if request["state"] == "queued"]
+    assert waited()
+    until(lambda: not waited() or waited()[0] > 4000, "it waits longer than it could have at first", 20)
+    engine.open_gate()
+    assert [running.reply().status, waiting.reply().status] == [200, 200]
+
+
+def test_another_locations_queue_timeout_is_not_that_of_what_waits(fake_engine, gateway):
+    engine = fake_engine(max_running=1)
+    other = "location /other/ {{ llm_dispatch on; llm_queue_timeout {}; proxy_pass http://llm_engines; }}"
+    gate = gateway([engine], [user("alice", threshold=100)], locations=other.format("60s"))
+    running, waiting = send_queued(gate, engine, 1)
+    there = gate.client.send(chat_body(), token="alice", target="/other/v1/chat/completions")
+    gate.wait_queued(2)
+    gate.blocks["locations"] = other.format("500ms")
+    gate.reload()
+    assert_error(there.reply(), 429, "queue_timeout")
+    assert gate.queued() == 1
+    engine.open_gate()
+    assert [running.reply().status, waiting.reply().status] == [200, 200]
+
+
 def test_changed_token_file_is_read(fake_engine, gateway):
     engine = fake_engine()
     gate = gateway([engine])

@@ -50,6 +50,18 @@ TEST_F(Requests, GrantedAtOnceThenQueuedThenGrantedOnFinish) {
     EXPECT_EQ(read_outcome(z.zone, 0, Outcome::completed), 3u);
 }
 
+TEST_F(Requests, AnotherQueueTimeoutCountsFromTheArrival) {
+    const Verdict running = z.send(1);
+    const Verdict waiting = z.send(2);
+    z.now += 10'000'000;
+    ZoneLock lock(z.zone);
+    EXPECT_EQ(set_queue_timeout(lock, waiting.ticket, 15'000, z.now), 5'000'000);
+    EXPECT_EQ(set_queue_timeout(lock, waiting.ticket, 300'000, z.now), 290'000'000);
+    EXPECT_EQ(set_queue_timeout(lock, waiting.ticket, 10, z.now), 0);
+    EXPECT_EQ(set_queue_timeout(lock, running.ticket, 10, z.now), -1);
+    EXPECT_EQ(set_queue_timeout(lock, {}, 10, z.now), -1);
+}
+
 TEST_F(Requests, WakesOnceUntilDrained) {
     const Verdict a = z.send(1);
     std::vector<Verdict> waiting;
