@@ -42,6 +42,11 @@ class Postgres:
                                 self._home / "postgres.log", cwd="/", identity=unprivileged())
         until(self._answers, lambda: f"PostgreSQL answers:\n{self._process.output()[-2000:]}", 30)
 
+    @property
+    def process(self):
+        """Its postmaster, once it is started."""
+        return self._process
+
     def _answers(self):
         assert self._process.alive(), self._process.output()
         try:
