@@ -404,7 +404,8 @@ def test_everything_at_once(fake_engine, gateway):
             else:
                 known[outcome_of(pending.reply())] += 1
         gate.wait_queued(0)
-    assert {"completed", "engine_error", "rejected_queue_timeout"} <= set(known), known
+    refused = {"rejected_queue_timeout", "rejected_no_engine"}  # three resets in a row open a breaker
+    assert {"completed", "engine_error"} <= set(known) and refused & set(known), known
     idle(gate)
     until(lambda: counted(gate.metrics(), known, unsure=left) is None, lambda: counted(gate.metrics(), known, unsure=left))
 

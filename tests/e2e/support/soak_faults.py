@@ -70,7 +70,7 @@ class Reloaded(Fault):
 
 class EngineKilled(Fault):
     name = "engine killed"
-    excuses = frozenset({"broken", "engine_error", "rejected_no_engine"})
+    excuses = frozenset({"broken", "rejected_no_engine"})  # what had no byte of answer goes elsewhere
     settle = 12.0  # the engine that follows is behind a breaker for up to ten seconds
 
     def strike(self, world, rng):
