@@ -85,8 +85,6 @@ def exercise(gate, engine, mark):
             pass
     for one in pending:
         one.close()
-    while engine._gate.acquire(blocking=False):
-        pass
 
 
 @pytest.mark.slow
@@ -112,8 +110,6 @@ def test_death_at_every_label_is_repaired(fake_engine, gateway, tmp_path):
         started = time.monotonic()
         assert gate.client.ask(token="alice").status == 200
         assert time.monotonic() - started < 2, "a probe is answered at once (generous: the machine may be busy)"
-        while engine._gate.acquire(blocking=False):
-            pass
     rebuilds = int(gate.metrics().total("llm_zone_rebuilds_total"))
     assert len(died) >= 12, f"only labels {died} of {labels} were reached"
     assert rebuilds >= len(died)

@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import itertools
 import json
+import math
 import socket
 import ssl
 import threading
@@ -137,7 +138,8 @@ class FakeEngine:
         self.connections = 0
         self.exchanges = []    # those being answered
         self.completed = 0
-        self._gate = threading.Semaphore(0)
+        self._gate = threading.Condition()
+        self._passes = 0       # requests that hold() may let through
         self._lock = threading.Lock()
         self._open = set()
         self._listener = None
@@ -177,7 +179,7 @@ class FakeEngine:
     def stop(self):
         if self._reporter:
             self._reporter.stop()
-        self.release(100000)
+        self.release(math.inf)
         self.die()
 
     def _accept(self, listener):
@@ -241,19 +243,30 @@ class FakeEngine:
     def hold(self, then=answer):
         """From now on requests wait until release(), then `then` answers them. A request whose gateway goes away is dropped."""
         def script(exchange):
-            while not self._gate.acquire(timeout=0.01):
+            while not self._let_through():
                 if exchange.gone():
                     raise Incomplete
             then(exchange)
+        with self._gate:
+            self._passes = 0   # what an earlier one has not used
         self.script = script
 
+    def _let_through(self):
+        with self._gate:
+            if not self._gate.wait_for(lambda: self._passes, 0.01):
+                return False
+            self._passes -= 1
+            return True
+
     def release(self, count=1):
-        self._gate.release(count)
+        with self._gate:
+            self._passes += count
+            self._gate.notify_all()
 
     def open_gate(self):
         """Ends hold(): those waiting and those to come are answered."""
         self.script = answer
-        self.release(100000)
+        self.release(math.inf)
 
     def wait_requests(self, count, seconds=10):
         until(lambda: len(self.requests) >= count, lambda: f"{count} requests at the engine, {len(self.requests)} came", seconds)
