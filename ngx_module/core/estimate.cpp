@@ -19,17 +19,27 @@ double rate_of(const Pool& p, int64_t now) {
     return p.drain_rate * std::exp(-age / kRateS);
 }
 
+uint32_t flows_of(const Core& c, const Pool& p) {
+    uint32_t flows = 0;
+    for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
+        flows += c.levels[l].flows;
+    }
+    return flows;
+}
+
 // Until half of what this client itself has waiting has been served: those who wait share the rate, and at
 // its threshold a client is refused whatever the others do.
 int64_t own_wait_us(const Core& c, const Pool& p, const Account* a, double rate) {
     if (a == nullptr || a->waiting == 0 || c.header.settings.threshold_scope == ThresholdScope::queue) {
         return 0;
     }
-    uint32_t flows = 0;
-    for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
-        flows += c.levels[l].flows;
-    }
-    return static_cast<int64_t>(std::min((a->waiting + 1) / 2.0 * flows / rate * 1e6, 1e9));
+    return static_cast<int64_t>(std::min((a->waiting + 1) / 2.0 * flows_of(c, p) / rate * 1e6, 1e9));
+}
+
+// Whether a limit of the client's own was in the way, which its other requests come back to and nobody else's.
+bool is_own_limit(const Core& c, const Account* a, Outcome reason) {
+    return a != nullptr && c.header.settings.threshold_scope == ThresholdScope::token &&
+           (reason == Outcome::rejected_threshold || reason == Outcome::rejected_max_running);
 }
 
 }  // namespace
@@ -41,7 +51,8 @@ void count_dispatch(Core& c, Pool& p) {
 
 // Those who are refused are given places one behind the other: the time until the queue in front has drained
 // beside fresh arrivals, then one every 1/(share of the drain rate). So a crowd that obeys comes back spread
-// out, at a pace that fits beside the fresh arrivals.
+// out, at a pace that fits beside the fresh arrivals. Whom a limit of its own has refused stands behind its own
+// requests only, with its part of that share: a client that comes back at once pushes nobody else away.
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random) {
     int64_t wait;
     if (reason == Outcome::rejected_no_engine) {
@@ -51,12 +62,15 @@ RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t rand
     } else {
         const double rate = std::max(rate_of(p, c.now), kDefaultRate / kRateS);
         const double ahead = (p.waiting + 1) / (rate * kNetShare) * 1e6;
-        const int64_t step = static_cast<int64_t>(std::min(1e6 / (rate * kRetryShare), 1e9));
+        const bool own = is_own_limit(c, a, reason);
+        const uint32_t sharers = own ? flows_of(c, p) + (a->waiting == 0 ? 1 : 0) : 1;
+        const int64_t step = static_cast<int64_t>(std::min(1e6 / (rate * kRetryShare) * sharers, 1e9));
         const int64_t free_at = c.now + static_cast<int64_t>(std::min(ahead, 1e9));
-        p.promised_us = std::max(p.promised_us, free_at);
-        wait = std::max(p.promised_us - c.now, own_wait_us(c, p, a, rate * kNetShare));
-        if (p.promised_us - c.now <= 2 * kLongestUs) {
-            p.promised_us += step;  // later ones are told not to come back: they need no place
+        int64_t& promised = own ? a->promised_us : p.promised_us;
+        promised = std::max(promised, free_at);
+        wait = std::max(promised - c.now, own_wait_us(c, p, a, rate * kNetShare));
+        if (promised - c.now <= 2 * kLongestUs) {
+            promised += step;  // later ones are told not to come back: they need no place
         }
     }
     RetryHint hint;

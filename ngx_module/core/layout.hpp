@@ -135,6 +135,7 @@ struct Account {
     uint8_t reserved_bytes[2];
     uint64_t prompt_tokens;
     uint64_t completion_tokens;
+    int64_t promised_us;  // as Pool::promised_us, of refusals by its own limits
     int64_t window_at;  // number of the bucket being filled
     uint32_t window[kWindowBuckets];
     uint32_t window_sum;
@@ -153,7 +154,7 @@ struct Account {
     uint8_t idle;          // is linked in the LRU list
     uint8_t reserved_byte;
 };
-static_assert(sizeof(Account) == 336);
+static_assert(sizeof(Account) == 344);
 
 // "This engine has computed this beginning of a prompt": one word, so that it is never torn, and no more than
 // a hint (prefix_table.cpp). 0 = unused.

@@ -6,12 +6,44 @@
 namespace llm::core {
 namespace {
 
+// A client that comes back at once pushes those away who do as they are told: they were told to wait for a
+// minute, and not to try again.
+TEST(RetryAfter, OneWhoDoesNotObeyMakesNobodyElseWait) {
+    TestZone z;
+    z.load({{.id = 1, .threshold = 3}, {.id = 2, .threshold = 0}});
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 4}}));
+    std::vector<Ticket> running;
+    for (uint32_t i = 0; i < 200; ++i) {  // 10 a second
+        z.now += 100'000;
+        const Verdict one = z.send(1);
+        ASSERT_EQ(one.decision, Decision::granted);
+        z.end(one.ticket, 10, 10);
+    }
+    for (uint32_t i = 0; i < 7; ++i) {
+        running.push_back(z.send(1).ticket);
+    }
+    const Verdict before = z.send(1);
+    ASSERT_EQ(before.reason, Outcome::rejected_threshold);
+    EXPECT_TRUE(before.should_retry);
+    uint32_t pushed = 0;
+    for (uint32_t i = 0; i < 200; ++i) {
+        const Verdict stubborn = z.send(2);
+        ASSERT_EQ(stubborn.reason, Outcome::rejected_threshold);
+        pushed += stubborn.should_retry ? 0 : 1;
+    }
+    EXPECT_GT(pushed, 0u) << "its own requests stand one behind the other";
+    const Verdict after = z.send(1);
+    ASSERT_EQ(after.reason, Outcome::rejected_threshold);
+    EXPECT_TRUE(after.should_retry);
+    EXPECT_LT(after.retry_after_ms, before.retry_after_ms + 5000);
+}
+
 // 20 seats of 2 s each: 10 requests/s. 60 s of arrivals at 15/s, then 8/s. Those who are refused come back
 // when they were told to; those told not to come back stay away.
-class RetryAfter : public ::testing::TestWithParam<ThresholdScope> {};
+class RetryAfterBurst : public ::testing::TestWithParam<ThresholdScope> {};
 
 // Scope `token`: one key that a whole application shares. Scope `queue`: 40 keys, one queue.
-TEST_P(RetryAfter, ThoseWhoObeyAreAdmittedAfterABurst) {
+TEST_P(RetryAfterBurst, ThoseWhoObeyAreAdmittedAfterABurst) {
     TestZone z(16u << 20);
     Settings settings;
     settings.threshold_scope = GetParam();
@@ -78,7 +110,7 @@ TEST_P(RetryAfter, ThoseWhoObeyAreAdmittedAfterABurst) {
     EXPECT_GE(admitted, 0.9 * came_back);
 }
 
-INSTANTIATE_TEST_SUITE_P(Scopes, RetryAfter, ::testing::Values(ThresholdScope::token, ThresholdScope::queue));
+INSTANTIATE_TEST_SUITE_P(Scopes, RetryAfterBurst, ::testing::Values(ThresholdScope::token, ThresholdScope::queue));
 
 }  // namespace
 }  // namespace llm::core
