@@ -36,7 +36,8 @@ int64_t own_wait_us(const Core& c, const Pool& p, const Account* a, double rate)
     return static_cast<int64_t>(std::min((a->waiting + 1) / 2.0 * flows_of(c, p) / rate * 1e6, 1e9));
 }
 
-// Whether a limit of the client's own was in the way, which its other requests come back to and nobody else's.
+// Whether a limit of the client's own was in the way, which its other requests come back to and nobody
+// else's.
 bool is_own_limit(const Core& c, const Account* a, Outcome reason) {
     return a != nullptr && c.header.settings.threshold_scope == ThresholdScope::token &&
            (reason == Outcome::rejected_threshold || reason == Outcome::rejected_max_running);
@@ -51,8 +52,8 @@ void count_dispatch(Core& c, Pool& p) {
 
 // Those who are refused are given places one behind the other: the time until the queue in front has drained
 // beside fresh arrivals, then one every 1/(share of the drain rate). So a crowd that obeys comes back spread
-// out, at a pace that fits beside the fresh arrivals. Whom a limit of its own has refused stands behind its own
-// requests only, with its part of that share: a client that comes back at once pushes nobody else away.
+// out, at a pace that fits beside the fresh arrivals. Whom a limit of its own has refused stands behind its
+// own requests only, with its part of that share: a client that comes back at once pushes nobody else away.
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random) {
     int64_t wait;
     if (reason == Outcome::rejected_no_engine) {

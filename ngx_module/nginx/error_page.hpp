@@ -9,8 +9,8 @@ namespace llm::nginx {
 // (ngx_http_special_response.c), not something that an engine or a configured error_page has produced.
 bool is_own_error_page(const Request& request);
 
-// Whether the answer whose header is being sent has the status of the request's refusal, be its page nginx's or
-// one that error_page names.
+// Whether the answer whose header is being sent has the status of the request's refusal, be its page nginx's
+// or one that error_page names.
 bool is_refusal(const Request& request);
 
 // Adds what goes with that: WWW-Authenticate, Retry-After and the like. False when memory is short.
