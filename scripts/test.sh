@@ -4,7 +4,7 @@
 #   scripts/test.sh [unit] [e2e] [engine] [pytest argument …]
 #
 # engine: llm-engine by itself, as the last part of e2e.
-# PRESET (release): the build to test. JOBS: parallel end-to-end tests (default: two per processor; they mostly wait).
+# PRESET (release): the build to test. JOBS: parallel tests of e2e and engine (default: two per processor; they mostly wait).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,12 +35,12 @@ if [ -n "$e2e$engine" ]; then
 fi
 
 configure=(-DLLM_TESTS=ON)
-pytest=()
+pytest=(-q -n "${JOBS:-$(($(nproc) * 2))}" --dist worksteal)
 case $preset in
 asan)
     # detect_leaks needs ptrace, which containers often deny; the leak checks of the end-to-end tests look from outside.
     export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
-    pytest=(--timeout=600)
+    pytest+=(--timeout=600)
     if [ -n "$e2e" ]; then
         # what `make run` starts is the release; the rest runs with nginx, module and engine of this build
         pytest+=(--ignore=tests/e2e/test_make_run.py)
@@ -57,7 +57,7 @@ asan)
     ;;
 tsan)
     export TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1
-    pytest=(--timeout=600)
+    pytest+=(--timeout=600)
     ;;
 esac
 scripts/build.sh "$preset" "${configure[@]}"
@@ -84,14 +84,12 @@ fi
 
 if [ -n "$e2e" ]; then
     echo "== End-to-end tests"
-    BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e -q -n "${JOBS:-$(($(nproc) * 2))}" --dist worksteal \
-        "${pytest[@]}" --junitxml="$results/e2e.xml" "$@" || status=1
+    BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e "${pytest[@]}" --junitxml="$results/e2e.xml" "$@" || status=1
 fi
 
 if [ -n "$engine" ]; then
     echo "== llm-engine by itself"
-    BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e_engine -q -n "$(nproc)" "${pytest[@]}" \
-        --junitxml="$results/engine.xml" || status=1
+    BUILD_DIR=build/$preset .venv/bin/pytest tests/e2e_engine "${pytest[@]}" --junitxml="$results/engine.xml" || status=1
 fi
 
 # The last line counts what the result files say; a missing file counts as a failure.
