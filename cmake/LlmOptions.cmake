@@ -20,6 +20,11 @@ target_compile_options(llm_options INTERFACE
   "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-fno-omit-frame-pointer;-fstack-protector-strong>"
   # nvcc hands the host part to the C++ compiler; its own warnings are errors
   "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-fno-omit-frame-pointer;-Werror=all-warnings>")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC collects no garbage of its own below this many KiB (by default 128 MiB): up to a tenth of its time, and the same code.
+  # The largest files take 600 MB then instead of 460.
+  target_compile_options(llm_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:--param=ggc-min-heapsize=524288>)
+endif()
 if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # A product and a sum are rounded each, as in the source and as on x86-64: all processors of arm64 have an instruction
   # for both at once.
