@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing of the named sets of Debian packages; says nothing when nothing is missing.
 #
-#   scripts/deps.sh build [postgres] [test] [fuzz] [bench] [package]
+#   scripts/deps.sh build [postgres] [unit] [test] [fuzz] [bench] [package]
 #
 # CUDA is never installed: the engine's CUDA backend is built only where a toolkit is already there.
 set -euo pipefail
@@ -13,7 +13,8 @@ build=(g++ cmake ninja-build pkg-config make
     libhiredis-dev nlohmann-json3-dev libpq-dev libcurl4-openssl-dev libssl-dev libpcre2-dev libicu-dev zlib1g-dev
     ca-certificates curl python3)
 postgres=(postgresql)
-test=(libgtest-dev libgmock-dev python3-venv postgresql faketime iproute2 iptables chromium fonts-liberation prometheus dpkg-dev)
+unit=(libgtest-dev libgmock-dev) # of test, what compiling them needs
+test=("${unit[@]}" python3-venv postgresql faketime iproute2 iptables chromium fonts-liberation prometheus dpkg-dev)
 # Ubuntu has Chromium as a snap only, which does not run everywhere: there the browser tests are skipped unless it is installed.
 ! grep -qsx 'ID=ubuntu' /etc/os-release || test=("${test[@]/chromium/}")
 fuzz=(clang)
@@ -32,11 +33,11 @@ installed() {
 wanted=()
 for name in "$@"; do
     case $name in
-    build | postgres | test | fuzz | bench | package)
+    build | postgres | unit | test | fuzz | bench | package)
         declare -n list=$name
         wanted+=("${list[@]}")
         ;;
-    *) die "scripts/deps.sh: no package set is called \"$name\" (known: build postgres test fuzz bench package)." ;;
+    *) die "scripts/deps.sh: no package set is called \"$name\" (known: build postgres unit test fuzz bench package)." ;;
     esac
 done
 

@@ -21,16 +21,19 @@ while [ $# -gt 0 ]; do
 done
 
 [ $# -eq 0 ] || engine= # chosen end-to-end tests
-scripts/deps.sh build test
+scripts/deps.sh build unit
 
-# The Python packages come while cmake and the compiler work: in a process group of their own, so that Ctrl-C or a
-# build that fails ends all of it.
-venv=
-trap '[ -z "$venv" ] || kill -- "-$venv" 2>/dev/null || true' EXIT
+# What the end-to-end tests start, and their Python packages, come while cmake and the compiler work: in a process group
+# of their own, so that Ctrl-C or a build that fails ends all of it. Where sudo asks for a password, that is over first.
+others=
+trap '[ -z "$others" ] || kill -- "-$others" 2>/dev/null || true' EXIT
 if [ -n "$e2e$engine" ]; then
+    if [ "$preset" = asan ] || ! { [ "$(id -u)" -eq 0 ] || sudo -n true; } 2>/dev/null; then
+        scripts/deps.sh test # asan_nginx.sh below needs them
+    fi
     set -m
-    scripts/venv.sh &
-    venv=$!
+    (scripts/deps.sh test && scripts/venv.sh) &
+    others=$!
     set +m
 fi
 
@@ -61,11 +64,11 @@ tsan)
     ;;
 esac
 scripts/build.sh "$preset" "${configure[@]}"
-if [ -n "$venv" ] && ! wait "$venv"; then
-    echo "The tests cannot run without their Python packages (above is why they could not be installed)." >&2
+if [ -n "$others" ] && ! wait "$others"; then
+    echo "The tests cannot run without their programs and Python packages (above is why they could not be installed)." >&2
     exit 1
 fi
-venv=
+others=
 
 results=build/$preset/results
 rm -rf "$results"
