@@ -117,8 +117,12 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
         context->root = static_cast<SharedRoot*>(pool->data);
     } else {
         const size_t bytes = core_bytes(shm_zone->shm.size);
-        // page aligned, like every allocation of a page and more
-        auto* root = static_cast<SharedRoot*>(ngx_slab_calloc(pool, sizeof(SharedRoot) + bytes));
+        // Page aligned, like every allocation of a page and more. Not zeroed: the core writes what needs a first value,
+        // and pages for clients that nobody has take no memory.
+        auto* root = static_cast<SharedRoot*>(ngx_slab_alloc(pool, sizeof(SharedRoot) + bytes));
+        if (root != nullptr) {
+            ngx_memzero(root, sizeof(SharedRoot));
+        }
         if (root == nullptr || !core::format_zone(root->core, bytes)) {
             ngx_log_error(NGX_LOG_EMERG, log, 0, "llm_zone \"%V\": %uz bytes cannot be carved",
                           &shm_zone->shm.name, shm_zone->shm.size);

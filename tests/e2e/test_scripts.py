@@ -16,6 +16,7 @@ def test_the_environment_of_a_moved_checkout_is_made_anew(tmp_path):
         (before / name).mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "venv.sh", before / "scripts")
     (before / "tests" / "requirements.txt").write_text("# none: nothing is fetched\n")
+    (before / "tests" / "requirements-optional.txt").write_text("# none\n")
 
     def run(place):
         return subprocess.run([place / "scripts" / "venv.sh"], capture_output=True, text=True, check=True, timeout=100).stdout
@@ -24,6 +25,17 @@ def test_the_environment_of_a_moved_checkout_is_made_anew(tmp_path):
     before.rename(after)
     assert "Installing" in run(after) and run(after) == ""
     subprocess.run([after / ".venv" / "bin" / "pip", "--version"], check=True, capture_output=True)
+
+
+def test_an_optional_package_may_be_missing(tmp_path):
+    for name in ("scripts", "tests"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "scripts" / "venv.sh", tmp_path / "scripts")
+    (tmp_path / "tests" / "requirements.txt").write_text("# none\n")
+    (tmp_path / "tests" / "requirements-optional.txt").write_text(f"# why\nnot-there==1.0 --hash=sha256:{'0' * 64}\n")
+    run = subprocess.run([tmp_path / "scripts" / "venv.sh"], env={**os.environ, "PIP_NO_INDEX": "1"}, capture_output=True, text=True,
+                         check=True, timeout=100)
+    assert run.stdout.endswith("the tests that need them are skipped: not-there==1.0\n"), run.stdout
 
 
 @pytest.mark.parametrize("version, found", [

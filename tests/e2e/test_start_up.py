@@ -1,6 +1,8 @@
 """Requests that come before the gateway has heard of a client or an engine: they wait for the first load, and not for ever."""
 
 import contextlib
+import pathlib
+import re
 
 import pytest
 
@@ -106,3 +108,10 @@ def test_nobody_waits_for_sources_that_cannot_be_reached(fake_engine, gateway, r
     assert gate.client.ask(token="alice").status == 200
     assert_error(gate.client.ask(chat_body("unknown"), token="alice"), 404, "model_not_found")
     invariants.check(gate, expected={"completed": 1, "rejected_model_not_found": 1})
+
+
+def test_what_of_the_zone_nobody_fills_takes_no_memory(fake_engine, gateway):
+    """The master carves it. Of 64 MB the most is for the tokens of clients."""
+    gate = gateway([fake_engine()], zone="64m")
+    touched = int(re.search(r"RssShmem:\s+(\d+) kB", pathlib.Path(f"/proc/{gate.pid}/status").read_text())[1])
+    assert touched < 40 * 1024, f"{touched} KB of 64 MB"
