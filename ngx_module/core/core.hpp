@@ -112,6 +112,10 @@ void leave_waiting(Core& c, Request& r);
 // The list of GRANTED requests, oldest grant first.
 void link_grant(Core& c, Request& r);
 void unlink_grant(Core& c, Request& r);
+// A request that holds a lease, and that no list of GRANTED or count of RUNNING ones has any more, goes back into the
+// queue of `pool`, to its place by arrival; charged nothing, and parked while its owner is suspended. Others, or it
+// itself, get what became free.
+void put_back(Core& c, Request& r, uint32_t pool);
 // A GRANTED request goes back to where it was in its flow; charged nothing. Its owner's process is suspended
 // when `suspend`. Others, or it itself, get what became free.
 void return_grant(Core& c, Request& r, bool suspend);
@@ -283,6 +287,11 @@ struct Room {
     bool probe;
 };
 Room room_for(const Core& c, const Engine& e, int32_t level_class);
+// Whether the pool's requests may go to engine `index`, usable or not.
+inline bool pool_admits(const Pool& p, const Engine& e, uint32_t index) {
+    return (p.org == kNone || e.org == p.org) && index != p.shunned;
+}
+// The same, and it is no backup that others stand in front of.
 bool engine_serves(const Core& c, const Engine& e, const Pool& p);
 // Calls visit(pool) for every pool with waiting requests that the engine serves.
 template <class Visit>

@@ -52,7 +52,7 @@ bool primary_usable(const Core& c, const Pool& p) {
     bool found = false;
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        found = e.backup == 0 && i != p.shunned && (p.org == kNone || e.org == p.org) && engine_usable(e);
+        found = e.backup == 0 && pool_admits(p, e, i) && engine_usable(e);
         return !found;
     });
     return found;
@@ -205,8 +205,7 @@ Room room_for(const Core& c, const Engine& e, int32_t level_class) {
 }
 
 bool engine_serves(const Core& c, const Engine& e, const Pool& p) {
-    return (p.org == kNone || e.org == p.org) && static_cast<uint32_t>(&e - c.engines) != p.shunned &&
-           (e.backup == 0 || !primary_usable(c, p));
+    return pool_admits(p, e, static_cast<uint32_t>(&e - c.engines)) && (e.backup == 0 || !primary_usable(c, p));
 }
 
 uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t level_class, const Prompt& prompt,
@@ -224,7 +223,7 @@ uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t leve
     bool primary = false;
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        if ((p.org != kNone && e.org != p.org) || i == p.shunned) {
+        if (!pool_admits(p, e, i)) {
             return true;
         }
         primary |= e.backup == 0 && engine_usable(e);
@@ -251,7 +250,7 @@ Usable pool_usable(const Core& c, const Pool& p) {
     Usable usable = Usable::none;
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        if ((p.org != kNone && e.org != p.org) || i == p.shunned || e.leaving != 0 || e.drained != 0) {
+        if (!pool_admits(p, e, i) || e.leaving != 0 || e.drained != 0) {
             return true;
         }
         if (engine_usable(e)) {

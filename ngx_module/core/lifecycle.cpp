@@ -14,8 +14,7 @@ uint32_t other_engine(Core& c, const Request& r, bool backups, uint32_t random) 
     for (int preferred = r.prefer_org != kNone ? 1 : 0; preferred >= 0; --preferred) {
         for_engines_of(c, p.model, [&](uint32_t i) {
             const Engine& e = c.engines[i];
-            const bool serves = backups ? e.backup != 0 && (p.org == kNone || e.org == p.org)
-                                        : engine_serves(c, e, p);
+            const bool serves = backups ? e.backup != 0 && pool_admits(p, e, i) : engine_serves(c, e, p);
             if (was_tried(r, i) || !engine_usable(e) || !serves ||
                 (preferred != 0 && e.org != r.prefer_org)) {
                 return true;
@@ -165,17 +164,16 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
             next = failed;
         }
     }
-    const uint32_t account = r.account;
     if (next == kNone && full == WhenFull::wait && lost && r.attempts <= retries && wait_again(c, r)) {
         answer.action = RetryAction::wait;
         answer.wait_ms = static_cast<uint32_t>((r.deadline_us - c.now) / 1000);
-        after_release(c, account, failed);
         return answer;
     }
     if (next == kNone) {
         answer.action = saturated ? RetryAction::pass : RetryAction::fail;
         return answer;
     }
+    const uint32_t account = r.account;
     drop_lease(c, r);
     take_lease(c, r, next);
     r.attempts++;

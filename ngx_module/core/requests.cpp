@@ -47,34 +47,36 @@ void unlink_grant(Core& c, Request& r) {
     c.header.granted--;
 }
 
-void return_grant(Core& c, Request& r, bool suspend) {
-    take_mail(c, r);
-    unlink_grant(c, r);
+void put_back(Core& c, Request& r, uint32_t pool) {
     refund(c, r);
     const uint32_t engine = drop_lease(c, r);
     r.dispatched_us = 0;
-    r.attempts = r.failed;  // no engine has seen this one
-    if (const uint32_t pool = pool_to_wait_in(c, r); pool != kNone) {
-        r.pool = pool;
-    }
+    r.attempts = r.failed;
+    r.pool = pool;
     LLM_LABEL();
     set_state(r, RequestState::queued);
     LLM_LABEL();
     LLM_TRACE(c, TraceKind::returned, r);
     join_waiting(c, r);
     r.flow = kNone;
-    Process& p = c.processes[r.process];
-    if (suspend && p.suspended == 0) {
-        suspend_process(c, p);  // parks this request too: it is QUEUED and in no flow
-    }
-    if (p.suspended != 0) {
+    if (c.processes[r.process].suspended != 0) {
         r.parked = 1;
     } else {
         enqueue(c, r, true);
     }
-    const uint32_t pool = r.pool;
     after_release(c, r.account, engine);
     run_pool(c, pool);  // it may wait for other engines now than before
+}
+
+void return_grant(Core& c, Request& r, bool suspend) {
+    Process& p = c.processes[r.process];
+    if (suspend && p.suspended == 0) {
+        suspend_process(c, p);
+    }
+    take_mail(c, r);
+    unlink_grant(c, r);
+    const uint32_t pool = pool_to_wait_in(c, r);
+    put_back(c, r, pool != kNone ? pool : r.pool);
 }
 
 void end_waiting(Core& c, Request& r, Mail mail) {

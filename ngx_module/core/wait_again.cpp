@@ -58,28 +58,13 @@ bool wait_again(Core& c, Request& r) {
     if (pool == kNone) {
         return false;
     }
-    refund(c, r);
-    drop_lease(c, r);
-    r.pool = pool;
     r.head_us = 0;
-    r.dispatched_us = 0;
     r.queued_us = c.now - waited;
     r.deadline_us = r.queued_us + most;
     r.stood_still_ms = 0;
     r.parked = 0;
-    r.flow = kNone;
-    LLM_LABEL();
-    set_state(r, RequestState::queued);
-    LLM_LABEL();
-    LLM_TRACE(c, TraceKind::returned, r);
     c.header.running--;
-    join_waiting(c, r);
-    if (owner_is_awake(c, r)) {
-        enqueue(c, r, true);
-        run_pool(c, pool);
-    } else {
-        r.parked = 1;
-    }
+    put_back(c, r, pool);
     return true;
 }
 

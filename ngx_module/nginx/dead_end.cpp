@@ -2,14 +2,7 @@
 
 #include <sys/socket.h>
 
-#include <new>
-
 namespace llm::nginx {
-
-struct DeadEnd {
-    ngx_event_t settle;
-};
-
 namespace {
 
 ssize_t fail(ngx_connection_t*, u_char*, size_t) {
@@ -53,17 +46,16 @@ bool dead_end_is_possible(const Request& request) {
 }
 
 ngx_int_t enter_dead_end(Request& request, ngx_peer_connection_t& peer) {
-    if (request.dead_end == nullptr) {
-        void* memory = ngx_palloc(request.r->pool, sizeof(DeadEnd));
-        request.dead_end = memory != nullptr ? new (memory) DeadEnd() : nullptr;
+    if (request.settle_event == nullptr) {
+        request.settle_event = static_cast<ngx_event_t*>(ngx_pcalloc(request.r->pool, sizeof(ngx_event_t)));
     }
-    peer.connection = request.dead_end != nullptr ? make_connection(peer.log) : nullptr;
+    peer.connection = request.settle_event != nullptr ? make_connection(peer.log) : nullptr;
     peer.cached = 0;
     if (peer.connection == nullptr) {
         abandon_request(request);
         return NGX_ERROR;
     }
-    ngx_event_t& event = request.dead_end->settle;
+    ngx_event_t& event = *request.settle_event;
     event.handler = on_settle;
     event.data = &request;
     event.log = peer.log;
@@ -73,7 +65,7 @@ ngx_int_t enter_dead_end(Request& request, ngx_peer_connection_t& peer) {
 
 void leave_dead_end(Request& request) {
     ngx_http_upstream_t& u = *request.r->upstream;
-    if (request.dead_end->settle.posted) {
+    if (request.settle_event->posted) {
         forget_dead_end(request);
         settle(request.r);
     }
@@ -81,8 +73,8 @@ void leave_dead_end(Request& request) {
 }
 
 void forget_dead_end(Request& request) {
-    if (request.dead_end != nullptr && request.dead_end->settle.posted) {
-        ngx_delete_posted_event(&request.dead_end->settle);
+    if (request.settle_event != nullptr && request.settle_event->posted) {
+        ngx_delete_posted_event(request.settle_event);
     }
 }
 

@@ -58,7 +58,6 @@ struct Target {
 struct StreamScan;      // stream_scan.hpp
 struct QueueKeepalive;  // queue_keepalive.hpp
 struct BegunStream;     // begun_stream.hpp
-struct DeadEnd;         // dead_end.hpp
 
 struct Request {
     ngx_http_request_t* r;
@@ -113,7 +112,7 @@ struct Request {
     uint32_t attempts;  // begun; 0 until the first grant
     bool lease_released;
     ngx_event_t queue_timer;
-    DeadEnd* dead_end;          // nullptr = it never waited again
+    ngx_event_t* settle_event;  // dead_end.hpp; nullptr = it never waited again
     QueueKeepalive* keepalive;  // nullptr = it never waited with one
     BegunStream* begun;         // nullptr = the client has got no head before the answer's
     // news.hpp: what the core has not been told yet
