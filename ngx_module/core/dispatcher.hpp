@@ -103,9 +103,8 @@ struct RequestArgs {
     bool exceeds = false;      // llm_compat aristote: scope `queue`, refused when depth *exceeds* threshold
     uint32_t process = kNone;  // the owner's slot; kNone (no slot was free): queue_full
     uint64_t cookie = 0;       // given back with every event
-    int64_t queue_timeout_us =
-        60'000'000;       // for display and ordering; the owner's own timer calls time_out()
-    uint32_t random = 0;  // any 32 random bits: jitter, ties between engines
+    int64_t queue_timeout_us = 60'000'000;  // the owner sets a timer for it, which calls time_out()
+    uint32_t random = 0;                    // any 32 random bits: jitter, ties between engines
 };
 
 enum class Decision : uint8_t { granted, queued, rejected };
@@ -158,7 +157,7 @@ bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSe
 struct Timeout {
     bool ended = false;  // false: stale, or no longer waiting (a grant won the race: carry on)
     bool stale = false;  // there is no such request
-    uint32_t again_ms = 0;  // not yet, but after so long: for so long everything stood still
+    uint32_t again_ms = 0;  // not yet, but after so long: its timer was early, or everything stood still meanwhile
     Outcome reason = Outcome::rejected_queue_timeout;  // or rejected_no_engine; the caller counts it
     uint32_t retry_after_ms = 0;
     bool should_retry = true;
@@ -166,7 +165,7 @@ struct Timeout {
     uint32_t remaining_requests = 0;
     uint32_t reset_ms = 0;
 };
-// The owner's queue timer fired. Ends a QUEUED request; a GRANTED one is left alone.
+// The owner's queue timer fired. Ends a QUEUED request whose time is over; a GRANTED one is left alone.
 Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t random, WakeSet& wakes);
 
 // Gives a QUEUED request another queue timeout, which counts from its arrival like the one before. Returns the µs

@@ -100,9 +100,8 @@ struct alignas(64) Request {
     uint32_t window_completion;  // and since
     uint32_t arrival_no;     // derived: its number within its level, for queue_position()
     int32_t level_class;     // class under which it holds its lease
-    uint32_t stood_still_ms;  // of its time in the queue, by which its timeout comes later
-    uint32_t timeout_ms;      // the whole time that it may wait, of which the end is deadline_us
-    uint32_t waited_ms;       // of that time, gone by until it ran
+    uint32_t timeout_ms;     // the whole time that it may wait, of which the end is deadline_us
+    uint32_t waited_ms;      // of that time, gone by until it ran
     uint8_t class_slot;      // derived: slot of Engine::by_class
     uint8_t lease;           // holds seats
     uint8_t stream;
@@ -112,7 +111,7 @@ struct alignas(64) Request {
     uint8_t probe;   // the one request let through to a half-open breaker
     uint8_t anonymous;
     uint8_t low;  // its client lowered its priority
-    uint8_t reserved_bytes[3];
+    uint8_t reserved_bytes[7];
 };
 static_assert(sizeof(Request) == 256);
 

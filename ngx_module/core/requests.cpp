@@ -203,8 +203,8 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
     if (r == nullptr || state_of(*r) != RequestState::queued) {
         return answer;
     }
-    answer.again_ms = std::exchange(r->stood_still_ms, 0);
-    if (answer.again_ms != 0) {
+    if (r->deadline_us > c.now) {
+        answer.again_ms = static_cast<uint32_t>((r->deadline_us - c.now + 999) / 1000);
         return answer;
     }
     const Pool& p = c.pools[r->pool];
@@ -237,7 +237,6 @@ int64_t set_queue_timeout(const ZoneLock& lock, Ticket ticket, uint32_t timeout_
     }
     r->deadline_us += (int64_t{timeout_ms} - r->timeout_ms) * 1000;
     r->timeout_ms = timeout_ms;
-    r->stood_still_ms = 0;  // is in deadline_us
     return std::max<int64_t>(r->deadline_us - now_us, 0);
 }
 

@@ -20,9 +20,7 @@ void note_standstill(Core& c) {
         for (uint32_t i = 0; i < h.request_end; ++i) {
             Request& r = c.requests[i];
             if (state_of(r) == RequestState::queued || state_of(r) == RequestState::granted) {
-                const int64_t stood = std::min(gap, c.now - r.queued_us);
-                r.stood_still_ms += static_cast<uint32_t>(std::max<int64_t>(stood, 0) / 1000);
-                r.deadline_us += stood;
+                r.deadline_us += std::clamp<int64_t>(c.now - r.queued_us, 0, gap);
             }
         }
     }

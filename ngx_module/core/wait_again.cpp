@@ -61,7 +61,6 @@ bool wait_again(Core& c, Request& r) {
     r.head_us = 0;
     r.queued_us = c.now - waited;
     r.deadline_us = r.queued_us + most;
-    r.stood_still_ms = 0;
     r.parked = 0;
     c.header.running--;
     put_back(c, r, pool);

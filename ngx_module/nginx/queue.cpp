@@ -160,8 +160,10 @@ void on_queue_timer(ngx_event_t* event) {
     refuse_suspended(request, make_refusal(timeout.reason, timeout));
 }
 
-// The request waits from now on, until its grant rings or `most` has passed. The timer is not cancelable: a worker
-// that leaves waits for what is queued in it. False, and the request is over in the core, when memory is short.
+// The request waits from now on, until its grant rings or `most` has passed by the core's clock: nginx's, of whole
+// milliseconds and as old as this turn of the event loop, is early, so the timer has one more, and asks. It is not
+// cancelable: a worker that leaves waits for what is queued in it. False, and the request is over in the core, when
+// memory is short.
 bool start_waiting(Request& request, ngx_msec_t most) {
     ngx_http_request_t* r = request.r;
     request.stage = Stage::queued;
@@ -176,7 +178,7 @@ bool start_waiting(Request& request, ngx_msec_t most) {
     request.queue_timer.data = holder;
     request.queue_timer.handler = on_queue_timer;
     request.queue_timer.log = r->connection->log;
-    ngx_add_timer(&request.queue_timer, most);
+    ngx_add_timer(&request.queue_timer, most + 1);
     start_keepalive(request);
     register_parked(request.ticket, &request);
     return true;

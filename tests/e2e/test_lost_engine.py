@@ -93,13 +93,13 @@ def test_a_refusal_is_the_answer(fake_engine, gateway, status):
 def test_the_time_at_the_lost_engine_is_no_waiting(fake_engine, gateway):
     pool = Pool(fake_engine, gateway, location="add_header x-addresses $upstream_addr always; add_header x-times $upstream_connect_time always;")
     time.sleep(0.6)  # so long the engine has them
-    pool.lose()
     since = time.monotonic()
+    pool.lose()
     pool.finish()
     replies = [one.reply() for one in pool.pending]
     waited = (time.monotonic() - since) * 1000
     for reply in replies:
-        assert int(reply.header("x-llm-queue-ms")) <= waited + 50
+        assert int(reply.header("x-llm-queue-ms")) <= waited
         addresses = reply.header("x-addresses").split(", ")
         assert len(addresses) <= 2 and len(reply.header("x-times").split(", ")) == len(addresses), "the wait is no attempt"
         assert addresses[-1] == f"127.0.0.1:{pool.good.port}"
@@ -150,7 +150,7 @@ def test_the_queue_has_a_timeout(fake_engine, gateway, good_stays):
     for one in waiting:
         reply = one.reply()
         assert_error(reply, *((429, "queue_timeout") if good_stays else (503, "no_engine")))
-        assert int(reply.header("x-llm-queue-ms")) >= 990
+        assert int(reply.header("x-llm-queue-ms")) >= 1000
     pool.finish()
     assert [one.reply().status for one in pool.pending if one not in waiting] == [200] * 2
     pool.gate.wait_outcomes({f"rejected_{'queue_timeout' if good_stays else 'no_engine'}": 3, "completed": 2})

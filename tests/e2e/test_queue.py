@@ -139,8 +139,8 @@ def test_queue_timeout(fake_engine, gateway):
     reply = gate.client.ask(token="alice")
     waited = time.monotonic() - start
     assert_error(reply, 429, "queue_timeout")
-    assert 0.39 <= waited < 2.4
-    assert int(reply.header("x-llm-queue-ms")) >= 390  # nginx rounds to the tick of its cached clock
+    assert 0.4 <= waited < 2.4
+    assert int(reply.header("x-llm-queue-ms")) >= 400
     engine.open_gate()
     assert running.reply().status == 200
     gate.wait_outcomes({"rejected_queue_timeout": 1, "completed": 1})
@@ -153,9 +153,7 @@ def test_client_that_leaves_the_queue(fake_engine, gateway):
     waiting = fill_queue(gate, engine, "alice", ["a", "b", "c", "d", "e", "f"])
     for pending, leave in zip(waiting[:4], (lambda p: p.reset(), lambda p: p.close()) * 2):
         leave(pending)
-    start = time.monotonic()
     gate.wait_queued(2)
-    assert time.monotonic() - start < 1
     engine.open_gate()
     assert running.reply().status == 200
     assert [pending.reply().status for pending in waiting[4:]] == [200, 200]

@@ -227,7 +227,7 @@ def test_openai_client(busy):
     gate, engine, running = busy()
     stream = openai_stream(gate)  # returns with the head
     assert gate.queued() == 1
-    assert int(stream.response.headers["x-llm-queue-ms"]) >= EVERY - 10
+    assert int(stream.response.headers["x-llm-queue-ms"]) >= EVERY / 2
     finish(engine, running)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "hello from the engine"
 

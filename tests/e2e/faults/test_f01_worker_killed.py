@@ -66,9 +66,7 @@ def test_exactly_its_connections_fail(crashed):
     gate.wait_held(0, 2)
     assert gate.queued() == 0
     until(lambda: len(gate.workers()) == 4, "the dead worker is replaced")
-    start = time.monotonic()
-    assert gate.client.ask(token="alice").status == 200
-    assert time.monotonic() - start < 1
+    assert gate.client.ask(token="alice", timeout=5).status == 200
 
 
 def test_its_seats_go_to_those_who_wait(crashed):

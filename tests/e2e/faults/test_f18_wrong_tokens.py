@@ -61,7 +61,7 @@ def test_flood(own_postgres, relay, fake_engine, gateway):
     took = time.monotonic() - began
     # a heartbeat every two seconds and worker is all that the database hears
     assert middle.pieces - pieces <= 2 * 4 * (took / 2 + 2), f"{middle.pieces - pieces} messages to and from the database in {took:.1f} s"
-    assert statistics.median(during) < statistics.median(quiet) * 10 + 0.02, (statistics.median(quiet), statistics.median(during))
+    assert statistics.median(during) < statistics.median(quiet) * 10 + 0.1, (statistics.median(quiet), statistics.median(during))
     growth.check()
     gate.wait_outcomes({"completed": 100, "rejected_invalid_api_key": len(counts)})
     invariants.check(gate, expected={"completed": 100, "rejected_invalid_api_key": len(counts)})

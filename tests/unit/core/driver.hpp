@@ -334,7 +334,10 @@ class Driver {
         Ticket ticket;
         if (pick(cookie, ticket)) {
             ZoneLock lock(zone_);
-            if (time_out(lock, ticket, now_, choices_.next(1 << 30), wakes_).ended) {
+            const bool due = choices_.next(4) != 0 && set_queue_timeout(lock, ticket, 0, now_) == 0;
+            const Timeout timeout = time_out(lock, ticket, now_, choices_.next(1 << 30), wakes_);
+            require(!due || timeout.ended, "a queue timeout that is over");
+            if (timeout.ended) {
                 forget(cookie);
             }
         }

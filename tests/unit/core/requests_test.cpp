@@ -141,6 +141,7 @@ TEST_F(Requests, TimeOutSaysWhetherAnEngineWasThere) {
     Timeout answer;
     {
         ZoneLock lock(z.zone);
+        z.now += 60'000'000;
         answer = time_out(lock, one.ticket, z.now, 1, z.wakes);
     }
     EXPECT_TRUE(answer.ended);
@@ -171,9 +172,21 @@ TEST_F(Requests, TimeDuringWhichEverythingStoodStillIsNoWaiting) {
         const Timeout answer = time_out(lock, next.ticket, z.now, 1, z.wakes);
         EXPECT_FALSE(answer.ended);
         EXPECT_EQ(answer.again_ms, 60'000u);
-        EXPECT_TRUE(time_out(lock, next.ticket, z.now, 1, z.wakes).ended) << "once";
+        EXPECT_TRUE(time_out(lock, next.ticket, z.now + 60'000'000, 1, z.wakes).ended) << "once";
     }
     z.end(running.ticket);
+}
+
+TEST_F(Requests, NoTimeOutBeforeItsTime) {
+    const Verdict running = z.send(1);
+    const Verdict next = z.send(2);
+    const int64_t end = z.now + 60'000'000;
+    ZoneLock lock(z.zone);
+    EXPECT_EQ(time_out(lock, next.ticket, end - 59'999'001, 1, z.wakes).again_ms, 60'000u);
+    const Timeout early = time_out(lock, next.ticket, end - 1, 1, z.wakes);
+    EXPECT_FALSE(early.ended || early.stale);
+    EXPECT_EQ(early.again_ms, 1u) << "a timer of 0 ms would fire without end";
+    EXPECT_TRUE(time_out(lock, next.ticket, end, 1, z.wakes).ended);
 }
 
 TEST_F(Requests, TimeOutLeavesAGrantAlone) {

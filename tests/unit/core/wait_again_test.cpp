@@ -149,7 +149,7 @@ TEST_F(WaitAgain, InVainWhenTheOthersGo) {
     r.state = EngineState::failed;
     z.apply(r);
     ZoneLock lock(z.zone);
-    EXPECT_EQ(time_out(lock, b.ticket, z.now, 0, z.wakes).reason, Outcome::rejected_no_engine);
+    EXPECT_EQ(time_out(lock, b.ticket, z.now + 60'000'000, 0, z.wakes).reason, Outcome::rejected_no_engine);
 }
 
 TEST_F(WaitAgain, TheLostEngineIsGoodAgainAfterItsNextStart) {
