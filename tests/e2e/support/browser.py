@@ -132,12 +132,16 @@ class Browser:
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def click(self, selector):
-        """A real click in the middle of the element, so that what covers or hides it would be noticed. The page may move it just then: once more."""
+        """A real click in the middle of the element, so that what covers or hides it would be noticed. The page may move it just then: once more,
+        unless the click comes through meanwhile (it may take the element away)."""
         element = f"document.querySelector({json.dumps(selector)})"
+        self.run("window.clicked = false")
 
         def hit():
+            if self.run("window.clicked"):
+                return True
             x, y = self._middle(selector)
-            if not self.run(f"(() => {{ const e = {element}; window.clicked = false;"
+            if not self.run(f"(() => {{ const e = {element};"
                             f" e?.addEventListener('click', () => {{ window.clicked = true; }}, {{once: true, capture: true}});"
                             f" return !!e && e.contains(document.elementFromPoint({x}, {y})); }})()"):
                 return False
