@@ -138,8 +138,8 @@ def test_cancel_and_priority_of_a_waiting_request(fake_engine, gateway, browser)
     engine = fake_engine(max_running=1)
     gate = gateway([engine], [user("alice", priority=5), user("bob", priority=5)], http="llm_scheduler strict;")
     pending = busy(gate, engine, ["alice", "bob", "alice"])
-    bob, = [request["id"] for request in gate.status()["requests"] if request["client"] == "bob"]
-    last = max((request for request in gate.status()["requests"] if request["state"] == "queued"), key=lambda request: -request["age_ms"])["id"]
+    (_, _), (bob, client), (last, _) = [(request["id"], request["client"]) for request in gate.status()["requests"] if request["state"] == "queued"]
+    assert client == "bob"  # one class: older first
     open_dashboard(browser, gate)
     browser.click(selector("request", bob, " [data-action=cancel]"))
     browser.click("#confirm-yes")
