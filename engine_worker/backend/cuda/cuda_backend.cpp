@@ -208,7 +208,7 @@ bool CudaBackend::launch_graph(const Step& step) {
     // The first such step runs outside, and is recorded for those to come: what is loaded or chosen on first use must
     // not happen while recording.
     record();
-    if (more_graphs_) {
+    while (more_graphs_ && !graphs_.contains(key)) {
         try {
             auto graph = std::make_unique<Graph>(stream_, record);
             more_graphs_ = graph->ready();
@@ -216,9 +216,11 @@ bool CudaBackend::launch_graph(const Step& step) {
                 graphs_[key] = std::move(graph);
             }
         } catch (const std::exception& error) {
-            // This step needs no graph; if the GPU itself is lost, the next call says so.
-            more_graphs_ = false;
-            std::fprintf(stderr, "llm-engine: decoding goes on without CUDA graphs, which is slower: %s\n", error.what());
+            // This step needs no graph; if the GPU itself is lost, the next call says so. Drivers older than CUDA 12.3 record no
+            // launches that overlap, and graphs are worth more than those.
+            more_graphs_ = stop_overlap();
+            std::fprintf(stderr, "llm-engine: decoding goes on without %s, which is slower: %s\n",
+                         more_graphs_ ? "launches that overlap" : "CUDA graphs", error.what());
         }
     }
     return true;

@@ -176,6 +176,11 @@ cudaError_t enqueue_kernel(cudaStream_t stream, const void* kernel, Index3 grid,
     if (allowed == allowed_shared().end() ? static_shared + shared_bytes > size_t{48} << 10 : shared_bytes > allowed->second) {
         return last_error = cudaErrorInvalidValue;
     }
+    if (early && !device().early_in_graphs) {
+        if (const cudaError_t refused = refused_in_capture_of(stream); refused != cudaSuccess) {
+            return refused;
+        }
+    }
     device().kernels++;
     const size_t bytes = static_shared + shared_bytes;
     if (!early) {

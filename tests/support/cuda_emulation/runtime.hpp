@@ -25,6 +25,7 @@ struct Device {
     long calls_until_lost = -1;           // every call fails after so many more launches or copies
     long graphs_until_failure = -1;       // no graph can be made after so many more
     cudaError_t graph_error = cudaErrorMemoryAllocation;  // why
+    bool early_in_graphs = true;          // launches that may begin early can be recorded
     size_t used = 0;                      // bytes of device memory that are allocated now
     size_t graph_launches = 0;
     size_t kernels = 0;                   // that were launched, or recorded

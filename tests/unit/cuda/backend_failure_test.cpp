@@ -92,6 +92,28 @@ TEST_F(CudaBackendTest, StepsRunWithoutGraphs) {
     }
 }
 
+// As a driver does that is older than programmatic launches in graphs.
+TEST_F(CudaBackendTest, GraphsAreWorthMoreThanLaunchesThatOverlap) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    auto& gpu = llm::emulation::device();
+    std::vector<std::vector<std::pair<int32_t, float>>> said;
+    for (const bool can : {true, false}) {
+        CudaBackend backend(options(dir.path()));
+        gpu.early_in_graphs = can;
+        gpu.graph_launches = 0;
+        std::vector<Sequence> one = {{prompt(1, 30), {}}};
+        ::testing::internal::CaptureStderr();
+        said.push_back(decode(backend, one, 5));
+        const std::string told = ::testing::internal::GetCapturedStderr();
+        EXPECT_EQ(told.find("without launches that overlap, which is slower") != std::string::npos, !can) << told;
+        EXPECT_EQ(told.find("without CUDA graphs"), std::string::npos) << told;
+        EXPECT_EQ(backend.graphs(), 1u);
+        EXPECT_EQ(gpu.graph_launches, 4u);
+    }
+    EXPECT_EQ(said[0], said[1]);
+}
+
 TEST_F(CudaBackendTest, AGpuThatDisappearsIsReportedAtEveryPlace) {
     const TempDir dir;
     llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);

@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "engine_worker/backend/cuda/kernels/decode_attention.cuh"
 #include "engine_worker/backend/cuda/kernels/elementwise.cuh"
@@ -203,6 +204,10 @@ void prepare_kernels(bool overlap) {
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);
+}
+
+bool stop_overlap() {
+    return std::exchange(overlap_launches, false);
 }
 
 }  // namespace llm::engine::cuda

@@ -245,5 +245,7 @@ const char* built_capabilities();
 // Raises the limits of shared memory that kernels need; once per process, after the device was chosen. `overlap`: launches
 // may begin while the one before them ends (needs compute capability 9.0; left undone where kernels were built for less).
 void prepare_kernels(bool overlap);
+// Every launch from now on begins when the one before it has ended. False if that was so already.
+bool stop_overlap();
 
 }  // namespace llm::engine::cuda
