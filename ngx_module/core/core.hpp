@@ -95,18 +95,21 @@ inline uint32_t index_of(const Tables& t, const Request& r) {
 inline RequestState state_of(const Request& r) {
     return static_cast<RequestState>(r.state);
 }
-// Whether it has failed on this engine, as far as it remembers.
-inline bool was_tried(const Request& r, uint32_t engine) {
-    for (uint32_t tried : r.tried) {
-        if (tried == engine) {
+inline bool is_among(const uint32_t (&engines)[kTried], uint32_t engine) {
+    for (uint32_t one : engines) {
+        if (one == engine) {
             return true;
         }
     }
     return false;
 }
+// Whether it has failed on this engine, as far as it remembers.
+inline bool was_tried(const Request& r, uint32_t engine) {
+    return is_among(r.tried, engine);
+}
 // The transition: everything else about the request must be written already.
 void set_state(Request& r, RequestState state);
-// Counts of waiting requests: joins and leaves.
+// Counts of waiting requests: joins and leaves. Whoever has left belongs to a lasting pool.
 void join_waiting(Core& c, Request& r);
 void leave_waiting(Core& c, Request& r);
 // The list of GRANTED requests, oldest grant first.
@@ -191,8 +194,10 @@ uint32_t open_org(Core& c, std::string_view name);  // kNone: empty or full
 uint32_t find_org(const Tables& t, std::string_view name);
 uint32_t find_pool(Core& c, uint32_t model, uint32_t org);
 uint32_t open_pool(Core& c, uint32_t model, uint32_t org);
-// One more, for requests that do not go to engine `shunned` (kNone: to any). kNone: no room.
-uint32_t make_pool(Core& c, uint32_t model, uint32_t org, uint32_t shunned);
+// A temporary one, for requests that do not go to the engines `shunned` (as in Pool). kNone: no room.
+uint32_t make_temporary_pool(Core& c, uint32_t model, uint32_t org, const uint32_t (&shunned)[kTried]);
+// Ends a temporary pool in which nobody waits any more.
+void close_pool(Core& c, uint32_t pool);
 // Registers or unregisters the engine with its models; recomputes the domains when the components changed.
 void register_models(Core& c, uint32_t engine);
 void unregister_models(Core& c, uint32_t engine);
@@ -258,7 +263,7 @@ void settle_cancelled(Core& c, Request& r);
 bool wait_again(Core& c, Request& r);
 // Where a request waits, given what it has failed on. kNone: no room for such a pool.
 uint32_t pool_to_wait_in(Core& c, const Request& r);
-// Where it belongs while it does not wait: temporary pools may go.
+// Where it belongs while it does not wait: temporary pools go.
 uint32_t lasting_pool(Core& c, uint32_t pool);
 // The engine was started again, or has shown that it works: those who failed on it may go there. No dispatch run.
 void forgive_engine(Core& c, uint32_t engine);
@@ -289,7 +294,7 @@ struct Room {
 Room room_for(const Core& c, const Engine& e, int32_t level_class);
 // Whether the pool's requests may go to engine `index`, usable or not.
 inline bool pool_admits(const Pool& p, const Engine& e, uint32_t index) {
-    return (p.org == kNone || e.org == p.org) && index != p.shunned;
+    return (p.org == kNone || e.org == p.org) && (p.temporary == 0 || !is_among(p.shunned, index));
 }
 // The same, and it is no backup that others stand in front of.
 bool engine_serves(const Core& c, const Engine& e, const Pool& p);

@@ -336,7 +336,6 @@ void grant(Core& c, Request& r, uint32_t engine, bool immediate) {
     LLM_TRACE(c, TraceKind::granted, r, 0, immediate ? 1 : 0);
     if (was_queued) {
         leave_waiting(c, r);
-        r.pool = lasting_pool(c, r.pool);
     }
     Pool& p = c.pools[r.pool];
     if (immediate) {

@@ -232,18 +232,18 @@ struct Pool {
     // facts
     uint32_t used;
     uint32_t model;
-    uint32_t org;      // kNone = any engine of the model
-    uint32_t shunned;  // engine that its requests have failed on, and do not go to; kNone = none
+    uint32_t org;              // kNone = any engine of the model
+    uint32_t shunned[kTried];  // of a temporary one: engines its requests have failed on; ascending, then kNone
     double drain_rate;  // dispatches per second, exponentially smoothed; valid at drain_us
     int64_t drain_us;
     int64_t promised_us;  // end of the retries promised by Retry-After
-    uint32_t temporary;   // 1 = for requests that wait again: gives way where a pool is needed and nobody waits in it
+    uint32_t temporary;   // 1 = for requests that wait again: goes with the last of them
     // derived
     uint32_t next;  // of the model
     uint32_t levels_head;
     uint32_t waiting;
 };
-static_assert(sizeof(Pool) == 56);
+static_assert(sizeof(Pool) == 72);
 
 struct RememberedClass {
     int32_t level_class;

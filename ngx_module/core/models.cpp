@@ -2,6 +2,7 @@
 //
 // Entries are made by engines only, never by a client's words, and are never removed: an index stays good for
 // the zone's life and find_model() needs no lock.
+#include <algorithm>
 #include <cmath>
 
 #include "ngx_module/core/core.hpp"
@@ -95,26 +96,27 @@ double minimum_for(const Tables& t, const Model& m) {
     return s.min_throughput;
 }
 
-// A free entry of the table of pools, or that of a temporary one in which nobody waits.
-uint32_t place_for_pool(Core& c) {
+// Temporary where there is something to shun.
+uint32_t make_pool(Core& c, uint32_t model, uint32_t org, const uint32_t* shunned) {
     for (uint32_t i = 0; i < c.header.plan.pools; ++i) {
-        if (c.pools[i].used == 0) {
-            return i;
-        }
-    }
-    for (uint32_t i = 0; i < c.header.pool_end; ++i) {
         Pool& p = c.pools[i];
-        if (p.temporary == 0 || p.waiting != 0) {
+        if (p.used != 0) {
             continue;
         }
-        uint32_t* link = &c.models[p.model].pools_head;
-        while (*link != i) {
-            link = &c.pools[*link].next;
+        p = Pool{};
+        p.model = model;
+        p.org = org;
+        if (shunned != nullptr) {
+            p.temporary = 1;
+            std::copy(shunned, shunned + kTried, p.shunned);
         }
-        *link = p.next;
-        LLM_LABEL();
-        p.used = 0;
+        p.levels_head = kNone;
+        p.next = c.models[model].pools_head;
+        c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
         std::atomic_signal_fence(std::memory_order_seq_cst);
+        LLM_LABEL();
+        p.used = 1;
+        c.models[model].pools_head = i;
         return i;
     }
     return kNone;
@@ -213,28 +215,22 @@ uint32_t find_pool(Core& c, uint32_t model, uint32_t org) {
 
 uint32_t open_pool(Core& c, uint32_t model, uint32_t org) {
     const uint32_t known = find_pool(c, model, org);
-    return known != kNone ? known : make_pool(c, model, org, kNone);
+    return known != kNone ? known : make_pool(c, model, org, nullptr);
 }
 
-uint32_t make_pool(Core& c, uint32_t model, uint32_t org, uint32_t shunned) {
-    const uint32_t i = place_for_pool(c);
-    if (i == kNone) {
-        return kNone;
+uint32_t make_temporary_pool(Core& c, uint32_t model, uint32_t org, const uint32_t (&shunned)[kTried]) {
+    return make_pool(c, model, org, shunned);
+}
+
+void close_pool(Core& c, uint32_t pool) {
+    Pool& p = c.pools[pool];
+    uint32_t* link = &c.models[p.model].pools_head;
+    while (*link != pool) {
+        link = &c.pools[*link].next;
     }
-    Pool& p = c.pools[i];
-    p = Pool{};
-    p.model = model;
-    p.org = org;
-    p.shunned = shunned;
-    p.temporary = shunned != kNone ? 1 : 0;
-    p.levels_head = kNone;
-    p.next = c.models[model].pools_head;
-    c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
-    std::atomic_signal_fence(std::memory_order_seq_cst);
+    *link = p.next;
     LLM_LABEL();
-    p.used = 1;
-    c.models[model].pools_head = i;
-    return i;
+    p.used = 0;
 }
 
 void register_models(Core& c, uint32_t engine) {

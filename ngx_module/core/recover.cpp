@@ -174,7 +174,7 @@ void restore(Core& c, Request& r, uint32_t& queued) {
     link_to_process(c, r);
     const uint32_t standing = open_standing(c, r.account, domain_of(c, c.pools[r.pool]));
     r.standing = standing;
-    if (state_of(r) == RequestState::granted || state_of(r) == RequestState::running) {
+    if (state_of(r) != RequestState::queued) {
         r.pool = lasting_pool(c, r.pool);
     }
     switch (state_of(r)) {
@@ -252,6 +252,11 @@ void rebuild(Core& c) {
         r.lease = 0;
         r.flow_next = h.free_requests;
         h.free_requests = i;
+    }
+    for (uint32_t i = 0; i < h.pool_end; ++i) {
+        if (c.pools[i].used != 0 && c.pools[i].temporary != 0 && c.pools[i].waiting == 0) {
+            close_pool(c, i);
+        }
     }
     for (uint32_t i = 0; i < h.account_end; ++i) {
         if (c.accounts[i].used != 0 && c.accounts[i].live == 0) {

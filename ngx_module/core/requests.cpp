@@ -1,4 +1,5 @@
 // The request table: slots, states, and how requests leave.
+#include <algorithm>
 #include <utility>
 
 #include "ngx_module/core/core.hpp"
@@ -26,10 +27,16 @@ void join_waiting(Core& c, Request& r) {
 }
 
 void leave_waiting(Core& c, Request& r) {
+    const uint32_t pool = r.pool;
+    r.pool = lasting_pool(c, pool);
     c.header.queued--;
     c.accounts[r.account].waiting--;
-    c.pools[r.pool].waiting--;
+    c.pools[pool].waiting--;
     c.models[r.model].waiting--;
+    if (c.pools[pool].waiting == 0 && c.pools[pool].temporary != 0) {
+        LLM_LABEL();
+        close_pool(c, pool);
+    }
 }
 
 void link_grant(Core& c, Request& r) {
@@ -151,11 +158,11 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
     LLM_TRACE(c, TraceKind::started, *r);
     c.header.running++;
     engine = r->engine;
-    const int64_t waited = r->granted_us - r->queued_us;
-    const int64_t before = int64_t{r->waited_ms} * 1000;
-    r->waited_ms = static_cast<uint32_t>(waited / 1000);
+    const int64_t waited = r->granted_us - r->queued_us - int64_t{r->waited_ms} * 1000;
+    const int64_t left = std::clamp<int64_t>((r->deadline_us - r->granted_us) / 1000, 0, r->timeout_ms);
+    r->waited_ms = r->timeout_ms - static_cast<uint32_t>(left);
     const int32_t priority = r->priority < 0 ? 0 : r->priority > 10 ? 10 : r->priority;
-    observe(counters_of(c, r->model).wait[priority], kWaitBounds, std::size(kWaitBounds), waited - before);
+    observe(counters_of(c, r->model).wait[priority], kWaitBounds, std::size(kWaitBounds), waited);
     observe(c.header.dispatch, kDispatchBounds, std::size(kDispatchBounds), now_us - r->granted_us);
     return true;
 }

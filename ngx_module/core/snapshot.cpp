@@ -125,6 +125,7 @@ class Checker {
         expect(state == RequestState::queued || r.flow == kNone, "flow of a request that does not wait");
         expect(state != RequestState::queued || (r.flow != kNone) != (r.parked != 0),
                "waits neither in a flow nor parked");
+        expect(state == RequestState::queued || c_.pools[r.pool].temporary == 0, "in a temporary pool, not waiting");
     }
 
     void check_account(uint32_t i) {
@@ -244,6 +245,7 @@ class Checker {
             waiting += state_of(r) == RequestState::queued && r.pool == i ? 1 : 0;
         }
         expect(p.waiting == waiting, "pool.waiting");
+        expect(p.temporary == 0 || waiting != 0, "temporary pool in which nobody waits");
         // Work conservation: nobody eligible waits for a pool that has room.
         for (uint32_t l = p.levels_head; l != kNone; l = c_.levels[l].next) {
             if (c_.levels[l].order_min == kNone) {

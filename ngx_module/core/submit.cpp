@@ -229,7 +229,6 @@ bool identify(Core& c, Arrival& a) {
         Pool wanted{};
         wanted.model = v.model;
         wanted.org = pool_org;
-        wanted.shunned = kNone;
         if (pool_usable(c, wanted) == Usable::none) {
             reject(c, a, Outcome::rejected_no_engine);
             return false;

@@ -1,26 +1,32 @@
 // Requests whose engine failed before its first byte, while every other engine was full: they wait once more.
 //
-// Each waits in a pool that the failed engine does not serve, so that it goes to another one and blocks nobody who
-// may go there. All else is as for those who wait for the first time: the charge is given back, so the client's
-// counter stands where it stood, and the place within its flow follows from the arrival. Once it is granted, a
-// request belongs to the pool that it came from.
+// Each waits in a pool that the engines do not serve which it has failed on, so that it goes to another one and blocks
+// nobody who may go there. All else is as for those who wait for the first time: the charge is given back, so the
+// client's counter stands where it stood, and the place within its flow follows from the arrival. Once it is granted, a
+// request belongs to the pool that it came from, and with the last the pool goes.
+#include <algorithm>
+
 #include "ngx_module/core/core.hpp"
 
 namespace llm::core {
 namespace {
 
-uint32_t last_failed(const Request& r) {
-    return r.failed != 0 ? r.tried[(r.failed - 1) % kTried] : kNone;
+// What its pool shuns: each engine once, ascending, then kNone, which is larger than all of them.
+void failed_on(const Request& r, uint32_t (&engines)[kTried]) {
+    std::copy(std::begin(r.tried), std::end(r.tried), engines);
+    std::sort(std::begin(engines), std::end(engines));
+    std::fill(std::unique(std::begin(engines), std::end(engines)), std::end(engines), kNone);
 }
 
 // Whether an engine that the request has not failed on will have room some day.
 bool others_are_usable(const Core& c, const Request& r) {
     Pool wanted = c.pools[r.pool];
-    wanted.shunned = last_failed(r);
+    wanted.temporary = 1;
+    failed_on(r, wanted.shunned);
     bool found = false;
     for_engines_of(c, wanted.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
-        found = !was_tried(r, i) && engine_usable(e) && engine_serves(c, e, wanted);
+        found = engine_usable(e) && engine_serves(c, e, wanted);
         return !found;
     });
     return found;
@@ -34,18 +40,19 @@ uint32_t lasting_pool(Core& c, uint32_t pool) {
 }
 
 uint32_t pool_to_wait_in(Core& c, const Request& r) {
-    const uint32_t shunned = last_failed(r);
-    if (shunned == kNone) {
+    if (r.failed == 0) {
         return r.pool;
     }
     const Pool& own = c.pools[r.pool];
+    uint32_t shunned[kTried];
+    failed_on(r, shunned);
     for (uint32_t i = c.models[own.model].pools_head; i != kNone; i = c.pools[i].next) {
         const Pool& p = c.pools[i];
-        if (p.org == own.org && p.temporary != 0 && p.shunned == shunned) {
+        if (p.org == own.org && p.temporary != 0 && std::equal(std::begin(shunned), std::end(shunned), p.shunned)) {
             return i;
         }
     }
-    return make_pool(c, own.model, own.org, shunned);
+    return make_temporary_pool(c, own.model, own.org, shunned);
 }
 
 bool wait_again(Core& c, Request& r) {
@@ -69,8 +76,10 @@ bool wait_again(Core& c, Request& r) {
 
 void forgive_engine(Core& c, uint32_t engine) {
     for (uint32_t i = 0; i < c.header.pool_end; ++i) {
-        if (c.pools[i].used != 0 && c.pools[i].shunned == engine) {
-            c.pools[i].shunned = kNone;
+        Pool& p = c.pools[i];
+        if (p.used != 0 && p.temporary != 0 && is_among(p.shunned, engine)) {
+            std::replace(std::begin(p.shunned), std::end(p.shunned), engine, kNone);
+            std::sort(std::begin(p.shunned), std::end(p.shunned));
         }
     }
 }

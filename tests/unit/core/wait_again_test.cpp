@@ -143,6 +143,20 @@ TEST_F(WaitAgain, ForTheTimeThatItHasNotWaitedYet) {
     EXPECT_EQ(timeout.reason, Outcome::rejected_queue_timeout);
 }
 
+TEST_F(WaitAgain, ATimeInWhichAllStoodStillWasNoWaiting) {
+    report(kLost, 1);
+    const Verdict late = z.send(1);
+    ASSERT_EQ(late.decision, Decision::queued);
+    z.pass(20'000'000);
+    z.tick(300'000'000);
+    report(kLost, 2);
+    report(kFull, 1);
+    ASSERT_EQ(take(late.ticket), lost);
+    const RetryAnswer answer = lose(late.ticket);
+    EXPECT_EQ(answer.action, RetryAction::wait);
+    EXPECT_NEAR(answer.wait_ms, 40'000, 300);
+}
+
 TEST_F(WaitAgain, InVainWhenTheOthersGo) {
     EXPECT_EQ(lose(b.ticket).action, RetryAction::wait);
     EngineReport r = TestZone::report(kFull, 1, 1000);
@@ -230,7 +244,73 @@ TEST_F(WaitAgain, InTheOldOrderAfterAReloadThatChangesIt) {
     EXPECT_EQ(take(b.ticket), full);
 }
 
-// There are more pairs of models and engines than pools: those in which nobody waits give way.
+TEST(WaitAgainAndAgain, GoesWhereItHasNotFailedYet) {
+    TestZone z;
+    z.load({{.id = 1}});
+    uint64_t seq = 0;
+    const auto report = [&](const char* id, uint32_t running) {
+        EngineReport r = TestZone::report(id, 1, ++seq);
+        r.max_running = 1;
+        r.running = running;  // others': from another gateway
+        z.apply(r);
+    };
+    const auto lose = [&](Ticket ticket) {
+        ZoneLock lock(z.zone);
+        return retry(lock, ticket, Failure::reset, 2, WhenFull::wait, z.now, 1, z.wakes).action;
+    };
+    report("first", 0);
+    const Verdict v = z.send(1);
+    ASSERT_EQ(v.decision, Decision::granted);
+    report("second", 9);
+    report("third", 9);
+    ASSERT_EQ(lose(v.ticket), RetryAction::wait);
+    report("second", 0);
+    ASSERT_EQ(z.take_all().size(), 1u);
+    ASSERT_EQ(z.engine(1).held, 1u);
+    report("second", 9);
+    EXPECT_EQ(lose(v.ticket), RetryAction::wait);
+    EXPECT_EQ(z.totals().queued, 1u) << "the first engine has room, but has failed as well";
+    report("third", 0);
+    EXPECT_EQ(z.take_all().size(), 1u);
+    EXPECT_EQ(z.engine(2).held, 1u);
+    EXPECT_EQ(z.end(v.ticket).attempts, 3u);
+}
+
+// An engine that fails now and then must not leave a pool behind each time: whoever looks for work walks them all.
+TEST(TemporaryPools, GoWithTheLastThatWaits) {
+    TestZone z;
+    z.load({{.id = 1}});
+    uint64_t seq = 0;
+    for (uint64_t boot = 1; boot <= 3; ++boot) {
+        EngineReport r = TestZone::report("other", 1, ++seq);
+        r.running = 99;
+        z.apply(r);
+        z.apply(TestZone::report("flapping", boot, ++seq));
+        const Verdict granted = z.send(1);
+        const Verdict dropped = z.send(1);
+        const Verdict aborted = z.send(1);
+        for (const Verdict* v : {&granted, &dropped, &aborted}) {
+            ZoneLock lock(z.zone);
+            ASSERT_EQ(retry(lock, v->ticket, Failure::reset, 1, WhenFull::wait, z.now, 1, z.wakes).action,
+                      RetryAction::wait);
+        }
+        z.drop(dropped.ticket);
+        {
+            ZoneLock lock(z.zone);
+            abort_request(lock, aborted.ticket, z.now, z.wakes);
+        }
+        EXPECT_EQ(z.check(), "");
+        r.seq = ++seq;
+        r.running = 0;
+        z.apply(r);
+        EXPECT_EQ(z.totals().queued, 0u);
+        EXPECT_EQ(z.check(), "");
+        z.take_all();
+        z.end(granted.ticket);
+    }
+}
+
+// There are more pairs of models and engines than pools.
 TEST(TemporaryPools, AreTakenAgain) {
     TestZone z(plan_zone(1).min_bytes);
     z.load({{.id = 1}});
