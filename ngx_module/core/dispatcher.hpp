@@ -10,7 +10,7 @@
 //        engine └──────────────────┼──────────────────────────────────────────────────────▶│──┘
 //                           │ revoked, aborted
 //                           ▼
-//                         ENDED ──▶ told to the owner by drain_events(), freed there
+//                         ENDED ──▶ told to the owner by drain_events(), who calls cancel()
 //
 //   cancel() is allowed in every state, any number of times. time_out() is for QUEUED (and GRANTED) requests.
 //   Every call with a stale ticket answers "no such request" and changes nothing.
@@ -263,8 +263,8 @@ uint32_t queue_position(const ZoneLock& lock, Ticket ticket);
 
 enum class EventKind : uint8_t {
     granted,  // take_up() it within kGrantLifeUs
-    revoked,  // its client is no longer valid: answer 401 and count it. The ticket is already freed
-    aborted,  // an administrator ended it: answer 503 (queued: already freed, count it; running: call finish())
+    revoked,  // its client is no longer valid: cancel() it as refused, answer 401 and count it
+    aborted,  // an administrator ended it: answer 503 (queued: as before; running: call finish())
 };
 struct Event {
     EventKind kind = EventKind::granted;

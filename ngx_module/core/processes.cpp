@@ -240,9 +240,6 @@ uint32_t drain_events(const ZoneLock& lock, uint32_t process, Event* out, uint32
             event.engine = r.engine;
         } else {
             event.kind = r.mail == Mail::revoked ? EventKind::revoked : EventKind::aborted;
-            if (state_of(r) == RequestState::ended) {
-                free_request(c, r);
-            }
         }
         ++count;
     }

@@ -320,13 +320,11 @@ void handle_event(Request& request, const core::Event& event) {
         case core::EventKind::granted:
             return on_grant(request);
         case core::EventKind::revoked:
-            leave_queue(request);
-            request.ticket = {};
+            abandon_request(request);
             request.auth = AuthState::rejected;
             return refuse_suspended(request, ErrorCode::invalid_api_key);
         case core::EventKind::aborted:
-            leave_queue(request);
-            request.ticket = {};
+            abandon_request(request);
             return refuse_suspended(request, ErrorCode::aborted);
     }
 }

@@ -11,6 +11,7 @@ from support.client import chat_body
 from support.errors import assert_error
 from support.fake_engine import answer, error
 from support.poll import until
+from support.process import stop_for_now
 from support.users import user
 from support.wire import Incomplete
 
@@ -133,6 +134,40 @@ def test_administrator_ends_a_waiting_request(fake_engine, gateway):
     engine.open_gate()
     assert running.reply().status == 200
     gate.wait_outcomes({"cancelled_queued": 1, "completed": 1})
+
+
+def test_administrator_ends_what_error_page_sends_on(fake_engine, gateway):
+    """The first one of those that a worker hears of at once was submitted anew, in the place of the next, which then waited for ever."""
+    spare = fake_engine(models=["spare"], name="spare")
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine, spare], [user("alice", threshold=50)], workers=2, location="error_page 503 = @spare;",
+                   server="location @spare { llm_dispatch on; llm_model spare; proxy_pass http://llm_engines; }")
+    running = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    waiting = [gate.client.send(chat_body(), token="alice") for _ in range(8)]
+    gate.wait_queued(8)
+    owners = [gate.worker_of(one) for one in waiting]
+    stopped = max(owners, key=owners.count)
+    tickets = [request["id"] for request in gate.status()["requests"] if request["state"] == "queued"]
+    stop_for_now(stopped)
+    for ticket in tickets:
+        until(lambda: end_request(gate, ticket), "a worker that runs answers")
+    os.kill(stopped, signal.SIGCONT)
+    for one in waiting:
+        reply = one.reply()
+        assert reply.status == 200 and reply.json()["model"] == "spare"
+    engine.open_gate()
+    assert running.reply().status == 200
+    gate.wait_outcomes({"completed": 9})
+
+
+def end_request(gate, ticket):
+    """Whether a worker has said that the request is ended; no answer comes from one that is stopped."""
+    try:
+        return gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")], timeout=1).status in (200, 404)
+    except TimeoutError:
+        return False
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"priority": 3}'])

@@ -150,6 +150,12 @@ std::vector<Event> TestZone::events(uint32_t of) {
     for (uint32_t n; (n = drain_events(lock, of, batch, 8, now)) != 0;) {
         all.insert(all.end(), batch, batch + n);
     }
+    for (const Event& event : all) {
+        RequestSnapshot r;
+        if (snapshot_request(lock, event.ticket, r) && r.state == RequestState::ended) {
+            cancel(lock, event.ticket, Why::refused, now, wakes);
+        }
+    }
     return all;
 }
 

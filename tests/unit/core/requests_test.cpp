@@ -178,7 +178,7 @@ TEST_F(Requests, TimeDuringWhichEverythingStoodStillIsNoWaiting) {
 }
 
 TEST_F(Requests, NoTimeOutBeforeItsTime) {
-    const Verdict running = z.send(1);
+    z.send(1);
     const Verdict next = z.send(2);
     const int64_t end = z.now + 60'000'000;
     ZoneLock lock(z.zone);
