@@ -69,6 +69,7 @@ void leave_dead_end(Request& request) {
         forget_dead_end(request);
         settle(request.r);
     }
+    u.peer.start_time += ngx_current_msec - u.start_time;  // proxy_next_upstream_timeout is for attempts
     u.peer.connection->read->handler(u.peer.connection->read);
 }
 

@@ -287,6 +287,14 @@ def test_beside_other_directives(fake_engine, gateway, location):
     assert all(request.body == pool.bodies[request.content()] for request in pool.good.requests if request.content() in pool.bodies)
 
 
+def test_waiting_is_no_time_spent_on_attempts(fake_engine, gateway):
+    pool = Pool(fake_engine, gateway, location="proxy_next_upstream_timeout 2s;")
+    pool.lose()
+    time.sleep(2.1)  # more than attempts may take
+    pool.finish()
+    assert [one.reply().status for one in pool.pending] == [200] * 5
+
+
 def test_no_other_engine_no_waiting(fake_engine, gateway):
     engine = fake_engine(max_running=3)
     gate = gateway([engine], [user("alice", threshold=50)])
