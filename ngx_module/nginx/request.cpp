@@ -218,6 +218,9 @@ void begin_anew(Request& request) {
 // engine's key is for whoever answers there.
 ngx_int_t leave_dispatching(ngx_http_request_t* r) {
     Request* request = r->internal ? get_request(r) : nullptr;
+    if (request != nullptr && request->stage == Stage::queued) {
+        end_request(*request);  // post_action: the client has left, and the location takes its time
+    }
     if (request == nullptr || request->client_headers.size == 0) {
         return NGX_DECLINED;
     }

@@ -300,7 +300,9 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
     if (!r->header_sent) {
         restore_client_headers(request);
     }
-    if (request.stage == Stage::bypass) {
+    if (request.stage == Stage::queued) {  // its client has left, or nginx cannot go on: nobody waits in the dead end
+        status >= NGX_HTTP_INTERNAL_SERVER_ERROR ? abandon_request(request) : end_request(request);
+    } else if (request.stage == Stage::bypass) {
         request.ended_by_engine = true;
         request.outcome = outcome_of(request, status);
     } else if (request.stage == Stage::running) {

@@ -140,6 +140,23 @@ def test_the_client_leaves(fake_engine, gateway):
     assert mark not in pool.good.contents()
 
 
+def test_the_client_leaves_where_post_action_goes_on(fake_engine, gateway):
+    """nginx keeps the request for it, but not the proxy that waited."""
+    after = fake_engine(name="after")
+    after.hold()
+    pool = Pool(fake_engine, gateway, location="post_action @after;", server=f"location @after {{ llm_dispatch off; proxy_pass {after.url}; }}")
+    pool.lose()
+    mark, leaver = pool.waiting()[0]
+    leaver.close()
+    after.wait_requests(1)
+    pool.gate.wait_queued(2)
+    pool.gate.wait_outcomes({"cancelled_queued": 1})
+    pool.finish()
+    assert [one.reply().status for one in pool.pending if one is not leaver] == [200] * 4
+    assert mark not in pool.good.contents()
+    after.open_gate()
+
+
 @pytest.mark.parametrize("good_stays", [True, False])
 def test_the_queue_has_a_timeout(fake_engine, gateway, good_stays):
     pool = Pool(fake_engine, gateway, location="llm_queue_timeout 1s;")

@@ -162,6 +162,26 @@ def test_administrator_ends_what_error_page_sends_on(fake_engine, gateway):
     gate.wait_outcomes({"completed": 9})
 
 
+def test_post_action_keeps_no_place(fake_engine, gateway):
+    """It led a request whose client had left the queue to another location, and left its place there until that had answered."""
+    engine, after = fake_engine(max_running=1), fake_engine(name="after")
+    engine.hold()
+    after.hold()
+    gate = gateway([engine], [user("alice", threshold=50)], location="post_action @after;",
+                   server=f"location @after {{ llm_dispatch off; proxy_pass {after.url}; }}")
+    running = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    waiting = gate.client.send(chat_body(), token="alice")
+    gate.wait_queued(1)
+    waiting.close()
+    after.wait_requests(1)
+    gate.wait_queued(0)
+    gate.wait_outcomes({"cancelled_queued": 1})
+    engine.open_gate()
+    after.open_gate()
+    assert running.reply().status == 200
+
+
 def end_request(gate, ticket):
     """Whether a worker has said that the request is ended; no answer comes from one that is stopped."""
     try:
