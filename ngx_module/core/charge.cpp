@@ -4,6 +4,7 @@
 // ahead: a quarter of what is predicted for a stream (the rest is seen as it flows), all of it for other
 // requests (nothing of them is visible before the end). Each charge is remembered in vt units on the request,
 // so that a refund gives back exactly what was taken whatever became of the weight.
+#include <algorithm>
 #include <cmath>
 
 #include "ngx_module/core/core.hpp"
@@ -136,8 +137,11 @@ void refund(Core& c, Request& r) {
     set_window(c, r, 0, 0);
 }
 
-void settle_cancelled(Core& c, Request& r) {
-    uint32_t completion = r.completion_tokens;
+void settle_cancelled(Core& c, Request& r, const Usage& usage) {
+    if (usage.exact) {
+        return true_up(c, r, usage);  // all of it was there, its client did not wait for the end
+    }
+    uint32_t completion = std::max(r.completion_tokens, std::min(usage.completion_tokens, kMaxTokens));
     if (r.stream == 0) {
         // Nothing of it was seen: what the engine must have generated since it was sent.
         const Engine& e = c.engines[r.engine];
@@ -146,6 +150,7 @@ void settle_cancelled(Core& c, Request& r) {
         const double most = static_cast<double>(r.predicted) * r.seats;
         completion = static_cast<uint32_t>(made < most ? made : most);
     }
+    r.completion_tokens = completion;
     settle(c, r, r.prompt_tokens + kOutputCost * completion);
     set_window(c, r, r.prompt_tokens, completion);
     count_tokens(c, r, r.prompt_tokens, completion);

@@ -254,7 +254,8 @@ void charge_dispatch(Core& c, Request& r);
 void charge_output(Core& c, Request& r, uint32_t completion_tokens);
 void true_up(Core& c, Request& r, const Usage& usage);
 void refund(Core& c, Request& r);
-void settle_cancelled(Core& c, Request& r);
+// `usage`: what its worker has seen, charged or not; empty where the worker is dead.
+void settle_cancelled(Core& c, Request& r, const Usage& usage);
 
 // ---- wait_again.cpp ---------------------------------------------------------------------------------------
 

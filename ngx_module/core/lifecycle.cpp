@@ -94,7 +94,7 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
         refund(c, r);
         r.prompt_tokens = 0;
     } else if (outcome == Outcome::cancelled_running) {
-        settle_cancelled(c, r);
+        settle_cancelled(c, r, usage);
     } else {
         true_up(c, r, usage);
     }

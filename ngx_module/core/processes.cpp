@@ -23,7 +23,7 @@ uint32_t drop_everything(Core& c, Process& p) {
         if (state == RequestState::running || state == RequestState::granted) {
             leases += r.lease;
             if (state == RequestState::running) {
-                settle_cancelled(c, r);
+                settle_cancelled(c, r, {});
             } else {
                 refund(c, r);
             }

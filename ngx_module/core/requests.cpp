@@ -189,7 +189,7 @@ bool cancel(const ZoneLock& lock, Ticket ticket, Why why, int64_t now_us, WakeSe
         refund(c, r);
         engine = drop_lease(c, r);
     } else if (state == RequestState::running) {
-        settle_cancelled(c, r);
+        settle_cancelled(c, r, {});
         engine = drop_lease(c, r);
     }
     if (why != Why::refused) {

@@ -349,6 +349,9 @@ void end_request(Request& request) {
             tell_news(lock, request, now, wakes);
             summary = core::finish(lock, request.ticket, request.outcome, request.usage, now, wakes);
         }
+        if (summary.valid) {
+            request.usage = summary.usage;  // what was charged is what the log says
+        }
         record_usage(request, summary);
     }
     wake(wakes);

@@ -12,6 +12,7 @@ from support.errors import assert_error
 from support.fake_engine import error
 from support.paths import CONF
 from support.poll import until
+from support.wire import Incomplete
 
 ROWS = "INSERT INTO users (token, name, organization, priority, threshold) VALUES ('alice', 'Alice', 'cs', 5, 10)"
 
@@ -123,6 +124,57 @@ def test_a_row_means_what_aristote_dispatchers_means(database, fake_engine, gate
                                "ORDER BY request_date").fetchall()
     assert found == [("Alice", "cs", engine.url, None, 0, 7, 4, True), ("Bob", None, engine.url, None, 1, 7, 4, True),
                      ("Bob", None, engine.url, None, 0, None, None, True)]
+
+
+@pytest.mark.parametrize("seen", [1, 5, 16, 20])
+def test_what_a_client_has_had_when_it_leaves_is_the_same_everywhere(database, fake_engine, gateway, seen):
+    """Tokens since the last batch of sixteen were in the log, but neither charged nor counted nor in the row."""
+    url, connection = database
+
+    def script(exchange):
+        exchange.stream_head()
+        for number in range(seen):
+            exchange.event({"choices": [{"index": 0, "delta": {"content": f"w{number} "}}]})
+        exchange.wait_gone()
+        raise Incomplete
+
+    gate = gateway([fake_engine(script=script)], users=None, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    pending = gate.client.send(chat_body(stream=True), token="alice")
+    parts = pending.parts()
+    received = b""
+    while received.count(b"data: ") < seen:
+        received += next(parts)
+    pending.reset()
+    gate.wait_outcomes({"cancelled_running": 1})
+    row, = rows(connection, 1)
+    entry, = [entry for entry in gate.access_log() if entry["outcome"]]
+    metrics = gate.metrics()
+    assert (row[4], row[5]) == (int(entry["prompt_tokens"]), int(entry["completion_tokens"])) and row[5] == seen
+    for name in ("llm_tokens_total", "llm_client_tokens_total"):
+        assert (metrics.total(name, type="prompt"), metrics.total(name, type="completion")) == (row[4], row[5])
+    assert metrics.total("llm_tokens_estimated_total") == seen
+    assert gate.status()["clients"][0]["tokens_last_minute"] == row[4] + row[5]
+
+
+def test_what_a_client_that_left_has_cost_unseen_is_the_same_everywhere(database, fake_engine, gateway):
+    """An answer in one piece is charged by the time that it ran; the log and the row knew nothing of that."""
+    url, connection = database
+    engine = fake_engine()
+    gate = gateway([engine], users=None, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    engine.hold()
+    pending = gate.client.send(token="alice")
+    engine.wait_requests(1)
+    connection.execute("SELECT pg_sleep(0.2)")  # thirty tokens a second, as nothing is known of the engine's speed
+    pending.reset()
+    gate.wait_outcomes({"cancelled_running": 1})
+    row, = rows(connection, 1)
+    entry, = [entry for entry in gate.access_log() if entry["outcome"]]
+    metrics = gate.metrics()
+    assert row[4] >= 1 and row[5] >= 6
+    assert (row[4], row[5]) == (int(entry["prompt_tokens"]), int(entry["completion_tokens"]))
+    assert (metrics.total("llm_tokens_total", type="prompt"), metrics.total("llm_tokens_total", type="completion")) == (row[4], row[5])
 
 
 def test_records_that_are_refused_are_counted(database, fake_engine, gateway):
