@@ -23,6 +23,10 @@ constexpr double kSlowStartEnds = 0.15;  // e below this, twice, with ≥ 1 user
 constexpr double kKvNoGrowth = 0.92;
 constexpr double kKvShrink = 0.97;
 constexpr double kStaleHold = 0.8;
+// An answer in one piece tells the speed as a lower bound only: its prompt's time is within its own. One that takes
+// less than this at the speed aimed at tells of its prompt and nothing else.
+constexpr double kTellingS = 1;
+constexpr int64_t kWholeLifeUs = 10'000'000;
 constexpr double kMaxStepS = 3600;
 constexpr uint32_t kMaxReported = 1'000'000;  // users of one engine: more is a lie
 
@@ -65,10 +69,12 @@ void adapt(Core& c, Engine& e, double dt, double tokens, double user_seconds, bo
     }
 }
 
-// Own stream counters of the interval, taken and reset.
+// Own counters of the interval, taken and reset.
 void restart_own(Core& c, Engine& e) {
     e.own_tokens = 0;
     e.own_user_seconds = 0;
+    e.whole_tokens = 0;
+    e.whole_user_seconds = 0;
     e.own_answers = 0;
     e.own_us = c.now;
 }
@@ -160,6 +166,17 @@ void engine_saturated(Core& c, Engine& e) {
     clamp_limit(c, e);
 }
 
+void measure_answer(Core& c, Engine& e, const Request& r, const Usage& usage) {
+    const double tokens = static_cast<double>(usage.completion_tokens) / r.seats;
+    if (r.stream == 0 && tokens > 1 && tokens >= kMargin * minimum_of(c, e) * kTellingS) {
+        const int64_t end = r.last_token_us != 0 ? r.last_token_us : c.now;
+        e.whole_tokens += usage.completion_tokens;
+        e.whole_user_seconds += static_cast<double>(end - r.granted_us) / 1e6 * r.seats;
+    } else if (usage.exact && usage.prompt_tokens != 0 && (r.stream == 0 || tokens <= 1)) {
+        e.own_answers++;
+    }
+}
+
 void control_stale(Core& c, Engine& e) {
     const double minimum = minimum_of(c, e);
     if (minimum <= 0) {
@@ -185,15 +202,22 @@ void control_stale(Core& c, Engine& e) {
     if (dt < 0.5) {
         return;
     }
-    if (e.own_user_seconds > 0 && e.own_tokens / e.own_user_seconds <= kMaxSpeed) {
+    // What streams tell is exact, so a lower bound counts only where there are none.
+    const bool whole = e.own_user_seconds <= 0 && e.whole_user_seconds > 0;
+    const double tokens = whole ? e.whole_tokens : e.own_tokens;
+    const double user_seconds = whole ? e.whole_user_seconds : e.own_user_seconds;
+    if (user_seconds > 0 && tokens / user_seconds <= kMaxSpeed) {
+        e.whole_us = whole ? c.now : e.whole_us;
         e.stale_hold = silent ? 1 : 0;
         e.kv_usage = silent ? 0 : e.kv_usage;
-        adapt(c, e, std::min(dt, kFilterS), e.own_tokens, e.own_user_seconds, true);
+        adapt(c, e, std::min(dt, kFilterS), tokens, user_seconds, true);
         clamp_limit(c, e);
-    } else if (e.own_user_seconds <= 0 && e.own_answers != 0 && minimum > 0) {
+    } else if (user_seconds <= 0 && e.own_answers != 0 && minimum > 0) {
         e.stale_hold = silent ? 1 : 0;
-        e.limit += std::min(1.0, dt);  // embeddings, one-token answers, as in control()
-        clamp_limit(c, e);
+        if (e.whole_us == 0 || c.now - e.whole_us > kWholeLifeUs) {  // longer ones tell more, but end more rarely
+            e.limit += std::min(1.0, dt);  // embeddings, short answers, as in control()
+            clamp_limit(c, e);
+        }
     } else if (silent && e.stale_hold == 0 && e.announced != 0 && minimum > 0) {
         e.stale_hold = 1;
         e.limit *= kStaleHold;

@@ -275,6 +275,7 @@ void start_limit(Core& c, Engine& e);  // new engine, new boot, recovered breake
 void control(Core& c, Engine& e, const EngineReport& report, bool other_boot);
 void control_stale(Core& c, Engine& e);     // from the sweep: silent engines, own measurement, recovery
 void engine_saturated(Core& c, Engine& e);  // it answered 429/503
+void measure_answer(Core& c, Engine& e, const Request& r, const Usage& usage);  // it has answered `r` as a whole
 void clamp_limit(Core& c, Engine& e);
 double minimum_of(const Tables& t, const Engine& e);
 

@@ -88,7 +88,7 @@ struct alignas(64) Request {
     double precharge_left;  // cost of output charged ahead and not yet consumed by streamed tokens
     int64_t head_us;        // response head; 0 = none yet
     int64_t first_token_us;
-    int64_t last_token_us;
+    int64_t last_token_us;  // of an answer in one piece: when its engine had sent all of it
     uint32_t completion_tokens;
     uint32_t predicted;
 
@@ -364,15 +364,18 @@ struct Engine {
     uint32_t reported_running;
     uint32_t reported_waiting;
     uint32_t foreign;
-    uint32_t own_answers;  // since own_us: complete, with a prompt and hardly a token (embeddings)
+    uint32_t own_answers;  // since own_us: complete, with a prompt and too few tokens to tell a speed (embeddings)
 
     // facts: admission law (admission.cpp)
     double limit;  // L
     double et;     // decoded tokens per second, filtered
     double eu;     // users, filtered
     double slow_user_seconds;
-    double own_tokens;  // the gateway's own measurement since own_us
+    double own_tokens;  // the gateway's own measurement since own_us: of streams
     double own_user_seconds;
+    double whole_tokens;  // of answers that came in one piece: a lower bound, the prompt is in the time
+    double whole_user_seconds;
+    int64_t whole_us;  // when they last were the measure; 0 = never
     int64_t own_us;
     int64_t recover_us;  // last step back towards max_running without a minimum
 

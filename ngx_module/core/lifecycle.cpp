@@ -56,15 +56,6 @@ RequestSummary summarise(const Core& c, const Request& r) {
     return s;
 }
 
-// Adds a non-stream's tokens to the engine's measured speed: a lower bound, prefill is in the time.
-void measure_whole(Core& c, const Request& r) {
-    if (r.stream == 0 && r.completion_tokens > 1 && r.engine != kNone) {
-        Engine& e = c.engines[r.engine];
-        e.own_tokens += r.completion_tokens;
-        e.own_user_seconds += static_cast<double>(c.now - r.granted_us) / 1e6 * r.seats;
-    }
-}
-
 // The tokens of a stream that came after the last charge(): it is told of them in batches.
 void observe_rest(Core& c, const Request& r, const Usage& usage) {
     if (r.first_token_us == 0 || usage.streamed_tokens <= r.completion_tokens) {
@@ -102,10 +93,7 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
         Engine& e = c.engines[r.engine];
         e.served++;
         e.success_us = c.now;
-        e.own_answers += usage.exact && usage.prompt_tokens != 0 && usage.completion_tokens <= 1 ? 1 : 0;
-    }
-    if (r.lease != 0) {
-        measure_whole(c, r);
+        measure_answer(c, e, r, usage);
     }
     if (counts) {
         ModelCounters& m = counters_of(c, r.model);
@@ -242,7 +230,9 @@ void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet&
     if (r == nullptr || state_of(*r) != RequestState::running || r->lease == 0) {
         return;
     }
-    measure_whole(c, *r);
+    if (r->stream == 0) {
+        r->last_token_us = c.now;
+    }
     const uint32_t account = r->account;
     const uint32_t engine = drop_lease(c, *r);
     after_release(c, account, engine);

@@ -288,6 +288,109 @@ TEST_F(Admission, AStaticEngineOfShortAnswersIsNotKeptAtItsFirstLimit) {
     EXPECT_EQ(f.engine(0).limit, 2);
 }
 
+// No report and no stream: answers in one piece tell the speed, whether or not their clients keep the connection. Those that
+// close it are over for nginx only after the engine's seat has gone back.
+class Whole : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        Settings s;
+        s.min_throughput = 20;
+        z.settings(s);
+        z.load({{.id = 1, .threshold = 100}});
+        ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 32}}));
+    }
+
+    // Every seat is taken by one request after the other for `seconds`, of these lengths in turn; each takes 0.4 s for
+    // its prompt, then runs at speed(held). Every other client reads for two seconds more.
+    template <typename Speed>
+    void run(double seconds, const std::vector<uint32_t>& lengths, Speed speed) {
+        const int64_t end = z.now + static_cast<int64_t>(seconds * 1e6);
+        RequestArgs a = z.args();
+        a.stream = false;
+        while (z.now < end) {
+            for (Verdict v = z.send(1, a); v.decision != Decision::rejected; v = z.send(1, a)) {
+                if (v.decision == Decision::granted) {
+                    running.push_back({v.ticket, lengths[++sent % lengths.size()], -0.4 * speed(z.engine(0).held), 0});
+                } else {
+                    z.drop(v.ticket);
+                    break;
+                }
+            }
+            z.tick(100'000);
+            const double made = 0.1 * speed(z.engine(0).held);
+            std::vector<Running> left;
+            for (Running& r : running) {
+                r.tokens += made;
+                if (r.tokens < r.length) {
+                    left.push_back(r);
+                    continue;
+                }
+                if (r.read_until == 0) {
+                    ZoneLock lock(z.zone);
+                    release_lease(lock, r.ticket, z.now, z.wakes);
+                    r.read_until = z.now + (++ended % 2 == 0 ? 2'000'000 : 0);
+                }
+                if (z.now < r.read_until) {
+                    left.push_back(r);
+                } else {
+                    z.end(r.ticket, 100, r.length);
+                }
+            }
+            running.swap(left);
+        }
+    }
+
+    struct Running {
+        Ticket ticket;
+        uint32_t length;
+        double tokens;  // below 0: of the prompt's time
+        int64_t read_until;
+    };
+    TestZone z;
+    std::vector<Running> running;
+    size_t sent = 0;
+    int ended = 0;
+};
+
+TEST_F(Whole, LongAnswersFindTheLimitAndHoldIt) {
+    const auto speed = [](double n) { return 1 / (0.02 + 0.002 * n); };  // 23 tokens/s at 11.7
+    run(60, {100}, speed);
+    EXPECT_GE(z.engine(0).limit, 6);
+    EXPECT_LE(z.engine(0).limit, 14);
+    run(60, {100}, [](double n) { return 1 / (0.02 + 0.008 * n); });  // 23 tokens/s at 2.9
+    EXPECT_LT(z.engine(0).limit, 5);
+}
+
+TEST_F(Whole, ShortAnswersTellOfTheirPromptsOnly) {
+    run(60, {5}, [](double) { return 50.0; });
+    EXPECT_EQ(z.engine(0).limit, 32);
+}
+
+TEST_F(Whole, ShortAnswersDoNotLiftWhatLongOnesHold) {
+    run(60, {5, 100}, [](double n) { return 1 / (0.02 + 0.002 * n); });
+    double highest = 0;
+    for (int i = 0; i < 60; ++i) {
+        run(1, {5, 100}, [](double n) { return 1 / (0.02 + 0.002 * n); });
+        highest = std::max(highest, z.engine(0).limit);
+    }
+    EXPECT_LT(highest, 14);
+}
+
+TEST_F(Whole, StreamsAreAskedFirst) {
+    RequestArgs stream = z.args();
+    const Verdict v = z.send(1, stream);
+    ASSERT_EQ(v.decision, Decision::granted);
+    uint32_t tokens = 0;
+    for (int i = 0; i < 30; ++i) {
+        {
+            ZoneLock lock(z.zone);
+            charge(lock, v.ticket, tokens += 25, false, z.now, z.wakes);
+        }
+        run(0.5, {30}, [](double) { return 50.0; });  // 30 tokens in a second: 15 a second at most, were that all we knew
+    }
+    EXPECT_EQ(z.engine(0).limit, 32);
+}
+
 TEST_F(Admission, ANewBootStartsAnew) {
     fill();
     for (int i = 0; i < 5; ++i) {
