@@ -11,7 +11,7 @@ constexpr uint32_t kMaxBackoff = 5;         // longest pause 5 s·2^5
 constexpr int64_t kHealthyUs = 60'000'000;  // closed for so long: the next pause is short again
 
 void open_breaker(Core& c, Engine& e, uint32_t random) {
-    // Full jitter over the upper half, so that gateways do not probe in step.
+    // Half of the pause is fixed, half random ("equal jitter"), so that gateways do not probe in step.
     const int64_t pause = kFirstPauseUs << e.backoff;
     e.open_until_us =
         c.now + pause / 2 + static_cast<int64_t>(static_cast<uint64_t>(pause / 2) * random >> 32);

@@ -63,9 +63,10 @@ enum class Auth : uint8_t {
                   // `grace`
 };
 
-// Looks a token up. Lock-free and in constant time for a given table fill, whether the token exists or not up
-// to its final comparison, which takes constant time too. With Settings::open_access everybody is the
-// anonymous client (hash of zeros, priority 1). Must not be called while holding the ZoneLock.
+// Looks a token up. Takes no lock, unless a writer has died in the middle of a row; then the lock, to repair it. Its
+// time tells nothing of the token: the whole probe sequence is walked, found or not, and hashes are compared in
+// constant time. With Settings::open_access everybody is the anonymous client (hash of zeros, priority 1). Must not be
+// called while holding the ZoneLock.
 // `out` may be a view that an earlier call filled: if it is this client's and the table has not changed
 // since, it is left as it is.
 Auth lookup_client(Zone& zone, const TokenHash& hash, int64_t now_us, int64_t wall_s, ClientView& out);

@@ -1,33 +1,41 @@
 // The dispatcher: who goes next, to which engine, and when. The one contract between the core and its
 // callers.
 //
+// clang-format off
 // Life of a request (the owner is the nginx worker that holds the client's connection)
 //
-//             submit()                 grant (by anyone)           take_up()
-//     (new) ───────────▶ QUEUED ─────────────────────▶ GRANTED ───────────────▶ RUNNING ───▶ finish() (done)
-//        │                  │  ▲                          │  not taken up in        │  ▲
-//        │ granted at once  │  └──────────────────────────┘  kGrantLifeUs           │  │ retry(): another
-//        engine └──────────────────┼──────────────────────────────────────────────────────▶│──┘
-//                           │ revoked, aborted
-//                           ▼
-//                         ENDED ──▶ told to the owner by drain_events(), who calls cancel()
+//   state     call or event                           next state
+//   (new)     submit(): an engine has room            RUNNING
+//             submit(): none has                      QUEUED, or refused
+//   QUEUED    somebody's call frees a place           GRANTED
+//             time_out()                              (gone)
+//   GRANTED   take_up()                               RUNNING
+//             not taken up within kGrantLifeUs        QUEUED, at its old place
+//   RUNNING   retry(): another engine                 RUNNING
+//             retry(): all others are full            QUEUED, at its place by arrival
+//             finish(), abandon()                     (gone)
+//   QUEUED, GRANTED
+//             revoked, aborted                        ENDED: drain_events() tells the owner, who calls cancel()
 //
-//   cancel() is allowed in every state, any number of times. time_out() is for QUEUED (and GRANTED) requests.
-//   Every call with a stale ticket answers "no such request" and changes nothing.
+//   cancel() is allowed in every state, any number of times. Every call with a stale ticket answers "no such
+//   request" and changes nothing.
 //
 // Who may call what
-//   request path (owner):  submit, take_up, cancel, time_out, retry, charge, first_byte, finish,
-//   queue_position wake-up (owner):       drain_events, after its wake fd rang and, as a belt, from its
-//   heartbeat timer every process, by timer: heartbeat each ≤ 250 ms; sweep each ≤ 250 ms (any process; more
-//   often is harmless) start of a process:    attach_process; end: detach_process configuration:
-//   apply_settings, apply_static_engines (engines.hpp) from the first process of a cycle sources:
-//   clients.hpp, engines.hpp web:                   snapshot.hpp, counters.hpp, drain_engine, abort_request,
-//   set_priority
+//
+//   owner, for its requests      submit, take_up, served_as, cancel, time_out, set_queue_timeout, retry,
+//                                response_head, charge, release_lease, finish, abandon, queue_position
+//   owner, on a wake-up          drain_events; also by its heartbeat timer, as a safety net
+//   every process, by timer      heartbeat and sweep, each at least every 250 ms (more often is harmless)
+//   start and end of a process   attach_process, detach_process
+//   any process                  list_processes, reap_process for those that have died
+//   configuration                apply_settings, apply_static_engines (engines.hpp): every worker at its start
+//   sources                      clients.hpp, engines.hpp, start_up.hpp
+//   web                          snapshot.hpp, counters.hpp, history.hpp, drain_engine, abort_request, set_priority
+// clang-format on
 //
 // Locks: a function that takes a ZoneLock needs it, one that takes a Zone must be called without it unless it
-// says otherwise. After the lock is released, write to the wake fd of every slot in `wakes` (a slot is added
-// only when it is not already signalled; drain_events() clears that). Waking the calling process itself is
-// included: post an event instead of a write if that is cheaper.
+// says otherwise. After the lock is released, wake the process of every slot in `wakes`, the calling one included
+// (a slot is added only when it is not already signalled; drain_events() clears that).
 //
 // Nothing here blocks, allocates, logs or reads a clock. Costs are O(log waiting) unless stated.
 #pragma once
@@ -48,8 +56,7 @@
 namespace llm::core {
 
 constexpr int64_t kGrantLifeUs = 2'000'000;  // a grant not taken up by then returns to the head of its flow
-constexpr int64_t kHeartbeatLifeUs =
-    1'000'000;  // an owner silent for longer gets no grants until it beats again
+constexpr int64_t kHeartbeatLifeUs = 1'000'000;  // an owner silent for longer gets no grants until it beats again
 
 // ---- configuration ----------------------------------------------------------------------------------------
 
@@ -60,8 +67,8 @@ void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_
 
 // ---- processes --------------------------------------------------------------------------------------------
 
-// Takes a process slot; its index is the index of the process's wake fd. `start_time` (field 22 of
-// /proc/self/stat) tells a process from a later one with the same pid. kNone when all slots are taken.
+// Takes a process slot. `start_time` (field 22 of /proc/self/stat) tells a process from a later one with the same
+// pid. kNone when all slots are taken.
 uint32_t attach_process(const ZoneLock& lock, int32_t pid, uint64_t start_time, int64_t now_us);
 
 // A sign of life. Lets grants flow again after a pause; parked requests rejoin the queue at their old place.
@@ -173,8 +180,7 @@ Timeout time_out(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t r
 int64_t set_queue_timeout(const ZoneLock& lock, Ticket ticket, uint32_t timeout_ms, int64_t now_us);
 
 enum class Failure : uint8_t {
-    stale_connection,  // a reused idle connection died at once: same engine, free of charge, no engine
-                       // failure
+    stale_connection,  // a reused idle connection died at once: same engine again, counted as no failure
     connect,           // refused, timed out, no route
     reset,             // closed or reset before the response head
     garbage,           // no HTTP before the response head
@@ -205,9 +211,8 @@ struct RetryAnswer {
 RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t retries, WhenFull full,
                   int64_t now_us, uint32_t random, WakeSet& wakes);
 
-// The response head arrived. `status` feeds the breaker: 500, 502 and 504 count as failures, 429 and 503
-// lower the limit, everything else is a success. Not for a
-// head that retry() was told of. Idempotent.
+// The response head arrived. `status` feeds the breaker: 500, 502 and 504 count as failures, 429 and 503 lower the
+// limit, everything else is a success. Not for a head that retry() was told of. Idempotent.
 void response_head(const ZoneLock& lock, Ticket ticket, uint32_t status, int64_t now_us, uint32_t random,
                    WakeSet& wakes);
 
@@ -288,8 +293,8 @@ struct SweepResult {
     char forgotten[kMaxEngineIdBytes + 1] = {};
 };
 // Everything that happens by the mere passing of time: expired grants, silent owners, stale reports,
-// half-open breakers, expired clients, forgotten engines, aged requests, and as a belt one run of the
-// dispatcher. O(processes + engines + a bounded batch of accounts).
+// half-open breakers, expired clients, forgotten engines, aged requests, and as a safety net one run of
+// the dispatcher. O(processes + engines + a bounded batch of accounts).
 SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes);
 
 // ---- administration ---------------------------------------------------------------------------------------

@@ -399,7 +399,7 @@ struct Row {
     TokenHash hash;
     int64_t row_id;
     int64_t expires_at;
-    uint32_t name;  // offsets into the arena: one length byte pair, then the text; 0 = empty
+    uint32_t name;  // offsets into the arena: two bytes of length, then the text; 0 = empty
     uint32_t organisation;
     uint32_t models;
     float weight;

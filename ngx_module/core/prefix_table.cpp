@@ -9,8 +9,9 @@
 namespace llm::core {
 namespace {
 
+// An entry's word: 32 bits of key, 12 of engine, 20 of time in ticks.
 constexpr int64_t kTickUs = 4'000'000;
-constexpr uint32_t kLifeTicks = 150;
+constexpr uint32_t kLifeTicks = 150;  // ten minutes
 constexpr uint32_t kTickBits = 20;
 constexpr uint32_t kTickMask = (1u << kTickBits) - 1;
 constexpr uint32_t kEngineMask = 0xfff;

@@ -17,10 +17,9 @@ namespace llm::core {
 // "No such index" in every table of the zone.
 constexpr uint32_t kNone = 0xffffffffu;
 
-constexpr uint32_t kMaxProcesses =
-    1024;                               // slots of nginx worker processes; the wake fd's index is the slot's
-constexpr uint32_t kMaxNameBytes = 63;  // a client's name
-constexpr uint32_t kMaxOrgBytes = 127;  // an organisation
+constexpr uint32_t kMaxProcesses = 1024;       // slots of nginx worker processes
+constexpr uint32_t kMaxNameBytes = 63;         // a client's name
+constexpr uint32_t kMaxOrgBytes = 127;         // an organisation
 constexpr uint32_t kMaxModelBytes = 255;       // a model's name
 constexpr uint32_t kMaxModelListBytes = 2047;  // a client's `models`, comma separated
 constexpr uint32_t kMaxEngineIdBytes = 127;
@@ -78,8 +77,7 @@ constexpr bool parse_routing_mode(std::string_view text, RoutingMode& out) {
     return false;
 }
 
-// Every way in which a request can end, one metric series each. The names of the label
-// values are in counters.hpp: outcome_name().
+// Every way in which a request can end, one metric series each; their names are outcome_name()'s (counters.hpp).
 enum class Outcome : uint8_t {
     completed,
     rejected_invalid_api_key,

@@ -55,7 +55,7 @@ bool walk_body(ngx_http_request_t* r, Take take) {
     return true;
 }
 
-// "not JSON: <what> near byte N" in the request's pool.
+// "The request body is not valid: <text> near byte <offset>.", or with ('<key>') in its place, in `pool`.
 ngx_str_t describe(ngx_pool_t* pool, const char* text, std::string_view key, uint64_t offset) {
     constexpr size_t kCapacity = 256;
     auto* buffer = static_cast<u_char*>(ngx_pnalloc(pool, kCapacity));

@@ -187,7 +187,7 @@ bool start_waiting(Request& request, ngx_msec_t most) {
 // Suspends the request until then.
 ngx_int_t suspend(Request& request) {
     request.stage = Stage::queued;  // also for the end of a request that cannot be suspended
-    if (!wait_for_farewell(request.r)) {
+    if (!watch_client(request.r)) {
         abandon_request(request);
         return refuse(request, ErrorCode::internal_error);
     }

@@ -23,7 +23,7 @@ enum class Stage : uint8_t {
     early,    // suspended, waits for the first clients and engines of a new zone (start_up.hpp)
     reading,  // the body is on its way
     queued,   // waits for a grant: suspended, or, where an engine has lost it, in nginx's proxy (dead_end.hpp)
-    running,  // holds a lease (until `released`), proxied to an engine
+    running,  // holds a lease (until `lease_released`), proxied to an engine
     bypass,   // proxied without a lease (OPTIONS)
     ended,    // refused, or finished: may be submitted anew after an internal redirect
 };

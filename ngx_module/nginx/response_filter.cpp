@@ -18,8 +18,9 @@ namespace llm::nginx {
 
 namespace {
 
+// How often the core hears of a stream's tokens, whichever comes first: each time takes the zone's lock.
 constexpr uint64_t kChargeTokens = 16;
-constexpr ngx_msec_t kChargeInterval = 200;
+constexpr ngx_msec_t kChargeInterval = 200;  // ms
 
 ngx_http_output_header_filter_pt next_header_filter;
 ngx_http_output_body_filter_pt next_body_filter;

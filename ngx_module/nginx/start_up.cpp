@@ -52,7 +52,7 @@ bool must_wait_for_sources() {
 }
 
 ngx_int_t wait_for_sources(Request& request) {
-    if (!wait_for_farewell(request.r)) {
+    if (!watch_client(request.r)) {
         return refuse(request, ErrorCode::internal_error);
     }
     if (early.requests.next == nullptr) {

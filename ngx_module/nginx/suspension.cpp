@@ -2,10 +2,10 @@
 
 namespace llm::nginx {
 
-bool wait_for_farewell(ngx_http_request_t* r) {
+bool watch_client(ngx_http_request_t* r) {
     ngx_event_t* read = r->connection->read;
     if (read->ready) {
-        ngx_post_event(read, &ngx_posted_events);  // what is there may be the farewell
+        ngx_post_event(read, &ngx_posted_events);  // what is there may be the end of the connection
     } else if (ngx_handle_read_event(read, 0) != NGX_OK) {
         return false;
     }

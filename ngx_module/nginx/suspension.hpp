@@ -5,9 +5,9 @@
 
 namespace llm::nginx {
 
-// Leaves nothing but the client's farewell to be looked for; then the phase handler returns NGX_AGAIN. False
-// when the connection cannot be watched.
-bool wait_for_farewell(ngx_http_request_t* r);
+// From now on the connection is watched only for the client going away, which ends the request. Then the phase handler
+// returns NGX_AGAIN. False when the connection cannot be watched.
+bool watch_client(ngx_http_request_t* r);
 
 // Runs the phases again. Nothing of the request may be touched afterwards.
 void resume(ngx_http_request_t* r);

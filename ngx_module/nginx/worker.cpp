@@ -1,6 +1,5 @@
-// Wake-ups between processes. A grant is written into the owner's ring in the zone; an eventfd then makes the
-// owner look. Nothing polls: the heartbeat, which also drains, is only the belt for a wake-up lost to a
-// crash.
+// Wake-ups between processes. A grant is put into the owner's mailbox in the zone; an eventfd then makes the owner
+// look. Nothing polls: the heartbeat drains the mailbox too, but only as a safety net for a wake-up lost to a crash.
 #include "ngx_module/nginx/worker.hpp"
 
 #include <cstdio>

@@ -17,7 +17,7 @@ struct MainConf;
 constexpr size_t kDefaultZoneSize = 64 * 1024 * 1024;
 
 // Wake-up file descriptors, shared by the process slots (slot modulo their number). Two processes on one
-// descriptor only means that one of them sometimes looks into its ring in vain; 64 keeps us far from
+// descriptor only means that one of them sometimes looks into its mailbox in vain; 64 keeps us far from
 // RLIMIT_NOFILE.
 constexpr uint32_t kWakeFds = 64;
 

@@ -403,7 +403,7 @@ void RespClient::close() {
     if (connection->ssl != nullptr) {
         connection->ssl->no_wait_shutdown = 1;
         if (ngx_ssl_shutdown(connection) == NGX_AGAIN) {
-            connection->timedout = 1;  // a peer that reads nothing gets no farewell
+            connection->timedout = 1;  // a peer that reads nothing gets no close_notify
             ngx_ssl_shutdown(connection);
         }
     }

@@ -25,7 +25,7 @@ struct ClientSourceConfig {
     enum class Kind : uint8_t { none, file, postgres };
     Kind kind = Kind::none;         // none: open access, nothing to read
     std::string location;           // the path, or the postgresql:// URL
-    uint64_t refresh_ms = 30'000;   // PostgreSQL: everything is read again this often, ≥ 1000
+    uint64_t refresh_ms = 30'000;   // PostgreSQL: everything is read again this often, ≥ 100
     uint64_t grace_ms = 3'600'000;  // known clients keep working this long without the database
 
     // filled by prepare_clients()
