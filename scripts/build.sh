@@ -31,7 +31,7 @@ fail() {
     exit 1
 }
 
-# LLM_WERROR=ON in the environment makes warnings errors, as continuous integration does.
+# LLM_WERROR=ON in the environment makes warnings errors.
 [ -z "${LLM_WERROR:-}" ] || configure+=("-DLLM_WERROR=$LLM_WERROR")
 
 # Building needs no test libraries: scripts/test.sh asks for the tests, and a directory that has them keeps them.

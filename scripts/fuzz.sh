@@ -13,7 +13,7 @@ scripts/build.sh fuzz -DLLM_ENGINE=ON -DLLM_TESTS=OFF -- llm_fuzz_targets
 seconds=${FUZZ_SECONDS:-60}
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
-    # every fuzz target is a program of the build directory named fuzz_*
+    # every fuzz target is a program of the build directory named fuzz_* or *_fuzz
     for program in build/fuzz/fuzz_* build/fuzz/*_fuzz; do
         [ ! -f "$program" ] || [ ! -x "$program" ] || targets+=("$(basename "$program")")
     done
