@@ -38,6 +38,7 @@ bool probe_due(const Core& c, const Engine& e) {
 void engine_failed(Core& c, Engine& e, uint32_t random) {
     e.failures++;
     e.failures_in_row++;
+    e.failed_us = c.now;
     if (e.breaker == Breaker::closed) {
         if (e.failures_in_row < kFailuresToOpen) {
             return;
@@ -51,13 +52,17 @@ void engine_failed(Core& c, Engine& e, uint32_t random) {
     }
 }
 
-void engine_succeeded(Core& c, Engine& e) {
+void engine_succeeded(Core& c, Engine& e, int64_t sent_us) {
     e.failures_in_row = 0;
     e.success_us = c.now;
-    if (e.breaker != Breaker::closed) {
+    const bool opened = e.breaker != Breaker::closed;
+    if (opened) {
         e.breaker = Breaker::closed;
         e.closed_us = c.now;
         start_limit(c, e);
+    }
+    if (opened || (e.failed_us != 0 && sent_us - e.failed_us > kFirstPauseUs)) {
+        e.failed_us = 0;
         const auto index = static_cast<uint32_t>(&e - c.engines);
         forgive_engine(c, index);
         run_engine(c, index);

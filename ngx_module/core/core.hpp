@@ -284,7 +284,10 @@ double minimum_of(const Tables& t, const Engine& e);
 bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
 bool engine_usable(const Engine& e);     // ready, breaker closed
 void engine_failed(Core& c, Engine& e, uint32_t random);
-void engine_succeeded(Core& c, Engine& e);  // the probe, or one sent there before it opened: either shows it works
+// It has answered a request that was sent to it at `sent_us`: the probe, or one sent there before the breaker opened, either
+// shows that it works. One sent as long after its last failure as a breaker rests first does so for those who have
+// failed on it.
+void engine_succeeded(Core& c, Engine& e, int64_t sent_us);
 bool probe_due(const Core& c, const Engine& e);
 
 // ---- dispatch.cpp -----------------------------------------------------------------------------------------

@@ -382,6 +382,7 @@ struct Engine {
     // facts: breaker
     int64_t open_until_us;
     int64_t closed_us;  // when it last closed
+    int64_t failed_us;  // the last failure that nothing has made good yet; 0 = none
     uint32_t failures_in_row;
     uint32_t backoff;  // n of 5 s·2^n
     uint64_t served;

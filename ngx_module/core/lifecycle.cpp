@@ -135,7 +135,7 @@ RetryAnswer retry(const ZoneLock& lock, Ticket ticket, Failure cause, uint32_t r
     if (saturated) {
         engine_saturated(c, e);
     } else if (cause == Failure::status_4xx) {
-        engine_succeeded(c, e);
+        engine_succeeded(c, e, r.granted_us);
     } else {
         engine_failed(c, e, random);
     }
@@ -191,7 +191,7 @@ void response_head(const ZoneLock& lock, Ticket ticket, uint32_t status, int64_t
     } else if (status == 429 || status == 503) {
         engine_saturated(c, e);
     } else {
-        engine_succeeded(c, e);
+        engine_succeeded(c, e, r->granted_us);
     }
 }
 

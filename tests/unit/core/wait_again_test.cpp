@@ -189,6 +189,30 @@ TEST_F(WaitAgain, TheLostEngineIsGoodAgainAfterItsProbe) {
     EXPECT_EQ(take(b.ticket), lost);
 }
 
+TEST_F(WaitAgain, TheLostEngineIsGoodAgainWhenItHasGoneOnAnswering) {
+    const Verdict before = z.send(1);
+    ASSERT_EQ(before.engine, lost);
+    EXPECT_EQ(lose(b.ticket).action, RetryAction::wait);
+    const auto answered = [&](Ticket ticket) {
+        ZoneLock lock(z.zone);
+        response_head(lock, ticket, 200, z.now, 1, z.wakes);
+    };
+    z.pass(10'000);
+    const Verdict soon = z.send(1);
+    ASSERT_EQ(soon.engine, lost);
+    z.pass(6'000'000);
+    answered(before.ticket);
+    answered(soon.ticket);
+    z.end(before.ticket);
+    z.end(soon.ticket);
+    EXPECT_EQ(take(b.ticket), kNone) << "they had got there before, or hardly later";
+    const Verdict later = z.send(1);
+    ASSERT_EQ(later.engine, lost);
+    answered(later.ticket);
+    EXPECT_EQ(take(b.ticket), lost);
+    EXPECT_EQ(z.check(), "");
+}
+
 TEST_F(WaitAgain, AGrantThatExpiresIsNoAttempt) {
     EXPECT_EQ(lose(b.ticket).action, RetryAction::wait);
     make_room();
