@@ -68,6 +68,37 @@ void advance_window(Core& c, Account& a) {
     a.window_at = bucket;
 }
 
+// Frees the counters that no live request uses. There are two for each request slot, so that half of a full table
+// is free afterwards, at the least: what this costs is spread over as many new ones.
+void reclaim_standings(Core& c) {
+    for (uint32_t i = 0; i < c.header.standing_end; ++i) {
+        c.standings[i].in_use = 0;
+    }
+    for (uint32_t i = 0; i < c.header.request_end; ++i) {
+        const Request& r = c.requests[i];
+        if (state_of(r) != RequestState::free && r.standing < c.header.plan.standings) {
+            c.standings[r.standing].in_use = 1;
+        }
+    }
+    for (uint32_t i = 0; i < c.header.account_end; ++i) {
+        if (c.accounts[i].used == 0) {
+            continue;
+        }
+        for (uint32_t* link = &c.accounts[i].standings_head; *link != kNone;) {
+            const uint32_t s = *link;
+            Standing& standing = c.standings[s];
+            if (standing.in_use != 0 || standing.flows_head != kNone) {
+                link = &standing.next;
+                continue;
+            }
+            *link = standing.next;
+            standing.used = 0;
+            standing.next = c.header.free_standings;
+            c.header.free_standings = s;
+        }
+    }
+}
+
 }  // namespace
 
 void link_account(Core& c, uint32_t account) {
@@ -200,37 +231,6 @@ void set_rights(Core& c, Account& a, const ClientView& client) {
         }
     }
     run_account(c, static_cast<uint32_t>(&a - c.accounts));
-}
-
-// Frees the counters that no live request uses. There are two for each request slot, so that half of a full table
-// is free afterwards, at the least: what this costs is spread over as many new ones.
-void reclaim_standings(Core& c) {
-    for (uint32_t i = 0; i < c.header.standing_end; ++i) {
-        c.standings[i].in_use = 0;
-    }
-    for (uint32_t i = 0; i < c.header.request_end; ++i) {
-        const Request& r = c.requests[i];
-        if (state_of(r) != RequestState::free && r.standing < c.header.plan.standings) {
-            c.standings[r.standing].in_use = 1;
-        }
-    }
-    for (uint32_t i = 0; i < c.header.account_end; ++i) {
-        if (c.accounts[i].used == 0) {
-            continue;
-        }
-        for (uint32_t* link = &c.accounts[i].standings_head; *link != kNone;) {
-            const uint32_t s = *link;
-            Standing& standing = c.standings[s];
-            if (standing.in_use != 0 || standing.flows_head != kNone) {
-                link = &standing.next;
-                continue;
-            }
-            *link = standing.next;
-            standing.used = 0;
-            standing.next = c.header.free_standings;
-            c.header.free_standings = s;
-        }
-    }
 }
 
 uint32_t open_standing(Core& c, uint32_t account, uint32_t domain) {

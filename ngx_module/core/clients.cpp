@@ -248,7 +248,6 @@ ClientLoad ClientLoad::begin(Zone& zone) {
     std::atomic_ref<uint32_t>(g.table.rows).store(0, std::memory_order_release);
     std::atomic_ref<uint32_t>(g.table.live).store(0, std::memory_order_relaxed);
     g.table.arena_used = 2;
-    g.table.claim = claim;
     return load;
 }
 
@@ -279,10 +278,8 @@ bool ClientLoad::commit(const ZoneLock& lock, int64_t now_us) {
     LLM_LABEL();
     std::atomic_ref<uint32_t>(h.clients_epoch).store(h.clients_epoch + 1, std::memory_order_release);
     LLM_LABEL();
-    std::atomic_ref<int64_t>(h.loaded_us).store(now_us, std::memory_order_relaxed);
     set_source_state(*zone_, true, now_us);
     std::atomic_ref<uint32_t>(h.ever_loaded).store(1, std::memory_order_release);
-    bump(h.loads);
     h.refresh_cursor = 0;
     zone_ = nullptr;
     return true;
@@ -343,7 +340,7 @@ bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, 
     }
     {
         InPlace changing(g.table);
-        Row removed{};  // neither find() nor find_row() sees it
+        Row removed{};  // find() does not see it
         removed.slot = row.slot;
         removed.flags = kRowRemoved;
         write_words(g.rows[found], removed);
@@ -351,24 +348,6 @@ bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, 
     }
     apply_rights(c, hash, wall_s);
     return true;
-}
-
-bool find_row(Zone& zone, int64_t row_id, TokenHash& out) {
-    const Generation g(zone, epoch_of(zone) & 1);
-    const uint32_t rows = load32(g.table.rows);
-    for (uint32_t i = 0; i < rows && i < g.capacity; ++i) {
-        auto& id = reinterpret_cast<uint64_t&>(g.rows[i].row_id);
-        if (static_cast<int64_t>(std::atomic_ref<uint64_t>(id).load(std::memory_order_relaxed)) == row_id) {
-            Row row;
-            read_words(row, g.rows[i]);
-            Row check;
-            if (g.find(row.hash, check) == i) {  // not a removed row
-                out = row.hash;
-                return true;
-            }
-        }
-    }
-    return false;
 }
 
 void set_source_state(Zone& zone, bool up, int64_t now_us) {
@@ -386,12 +365,8 @@ ClientTableView client_table(const Zone& zone) {
     view.ever_loaded = load32(h.ever_loaded) != 0;
     view.source_up = load32(h.source_up) != 0;
     view.clients = view.ever_loaded ? load32(h.tables[epoch_of(zone) & 1].live) : 0;
-    view.loaded_us = load64(h.loaded_us);
-    view.last_up_us = load64(h.source_up_us);
-    view.loads = load64(h.loads);
     view.bad_rows = load64(h.bad_rows);
     view.skipped_rows = load64(h.skipped_rows);
-    view.refused_loads = load64(h.refused_loads);
     return view;
 }
 
@@ -401,10 +376,6 @@ void count_bad_row(Zone& zone) {
 
 void set_skipped_rows(Zone& zone, uint64_t rows) {
     std::atomic_ref<uint64_t>(zone.header()->skipped_rows).store(rows, std::memory_order_relaxed);
-}
-
-void count_refused_load(Zone& zone) {
-    bump(zone.header()->refused_loads);
 }
 
 }  // namespace llm::core

@@ -128,8 +128,6 @@ RowResult upsert_client(const ZoneLock& lock, const ClientRow& row, int64_t now_
 // Removes one row; queued requests end. False when there is none, or when the token has become another row's since.
 bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, int64_t now_us, int64_t wall_s,
                    WakeSet& wakes);
-// The hash of the row with this primary key. Lock-free, O(clients): about 1 ms for 100,000.
-bool find_row(Zone& zone, int64_t row_id, TokenHash& out);
 
 // The source answered (true) or cannot be reached (false). Lock-free. A successful refresh counts as up.
 void set_source_state(Zone& zone, bool up, int64_t now_us);
@@ -138,16 +136,11 @@ struct ClientTableView {
     bool ever_loaded = false;
     bool source_up = false;
     uint32_t clients = 0;
-    int64_t loaded_us = 0;       // time of the last good load
-    int64_t last_up_us = 0;      // when the source last answered
-    uint64_t loads = 0;          // good loads
-    uint64_t bad_rows = 0;       // counted by count_bad_row(): a row that stays bad counts with every load
-    uint64_t skipped_rows = 0;   // of the last load
-    uint64_t refused_loads = 0;  // counted by count_refused_load()
+    uint64_t bad_rows = 0;      // counted by count_bad_row(): a row that stays bad counts with every load
+    uint64_t skipped_rows = 0;  // of the last load
 };
 ClientTableView client_table(const Zone& zone);
 void count_bad_row(Zone& zone);
 void set_skipped_rows(Zone& zone, uint64_t rows);
-void count_refused_load(Zone& zone);
 
 }  // namespace llm::core

@@ -62,12 +62,6 @@ std::string_view outcome_name(Outcome outcome) {
     return kOutcomeNames[static_cast<size_t>(outcome)];
 }
 
-std::string_view outcome_code(Outcome outcome) {
-    constexpr std::string_view kPrefix = "rejected_";
-    const std::string_view name = outcome_name(outcome);
-    return name.substr(0, kPrefix.size()) == kPrefix ? name.substr(kPrefix.size()) : std::string_view();
-}
-
 void observe_many(Histogram& h, const double* bounds, size_t count, int64_t us, uint64_t times) {
     us = us < 0 ? 0 : us;
     const double seconds = static_cast<double>(us) / 1e6;
@@ -185,7 +179,6 @@ ZoneCounters read_counters(const Zone& zone) {
     to.rebuilds = load(from.rebuilds);
     to.tokens_estimated = load(from.tokens_estimated);
     to.bad_reports = load(from.bad_reports);
-    to.old_reports = load(from.old_reports);
     to.observed_rejections = load(from.observed_rejections);
     to.observed_queued = load(from.observed_queued);
     to.grants = load(from.grants);

@@ -13,8 +13,6 @@ namespace llm::core {
 
 // Label value of llm_requests_total{outcome}: "completed", "rejected_threshold", …
 std::string_view outcome_name(Outcome outcome);
-// The error code in a rejected_… outcome ("threshold"); empty for the others.
-std::string_view outcome_code(Outcome outcome);
 
 // Upper bounds of the histograms' buckets, seconds; +Inf is implied.
 constexpr double kWaitBounds[] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120};
@@ -71,7 +69,6 @@ struct ZoneCounters {
     uint64_t rebuilds = 0;          // the lock was found dirty
     uint64_t tokens_estimated = 0;  // completion tokens charged without the engine's usage
     uint64_t bad_reports = 0;
-    uint64_t old_reports = 0;
     uint64_t observed_rejections = 0;  // llm_observe: would have been refused
     uint64_t observed_queued = 0;      // llm_observe: would have waited
     uint64_t grants = 0;

@@ -153,9 +153,8 @@ struct ServedAs {
 ServedAs served_as(const ZoneLock& lock, Ticket ticket);
 
 enum class Why : uint8_t {
-    client_gone,     // the client closed: cancelled_queued / cancelled_running
-    worker_leaving,  // the owner is being shut down
-    refused,  // the adapter gave up for a reason of its own, which it counts itself: no outcome is counted
+    client_gone,  // the client closed: cancelled_queued / cancelled_running
+    refused,      // the adapter gave up for a reason of its own, which it counts itself: no outcome is counted
 };
 
 // Ends a request in any state and releases what it holds; frees the ticket. Idempotent. False when stale.
@@ -286,10 +285,7 @@ uint32_t drain_events(const ZoneLock& lock, uint32_t process, Event* out, uint32
 
 struct SweepResult {
     uint32_t expired_grants = 0;
-    uint32_t parked_processes = 0;   // silent owners found
     uint32_t forgotten_engines = 0;  // log them: `forgotten` holds the first id
-    uint32_t probes = 0;             // breakers that went half-open
-    bool accounts_pending = false;   // a refresh of accounts is unfinished: sweep again soon
     char forgotten[kMaxEngineIdBytes + 1] = {};
 };
 // Everything that happens by the mere passing of time: expired grants, silent owners, stale reports,

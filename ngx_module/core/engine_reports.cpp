@@ -80,7 +80,6 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
         }
         if (is_old(c, e, report)) {
             e.seen_us = report.boot == e.boot ? now_us : e.seen_us;
-            bump(c.header.counters.old_reports);
             result.what = Applied::old;
             result.engine = i;
             result.generation = e.generation;

@@ -138,8 +138,4 @@ uint32_t model_count(const Zone& zone);
 // Name of a model entry, NUL terminated, valid for the zone's life (entries are never removed). Lock-free.
 const char* model_name(const Zone& zone, uint32_t model);
 
-// True when a client with `organisation` (may be empty) can reach the model through some registered engine.
-// For GET /v1/models combine it with client_may_use().
-bool model_registered(const ZoneLock& lock, uint32_t model);
-
 }  // namespace llm::core

@@ -201,6 +201,31 @@ void lift(Core& c, Standing& s, int32_t level_class) {
     s.vt = level > s.vt ? level : s.vt;
 }
 
+// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what was
+// granted back to the head; where many rejoin one after the other, the way from one place to the next is short.
+uint32_t place_in(Core& c, uint32_t flow, const Request& r) {
+    const Flow& f = c.flows[flow];
+    if (f.tail == kNone || c.requests[f.tail].seq < r.seq) {
+        return f.tail;
+    }
+    if (c.requests[f.head].seq > r.seq) {
+        return kNone;
+    }
+    uint32_t& last = c.scratch[flow];  // who was put between others last, if it still waits there
+    const bool holds = last < c.header.request_end && c.requests[last].flow == flow &&
+                       state_of(c.requests[last]) == RequestState::queued;
+    uint32_t at = holds ? last : f.head;
+    while (c.requests[at].seq > r.seq) {
+        at = c.requests[at].flow_prev;
+    }
+    for (uint32_t next = c.requests[at].flow_next; next != kNone && c.requests[next].seq < r.seq;
+         next = c.requests[next].flow_next) {
+        at = next;
+    }
+    last = index_of(c, r);
+    return at;
+}
+
 }  // namespace
 
 int32_t class_of(const Tables& t, const Account& a, int32_t priority) {
@@ -252,31 +277,6 @@ void take_from_queue(Core& c, uint32_t flow) {
     if (--c.standings[f.standing].backlogged == 0 && !is_strict(c)) {
         remember_leaving(c, c.standings[f.standing], c.levels[f.level].level_class);
     }
-}
-
-// What the request goes behind in its flow; kNone: it becomes the head. The newest goes to the tail and what was
-// granted back to the head; where many rejoin one after the other, the way from one place to the next is short.
-uint32_t place_in(Core& c, uint32_t flow, const Request& r) {
-    const Flow& f = c.flows[flow];
-    if (f.tail == kNone || c.requests[f.tail].seq < r.seq) {
-        return f.tail;
-    }
-    if (c.requests[f.head].seq > r.seq) {
-        return kNone;
-    }
-    uint32_t& last = c.scratch[flow];  // who was put between others last, if it still waits there
-    const bool holds = last < c.header.request_end && c.requests[last].flow == flow &&
-                       state_of(c.requests[last]) == RequestState::queued;
-    uint32_t at = holds ? last : f.head;
-    while (c.requests[at].seq > r.seq) {
-        at = c.requests[at].flow_prev;
-    }
-    for (uint32_t next = c.requests[at].flow_next; next != kNone && c.requests[next].seq < r.seq;
-         next = c.requests[next].flow_next) {
-        at = next;
-    }
-    last = index_of(c, r);
-    return at;
 }
 
 bool enqueue(Core& c, Request& r, bool lifted) {

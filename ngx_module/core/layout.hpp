@@ -424,7 +424,6 @@ struct ClientTable {
     uint32_t rows;
     uint32_t live;
     uint32_t arena_used;
-    uint64_t claim;  // which loader fills it
 };
 
 struct ClientSeries {
@@ -456,12 +455,9 @@ struct alignas(64) ZoneHeader {
     ClientTable tables[2];
     uint32_t ever_loaded;
     uint32_t source_up;
-    int64_t loaded_us;
     int64_t source_up_us;
-    uint64_t loads;
     uint64_t bad_rows;
     uint64_t skipped_rows;
-    uint64_t refused_loads;
     uint64_t next_seq;
     uint32_t model_count;
     uint32_t org_count;

@@ -308,11 +308,6 @@ void refresh_minimums(Core& c) {
     }
 }
 
-bool model_registered(const ZoneLock& lock, uint32_t model) {
-    Tables t(lock.zone());
-    return model < t.header.model_count && t.models[model].engines != 0;
-}
-
 bool model_view(const ZoneLock& lock, uint32_t model, int64_t now_us, ModelView& out) {
     WakeSet none;
     Core c(lock, now_us, none);

@@ -1,6 +1,6 @@
 // The request table: slots, states, and how requests leave.
 #include <algorithm>
-#include <utility>
+#include <algorithm>
 
 #include "ngx_module/core/core.hpp"
 

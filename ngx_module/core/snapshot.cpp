@@ -32,7 +32,6 @@ void copy_request(const Tables& t, const Request& r, RequestSnapshot& out) {
     out.arrived_us = r.arrived_us;
     out.queued_us = r.queued_us;
     out.dispatched_us = r.dispatched_us;
-    out.deadline_us = r.deadline_us;
 }
 
 void copy_engine(const Tables& t, uint32_t index, EngineSnapshot& out) {
@@ -52,7 +51,6 @@ void copy_engine(const Tables& t, uint32_t index, EngineSnapshot& out) {
     out.leaving = e.leaving != 0;
     out.usable = engine_usable(e);
     out.slow_start = e.slow_start != 0;
-    out.preempts = e.preempts != 0;
     out.below_minimum = e.below_minimum != 0;
     out.has_report = e.announced != 0;
     out.model_count = e.model_count;

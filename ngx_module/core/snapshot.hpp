@@ -28,7 +28,6 @@ struct RequestSnapshot {
     int64_t arrived_us = 0;
     int64_t queued_us = 0;      // arrival, later by the time that engines had it which it failed on
     int64_t dispatched_us = 0;  // 0 = not yet
-    int64_t deadline_us = 0;    // end of its queue timeout
 };
 // Copies live requests from slot `cursor` on: at most `capacity`, looking at no more than 1024 slots. Moves
 // the cursor; the walk is over when cursor == plan().requests. Returns how many were copied.
@@ -51,10 +50,9 @@ struct EngineSnapshot {
     bool leaving = false;  // gone; its last leases run out
     bool usable = false;   // ready, breaker closed, has an address, not drained
     bool slow_start = false;
-    bool preempts = false;
     bool below_minimum = false;
     bool has_report = false;
-    uint32_t models[64] = {};
+    uint32_t models[kMaxEngineModels] = {};
     uint32_t model_count = 0;
     uint32_t held = 0;  // seats
     uint32_t foreign = 0;

@@ -39,12 +39,11 @@ void expire_grants(Core& c, SweepResult& result) {
     }
 }
 
-void park_silent_processes(Core& c, SweepResult& result) {
+void park_silent_processes(Core& c) {
     for (uint32_t i = 0; i < c.header.process_end; ++i) {
         Process& p = c.processes[i];
         if (p.used != 0 && p.suspended == 0 && p.requests != 0 && c.now - p.heartbeat_us > kHeartbeatLifeUs) {
             suspend_process(c, p);
-            result.parked_processes++;
         }
     }
 }
@@ -85,7 +84,6 @@ void watch_engines(Core& c, SweepResult& result) {
             continue;
         }
         control_stale(c, e);
-        result.probes += engine_is_placed(e) && probe_due(c, e) ? 1 : 0;
     }
     result.forgotten_engines = forget_silent_engines(c, result.forgotten);
 }
@@ -127,11 +125,11 @@ SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t
     SweepResult result;
     note_standstill(c);
     expire_grants(c, result);
-    park_silent_processes(c, result);
+    park_silent_processes(c);
     watch_engines(c, result);
     release_held_accounts(c);
     if (c.header.refresh_cursor != kNone) {
-        result.accounts_pending = !refresh_accounts(lock, kAccountBatch, now_us, wall_s, wakes);
+        refresh_accounts(lock, kAccountBatch, now_us, wall_s, wakes);
     }
     end_expired_clients(c, wall_s);
     run_all(c);

@@ -30,7 +30,7 @@ struct PrefixSet;
 
 // Grows with every change of the shared structures. Part of nginx's zone tag: a module of another layout gets
 // a new zone instead of misreading the old one.
-constexpr uint32_t kLayoutVersion = 16;
+constexpr uint32_t kLayoutVersion = 17;
 
 // What a region of `bytes` holds. The size alone decides, so that a reload never re-carves.
 struct ZonePlan {
@@ -99,7 +99,6 @@ class Zone {
     // version or size do not fit; the handle is then unusable.
     bool attach(void* memory, size_t bytes, const LockOps& ops);
 
-    bool attached() const { return header_ != nullptr; }
     const ZonePlan& plan() const { return plan_; }
     ZoneHeader* header() const { return header_; }
     const ZoneArrays& arrays() const { return arrays_; }

@@ -280,7 +280,7 @@ std::string_view engine_key(std::string_view engine_id) {
     return conf == nullptr ? std::string_view{} : announced_engine_key(*conf, engine_id);
 }
 
-bool start_sources(Worker& self, ngx_cycle_t* cycle, const MainConf& conf) {
+void start_sources(Worker& self, ngx_cycle_t* cycle, const MainConf& conf) {
     if (!conf.options->usage_url.empty()) {
         sources::start_usage(cycle, conf.options->usage_url, conf.options->usage_addresses, self.zone);
     }
@@ -290,7 +290,7 @@ bool start_sources(Worker& self, ngx_cycle_t* cycle, const MainConf& conf) {
     hooks.wall_s = wall_s;
     hooks.wake = wake;
     hooks.engine_key = engine_key;
-    return sources::start(cycle, conf.options->clients, conf.options->redis, hooks);
+    sources::start(cycle, conf.options->clients, conf.options->redis, hooks);
 }
 
 }  // namespace
@@ -323,7 +323,8 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     start_timers(self, cycle->log);
     self.started = true;
     LLM_START_TEST_FAULTS(self.zone);
-    return start_sources(self, cycle, *conf) ? NGX_OK : NGX_ERROR;
+    start_sources(self, cycle, *conf);
+    return NGX_OK;
 }
 
 void stop_worker(ngx_cycle_t*) {

@@ -170,6 +170,25 @@ const SharedRoot* root_of(const ZoneContext* context) {
     return context != nullptr ? context->root : nullptr;
 }
 
+// What no zone of this size can hold; what reports have filled it with is known when the configuration is
+// applied.
+bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& plan) {
+    const std::vector<StaticEngine>& engines = conf.options->engines;
+    std::set<std::string_view> models;
+    for (const StaticEngine& engine : engines) {
+        models.insert(engine.models.begin(), engine.models.end());
+    }
+    if (engines.size() <= plan.engines && models.size() <= plan.models) {
+        return true;
+    }
+    ngx_conf_log_error(
+        NGX_LOG_EMERG, cf, 0,
+        "\"llm_engine\": %uz engines of %uz models are more than the %uD engines and %uD models that "
+        "llm_zone \"%V\" holds",
+        engines.size(), models.size(), plan.engines, plan.models, &conf.zone_name);
+    return false;
+}
+
 }  // namespace
 
 ngx_int_t adopt_zone(ngx_cycle_t* cycle) {
@@ -199,25 +218,6 @@ std::string check_zone_size(size_t bytes) {
         needed += ngx_pagesize;
     }
     return "expected at least " + std::to_string((needed + 1023) / 1024) + "k";
-}
-
-// What no zone of this size can hold; what reports have filled it with is known when the configuration is
-// applied.
-bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& plan) {
-    const std::vector<StaticEngine>& engines = conf.options->engines;
-    std::set<std::string_view> models;
-    for (const StaticEngine& engine : engines) {
-        models.insert(engine.models.begin(), engine.models.end());
-    }
-    if (engines.size() <= plan.engines && models.size() <= plan.models) {
-        return true;
-    }
-    ngx_conf_log_error(
-        NGX_LOG_EMERG, cf, 0,
-        "\"llm_engine\": %uz engines of %uz models are more than the %uD engines and %uD models that "
-        "llm_zone \"%V\" holds",
-        engines.size(), models.size(), plan.engines, plan.models, &conf.zone_name);
-    return false;
 }
 
 ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf) {

@@ -54,7 +54,6 @@ bool ClientSink::add(const ClientRecord& record) {
         case core::RowResult::full:
             refused_ = true;
             too_many_ = true;
-            core::count_refused_load(*hooks_.zone);
             if (refusal_.pass()) {
                 ngx_log_error(
                     NGX_LOG_ERR, ngx_cycle->log, 0,

@@ -71,7 +71,6 @@ class RespClient {
     void attempt();
     void connect_to(const PeerAddress& address);
     void on_connected();
-    bool start_tls();
     void continue_tls();
     void greet();
     void on_greeting(const char* step, const redisReply& reply);

@@ -116,10 +116,10 @@ bool is_leader() {
     return ngx_process == NGX_PROCESS_SINGLE || (ngx_process == NGX_PROCESS_WORKER && ngx_worker == 0);
 }
 
-bool start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisConfig& redis,
+void start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisConfig& redis,
            const Hooks& hooks) {
     if (!is_leader() || running != nullptr) {
-        return true;
+        return;
     }
     running = new Running{};
     running->hooks = hooks;
@@ -148,7 +148,6 @@ bool start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisCon
             std::make_unique<EngineFeed>(running->redis_endpoint, redis.prefix, *running->engines);
         running->feed->start();
     }
-    return true;
 }
 
 void stop() {

@@ -62,8 +62,8 @@ std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<Ho
 bool is_leader();
 
 // In init_process. Starts the sources if this process leads; the configuration must live as long as the
-// cycle. False when memory or connections are missing, logged.
-bool start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisConfig& redis,
+// cycle. What cannot be reached is tried again later, and logged.
+void start(ngx_cycle_t* cycle, const ClientSourceConfig& clients, const RedisConfig& redis,
            const Hooks& hooks);
 
 // In exit_process, or as soon as the worker has been told to leave. Idempotent. Never from inside a source's
