@@ -409,10 +409,4 @@ Grammar compile_json_schema(const OrderedJson& schema) {
     return builder.finish(root);
 }
 
-Grammar compile_json_object() {
-    GrammarBuilder builder;
-    JsonRules rules(builder);
-    return builder.finish(rules.object());
-}
-
 }  // namespace llm::engine

@@ -55,8 +55,7 @@ class JsonSchemaCompiler {
     std::vector<std::string> path_;         // to where we are, for messages
 };
 
-// Grammars of whole answers. `compile_json_object`: any JSON object.
+// The grammar of a whole answer.
 Grammar compile_json_schema(const OrderedJson& schema);
-Grammar compile_json_object();
 
 }  // namespace llm::engine

@@ -351,7 +351,6 @@ ModelConfig parse_model_config(std::string_view config_json, std::string_view ge
         fields.fail("head_dim", "is " + std::to_string(config.head_dim) + ", not an even number up to 1024");
     }
     config.norm_eps = fields.positive_or("rms_norm_eps", 1e-6);
-    config.torch_dtype = fields.string_or("torch_dtype", fields.string_or("dtype", ""));
     config.tied_embeddings = fields.boolean_or("tie_word_embeddings", false);
     if (config.model_type == "qwen2") {
         config.qkv_bias = true;

@@ -23,7 +23,6 @@ struct RopeScaling {
 struct ModelConfig {
     std::string dir;
     std::string model_type;   // "llama", "mistral", "qwen2", "qwen3"
-    std::string torch_dtype;  // as the file says: "bfloat16", "float16", "float32" or empty
     int32_t dim = 0;
     int32_t ffn_dim = 0;
     int32_t n_layers = 0;

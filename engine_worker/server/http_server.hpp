@@ -79,7 +79,6 @@ class HttpServer {
     // Bytes written but not yet taken by the system; 0 for an unknown connection.
     size_t unsent(ConnectionId connection) const;
     bool all_sent() const;  // no connection has anything unsent
-    size_t n_connections() const { return n_connections_; }
 
   private:
     struct Connection;

@@ -120,15 +120,6 @@ const std::vector<Option>& client_options() {
     return options;
 }
 
-std::string_view option_of(Column column) {
-    for (const Field& field : fields()) {
-        if (field.column == column) {
-            return field.option.name;
-        }
-    }
-    return "";
-}
-
 Changes changes_from(const Arguments& arguments) {
     Changes out;
     for (const Field& field : fields()) {

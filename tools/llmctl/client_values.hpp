@@ -13,9 +13,6 @@ namespace llm::ctl {
 // --name … --disabled.
 const std::vector<Option>& client_options();
 
-// The option of a column ("--max-running"); empty for those that have none.
-std::string_view option_of(Column column);
-
 // What the line says of a client; an empty value clears a column. Throws a usage failure for a value that is
 // not allowed.
 Changes changes_from(const Arguments& arguments);

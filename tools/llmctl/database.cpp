@@ -2,8 +2,6 @@
 
 #include <libpq-fe.h>
 
-#include <cstdlib>
-
 #include "ngx_module/sources/pg_url.hpp"
 #include "tools/llmctl/failure.hpp"
 
@@ -97,7 +95,6 @@ QueryResult Database::query(const std::string& sql, const std::vector<Value>& pa
         }
         out.rows.push_back(std::move(values));
     }
-    out.affected = std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
     return out;
 }
 

@@ -23,7 +23,6 @@ struct ColumnInfo {
 struct QueryResult {
     std::vector<ColumnInfo> columns;
     std::vector<std::vector<Value>> rows;
-    uint64_t affected = 0;
 
     // Index of a column, or −1.
     int find(std::string_view name) const;

@@ -81,7 +81,6 @@ class Interpreter {
         bool captured = false;  // a macro refers to it: it lives as long as the rendering
     };
     class Entered;
-    class Nested;
     enum class Flow { kNormal, kBreak, kContinue };
 
     Scope* open_scope(Scope* outer);

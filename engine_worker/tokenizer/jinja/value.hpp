@@ -150,7 +150,6 @@ class Value {
         auto p = as<std::shared_ptr<const Callable>>();
         return p ? p->get() : nullptr;
     }
-    bool is_sequence_like() const { return as_list() || is_string(); }
     // A bool is an integer too, as in Python. False when it is neither, and for integers beyond int64: these pass
     // through a template, which cannot reckon with them.
     bool to_integer(int64_t& out) const;
