@@ -386,6 +386,8 @@ struct RetryHint {
     uint32_t reset_ms;
 };
 void count_dispatch(Core& c, Pool& p);
+// Dispatches per second lately.
+double drain_rate_of(const Pool& p, int64_t now_us);
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random);
 uint32_t position_of(const Tables& t, const Request& r);
 
@@ -412,6 +414,8 @@ void observe(Histogram& h, const double* bounds, size_t count, int64_t us);
 // The same value `times` times.
 void observe_many(Histogram& h, const double* bounds, size_t count, int64_t us, uint64_t times);
 ModelCounters& counters_of(const Tables& t, uint32_t model);
+// A wait in the queue that has ended, in llm_queue_wait_seconds.
+void observe_wait(const Tables& t, const Request& r, int64_t us);
 uint32_t client_series(Core& c, const char* name);
 void count_tokens(Core& c, const Request& r, uint64_t prompt, uint64_t completion);
 

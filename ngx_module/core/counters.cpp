@@ -81,6 +81,12 @@ ModelCounters& counters_of(const Tables& t, uint32_t model) {
     return t.model_counters[model < t.header.plan.models ? model + 1 : 0];
 }
 
+void observe_wait(const Tables& t, const Request& r, int64_t us) {
+    constexpr int32_t kHighest = int32_t{kWaitPriorities} - 1;
+    const int32_t priority = r.priority < 0 ? 0 : r.priority > kHighest ? kHighest : r.priority;
+    observe(counters_of(t, r.model).wait[priority], kWaitBounds, std::size(kWaitBounds), us);
+}
+
 uint32_t client_series(Core& c, const char* name) {
     ZoneHeader& h = c.header;
     const auto hash = static_cast<uint32_t>(hash_bytes(name));

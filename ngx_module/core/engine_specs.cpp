@@ -39,7 +39,7 @@ uint64_t hash_of_place(const EngineSpec& spec) {
 
 // Whether a configuration's models fit. Engines that share a model need it once.
 bool models_fit(const Core& c, const EngineSpec* specs, uint32_t count) {
-    constexpr uint32_t kSlots = 4096;  // twice the most models of a zone
+    constexpr uint32_t kSlots = 2 * kMaxZoneModels;
     uint64_t fresh[kSlots] = {};       // hashes of names that are not known yet
     uint32_t models = c.header.model_count;
     for (uint32_t i = 0; i < count; ++i) {

@@ -14,11 +14,6 @@ constexpr double kRetryShare = 0.15;  // share of the drain rate that is promise
 constexpr int64_t kShortestUs = 1'000'000;
 constexpr int64_t kLongestUs = 60'000'000;
 
-double rate_of(const Pool& p, int64_t now) {
-    const double age = std::max(0.0, static_cast<double>(now - p.drain_us) / 1e6);
-    return p.drain_rate * std::exp(-age / kRateS);
-}
-
 uint32_t flows_of(const Core& c, const Pool& p) {
     uint32_t flows = 0;
     for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
@@ -45,8 +40,13 @@ bool is_own_limit(const Core& c, const Account* a, Outcome reason) {
 
 }  // namespace
 
+double drain_rate_of(const Pool& p, int64_t now_us) {
+    const double age = std::max(0.0, static_cast<double>(now_us - p.drain_us) / 1e6);
+    return p.drain_rate * std::exp(-age / kRateS);
+}
+
 void count_dispatch(Core& c, Pool& p) {
-    p.drain_rate = (p.drain_us != 0 ? rate_of(p, c.now) : 0) + 1 / kRateS;
+    p.drain_rate = (p.drain_us != 0 ? drain_rate_of(p, c.now) : 0) + 1 / kRateS;
     p.drain_us = c.now;
 }
 
@@ -61,7 +61,7 @@ RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t rand
     } else if (a != nullptr && a->held_tokens != 0) {
         wait = window_wait_us(c, *a);
     } else {
-        const double rate = std::max(rate_of(p, c.now), kDefaultRate / kRateS);
+        const double rate = std::max(drain_rate_of(p, c.now), kDefaultRate / kRateS);
         const double ahead = (p.waiting + 1) / (rate * kNetShare) * 1e6;
         const bool own = is_own_limit(c, a, reason);
         const uint32_t sharers = own ? flows_of(c, p) + (a->waiting == 0 ? 1 : 0) : 1;

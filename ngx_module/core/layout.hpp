@@ -26,6 +26,9 @@ constexpr int64_t kWindowBucketUs = 2'000'000;
 constexpr uint32_t kClassSlots = 16;  // classes counted apart on one engine; further ones share the last slot
 constexpr uint32_t kRememberedClasses = 16;  // classes whose vlast a domain remembers
 constexpr uint32_t kTried = 4;               // engines a request remembers having failed on
+// However large the zone. What works on all of either at once has room for so many.
+constexpr uint32_t kMaxZoneEngines = 4096;
+constexpr uint32_t kMaxZoneModels = 2048;
 constexpr int32_t kBackground = -(1 << 30);  // class of priority 0 in `weighted`: after everything else
 
 struct Process {

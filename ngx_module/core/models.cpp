@@ -10,8 +10,6 @@
 namespace llm::core {
 namespace {
 
-constexpr uint32_t kMaxModelTable = 2048;  // bound of plan.models (zone.cpp)
-
 uint32_t root_of(uint32_t* parent, uint32_t i) {
     while (parent[i] != i) {
         parent[i] = parent[parent[i]];
@@ -255,9 +253,9 @@ void unregister_models(Core& c, uint32_t engine) {
 
 void refresh_domains(Core& c) {
     const uint32_t count = c.header.model_count;
-    uint32_t parent[kMaxModelTable];
-    uint32_t label[kMaxModelTable];
-    bool claimed[kMaxModelTable] = {};
+    uint32_t parent[kMaxZoneModels];
+    uint32_t label[kMaxZoneModels];
+    bool claimed[kMaxZoneModels] = {};
     for (uint32_t i = 0; i < count; ++i) {
         parent[i] = i;
         label[i] = kNone;
@@ -334,8 +332,7 @@ bool model_view(const ZoneLock& lock, uint32_t model, int64_t now_us, ModelView&
     });
     for (uint32_t i = m.pools_head; i != kNone; i = c.pools[i].next) {
         const Pool& p = c.pools[i];
-        const double age = static_cast<double>(now_us - p.drain_us) / 1e7;
-        out.drain_per_s += p.drain_rate * std::exp(-(age > 0 ? age : 0));
+        out.drain_per_s += drain_rate_of(p, now_us);
         for (uint32_t l = p.levels_head; l != kNone; l = c.levels[l].next) {
             const uint32_t oldest = c.levels[l].age_min;
             if (oldest != kNone) {

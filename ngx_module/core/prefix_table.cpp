@@ -15,6 +15,7 @@ constexpr uint32_t kLifeTicks = 150;  // ten minutes
 constexpr uint32_t kTickBits = 20;
 constexpr uint32_t kTickMask = (1u << kTickBits) - 1;
 constexpr uint32_t kEngineMask = 0xfff;
+static_assert(kMaxZoneEngines <= kEngineMask + 1);
 
 uint32_t tick_of(int64_t us) {
     return static_cast<uint32_t>(us / kTickUs) & kTickMask;

@@ -161,8 +161,7 @@ bool take_up(const ZoneLock& lock, Ticket ticket, int64_t now_us, uint32_t& engi
     const int64_t waited = r->granted_us - r->queued_us - int64_t{r->waited_ms} * 1000;
     const int64_t left = std::clamp<int64_t>((r->deadline_us - r->granted_us) / 1000, 0, r->timeout_ms);
     r->waited_ms = r->timeout_ms - static_cast<uint32_t>(left);
-    const int32_t priority = r->priority < 0 ? 0 : r->priority > 10 ? 10 : r->priority;
-    observe(counters_of(c, r->model).wait[priority], kWaitBounds, std::size(kWaitBounds), waited);
+    observe_wait(c, *r, waited);
     observe(c.header.dispatch, kDispatchBounds, std::size(kDispatchBounds), now_us - r->granted_us);
     return true;
 }

@@ -138,9 +138,7 @@ void finish_granted(Core& c, Arrival& a, Request& r) {
     v.decision = Decision::granted;
     v.ticket = {index_of(c, r), r.generation};
     v.engine = r.engine;
-    const int32_t priority = r.priority < 0 ? 0 : r.priority > 10 ? 10 : r.priority;
-    observe(counters_of(c, r.model).wait[priority], kWaitBounds, std::size(kWaitBounds),
-            c.now - r.arrived_us);
+    observe_wait(c, r, c.now - r.arrived_us);
 }
 
 bool grant_now(Core& c, Arrival& a, uint32_t engine) {

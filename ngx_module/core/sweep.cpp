@@ -147,7 +147,7 @@ void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_
     std::atomic_ref<uint32_t>(h.settings_pending)
         .store(other_order ? kReorderPending : kSettingsPending, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    double before[4096];  // bound of plan.engines
+    double before[kMaxZoneEngines];
     for (uint32_t i = 0; i < h.engine_end; ++i) {
         before[i] = minimum_of(c, c.engines[i]);
     }

@@ -9,7 +9,7 @@ constexpr size_t kAlign = 64;
 constexpr uint32_t kMinRequests = 64;
 constexpr uint32_t kMinClients = 256;
 constexpr uint32_t kMaxRows = 1u << 28;
-constexpr size_t kArenaPerClient = 44;
+constexpr size_t kArenaPerClient = 44;  // bytes: a name of 30 and some; lists and organisations are often shared
 
 constexpr size_t align_up(size_t bytes) {
     return (bytes + kAlign - 1) / kAlign * kAlign;
@@ -68,8 +68,8 @@ ZonePlan fixed_part(size_t bytes) {
     ZonePlan p;
     p.bytes = bytes;
     p.processes = kMaxProcesses;
-    p.engines = static_cast<uint32_t>(clamp<size_t>(bytes >> 17, 16, 4096));
-    p.models = static_cast<uint32_t>(clamp<size_t>(bytes >> 17, 32, 2048));
+    p.engines = static_cast<uint32_t>(clamp<size_t>(bytes >> 17, 16, kMaxZoneEngines));
+    p.models = static_cast<uint32_t>(clamp<size_t>(bytes >> 17, 32, kMaxZoneModels));
     p.domains = p.models;
     p.pools = 4 * p.models;
     p.orgs = p.models;
@@ -100,9 +100,10 @@ ZonePlan plan_zone(size_t bytes) {
     size_tables(plan, 0, 0);
     plan.min_bytes = min_bytes;
     plan.ok = false;
-    const size_t base = lay_out(plan, offsets) + 64 * kAlign;
+    const size_t base = lay_out(plan, offsets) + 64 * kAlign;  // each array may lose some bytes to its alignment
     if (bytes < base) {
-        return plan.ok = bytes >= min_bytes, plan;
+        plan.ok = bytes >= min_bytes;
+        return plan;
     }
     // What is left goes to clients and requests, three to two.
     const size_t rest = bytes - base;

@@ -108,7 +108,7 @@ char* set_retries(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     return NGX_CONF_OK;
 }
 
-// ---- llm_zone ---------------------------------------------------------------------------------------------
+// ---- the others of http{} ---------------------------------------------------------------------------------
 
 char* set_zone(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     auto* main = static_cast<MainConf*>(conf);
@@ -149,8 +149,8 @@ char* set_min_throughput(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
         return NGX_CONF_OK;
     }
     std::string_view model;
-    if (!take_parameter(words(cf)[2], "model", model) || model.empty() || model.size() > 255) {
-        return refuse(cf, words(cf)[2], "the only parameter is model=NAME");
+    if (!take_parameter(words(cf)[2], "model", model) || model.empty() || model.size() > core::kMaxModelBytes) {
+        return refuse(cf, words(cf)[2], "the only parameter is model=NAME, of 1 to 255 bytes");
     }
     for (const auto& [name, ignored] : options.min_throughput_by_model) {
         if (name == model) {

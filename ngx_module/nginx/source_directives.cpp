@@ -18,7 +18,6 @@ bool is_key(std::string_view text) {
 // "file:PATH" read whole, the last newline dropped. Keys live in files so that the configuration can be shown
 // around.
 char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
-    constexpr size_t kMaxKeyBytes = core::kMaxEngineKeyBytes;
     ngx_str_t path = copy_to_pool(cf->pool, source.substr(5));
     if (path.data == nullptr || ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
         return kError;
@@ -29,7 +28,7 @@ char* read_key_file(ngx_conf_t* cf, std::string_view source, std::string& out) {
                            &path);
         return kError;
     }
-    char buffer[kMaxKeyBytes + 1];
+    char buffer[core::kMaxEngineKeyBytes + 1];
     size_t size = std::fread(buffer, 1, sizeof(buffer), file);
     std::fclose(file);
     while (size > 0 && (buffer[size - 1] == '\n' || buffer[size - 1] == '\r')) {
@@ -99,7 +98,7 @@ bool split_models(std::string_view list, std::vector<std::string>& out) {
     while (true) {
         const size_t comma = list.find(',');
         const std::string_view name = list.substr(0, comma);
-        if (name.empty() || name.size() > 255 || out.size() == core::kMaxEngineModels ||
+        if (name.empty() || name.size() > core::kMaxModelBytes || out.size() == core::kMaxEngineModels ||
             std::find(out.begin(), out.end(), name) != out.end()) {
             return false;
         }
@@ -204,7 +203,7 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
                               "model= expects up to 64 different names of 1 to 255 bytes, divided by commas");
             }
         } else if (take_parameter(word, "id", value)) {
-            if (value.empty() || value.size() > 127) {
+            if (value.empty() || value.size() > core::kMaxEngineIdBytes) {
                 return refuse(cf, word, "id= expects 1 to 127 bytes");
             }
             engine.id = value;
@@ -214,7 +213,7 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
                 return refuse(cf, word, "max_running= expects a number in 1..1000000");
             }
         } else if (take_parameter(word, "org", value)) {
-            if (value.size() > 127) {
+            if (value.size() > core::kMaxOrgBytes) {
                 return refuse(cf, word, "org= expects at most 127 bytes");
             }
             engine.org = value;
