@@ -228,7 +228,7 @@ bool append_range(ngx_pool_t* pool, ngx_chain_t* chain, uint64_t begin, uint64_t
     return true;
 }
 
-bool append_text(ngx_pool_t* pool, const ngx_str_t& text, ngx_chain_t**& tail) {
+bool append_new_text(ngx_pool_t* pool, const ngx_str_t& text, ngx_chain_t**& tail) {
     ngx_buf_t* piece = memory_buffer(pool, view(text));
     ngx_chain_t* link = ngx_alloc_chain_link(pool);
     if (piece == nullptr || link == nullptr) {
@@ -283,6 +283,101 @@ bool knows_stream_options(const ngx_http_request_t* r) {
     return view(r->uri).ends_with("/completions");
 }
 
+// A replacement of body bytes: [span.begin, span.end) becomes `text`. An empty span inserts.
+struct Splice {
+    core::Span span;
+    ngx_str_t text;  // data == nullptr: memory was short
+};
+
+// What is to be changed in a body.
+struct Edits {
+    Splice splices[3];  // one of each function below
+    size_t count = 0;
+    bool has_members = false;  // the object has some, the client's or ours: a new one needs a comma
+
+    void add(const core::Span& span, const ngx_str_t& text) { splices[count++] = {span, text}; }
+};
+
+// Applies splices in ascending order of position, without copying the rest of the body (a temporary file is mapped);
+// adjusts the length. False when memory is short.
+bool splice_body(ngx_http_request_t* r, const Edits& edits) {
+    ngx_chain_t* body = nullptr;
+    if (!without_file(r->pool, r->request_body->bufs, body)) {
+        return false;
+    }
+    ngx_chain_t* result = nullptr;
+    ngx_chain_t** tail = &result;
+    uint64_t at = 0;
+    off_t change = 0;
+    for (size_t i = 0; i < edits.count; ++i) {
+        if (!append_range(r->pool, body, at, edits.splices[i].span.begin, tail) ||
+            !append_new_text(r->pool, edits.splices[i].text, tail)) {
+            return false;
+        }
+        at = edits.splices[i].span.end;
+        change += static_cast<off_t>(edits.splices[i].text.len) -
+                  static_cast<off_t>(edits.splices[i].span.end - edits.splices[i].span.begin);
+    }
+    if (!append_range(r->pool, body, at, UINT64_MAX, tail)) {
+        return false;
+    }
+    // what a subrequest was made with stays as it is
+    auto* rewritten = static_cast<ngx_http_request_body_t*>(ngx_palloc(r->pool, sizeof(ngx_http_request_body_t)));
+    if (rewritten == nullptr) {
+        return false;
+    }
+    *rewritten = *r->request_body;
+    rewritten->bufs = result;
+    r->request_body = rewritten;
+    r->headers_in.content_length_n += change;
+    return true;
+}
+
+// A place for a new member: before the closing brace of the body.
+core::Span end_of_object(const Request& request) {
+    return {request.object_end, request.object_end};
+}
+
+void replace_model(const Request& request, bool multipart, Edits& edits) {
+    ngx_pool_t* pool = request.r->pool;
+    if (!request.model_span.empty()) {
+        edits.add(request.model_span, multipart ? request.model : quoted(pool, view(request.model)));
+    } else if (!multipart) {
+        edits.add(end_of_object(request), model_member(pool, view(request.model), edits.has_members));
+        edits.has_members = true;
+    }
+}
+
+void inject_usage(const Request& request, Edits& edits) {
+    const core::Span& options = request.stream_options_span;
+    if (!request.include_usage_span.empty()) {
+        edits.add(request.include_usage_span, to_ngx("true"));
+    } else if (!options.empty() && options.end - options.begin > 4) {
+        // an object: a member goes before its closing brace
+        edits.add({options.end - 1, options.end - 1},
+                  to_ngx(request.stream_options_empty ? "\"include_usage\":true" : ",\"include_usage\":true"));
+    } else if (!options.empty()) {
+        edits.add(options, to_ngx("{\"include_usage\":true}"));  // null or {}
+    } else {
+        edits.add(end_of_object(request), to_ngx(edits.has_members
+                                                     ? ",\"stream_options\":{\"include_usage\":true}"
+                                                     : "\"stream_options\":{\"include_usage\":true}"));
+        edits.has_members = true;
+    }
+}
+
+// vLLM's own `priority`: lower is sooner, 0 for the gateway's 5 and above.
+void set_vllm_priority(const Request& request, Edits& edits) {
+    ngx_pool_t* pool = request.r->pool;
+    const int32_t value = std::max(5 - request.priority, 0);
+    if (!request.priority_span.empty()) {
+        edits.add(request.priority_span, formatted(pool, "%d", value));
+    } else {
+        edits.add(end_of_object(request),
+                  formatted(pool, edits.has_members ? ",\"priority\":%d" : "\"priority\":%d", value));
+    }
+}
+
 }  // namespace
 
 bool scan_body(Request& request, Refusal& refusal) {
@@ -311,103 +406,39 @@ bool scan_body(Request& request, Refusal& refusal) {
     return finish_scan(request, scanner, read, scanner.error_offset(), refusal);
 }
 
-bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count) {
-    ngx_chain_t* body = nullptr;
-    if (!without_file(r->pool, r->request_body->bufs, body)) {
-        return false;
-    }
-    ngx_chain_t* result = nullptr;
-    ngx_chain_t** tail = &result;
-    uint64_t at = 0;
-    off_t change = 0;
-    for (size_t i = 0; i < count; ++i) {
-        if (!append_range(r->pool, body, at, splices[i].span.begin, tail) ||
-            !append_text(r->pool, splices[i].text, tail)) {
-            return false;
-        }
-        at = splices[i].span.end;
-        change += static_cast<off_t>(splices[i].text.len) -
-                  static_cast<off_t>(splices[i].span.end - splices[i].span.begin);
-    }
-    if (!append_range(r->pool, body, at, UINT64_MAX, tail)) {
-        return false;
-    }
-    // what a subrequest was made with stays as it is
-    auto* rewritten = static_cast<ngx_http_request_body_t*>(ngx_palloc(r->pool, sizeof(ngx_http_request_body_t)));
-    if (rewritten == nullptr) {
-        return false;
-    }
-    *rewritten = *r->request_body;
-    rewritten->bufs = result;
-    r->request_body = rewritten;
-    r->headers_in.content_length_n += change;
-    return true;
-}
-
 bool rewrite_body(Request& request) {
     ngx_http_request_t* r = request.r;
     const LocConf& conf = loc_conf(r);
     std::string_view type;
     const bool multipart = is_multipart(request, type);
-    Splice splices[4];
-    size_t count = 0;
-    bool member_added = !request.object_empty;
-    const core::Span at_end{request.object_end, request.object_end};
-
+    Edits edits;
+    edits.has_members = !request.object_empty;
     if (request.model.data != request.client_model.data &&
         view(request.model) != view(request.client_model)) {
-        if (!request.model_span.empty()) {
-            splices[count++] = {request.model_span,
-                                multipart ? request.model : quoted(r->pool, view(request.model))};
-        } else if (!multipart) {
-            splices[count++] = {at_end, model_member(r->pool, view(request.model), member_added)};
-            member_added = true;
-        }
+        replace_model(request, multipart, edits);
     }
     request.usage_injected = conf.usage_inject && request.stream && !request.wants_usage && !multipart &&
                              knows_stream_options(r);
     if (request.usage_injected) {
-        if (!request.include_usage_span.empty()) {
-            splices[count++] = {request.include_usage_span, to_ngx("true")};
-        } else if (!request.stream_options_span.empty() &&
-                   request.stream_options_span.end - request.stream_options_span.begin > 4) {
-            // an object: a member goes before its closing brace
-            const core::Span brace{request.stream_options_span.end - 1, request.stream_options_span.end - 1};
-            splices[count++] = {brace, to_ngx(request.stream_options_empty ? "\"include_usage\":true"
-                                                                           : ",\"include_usage\":true")};
-        } else if (!request.stream_options_span.empty()) {
-            splices[count++] = {request.stream_options_span,
-                                to_ngx("{\"include_usage\":true}")};  // null or {}
-        } else {
-            splices[count++] = {at_end, to_ngx(member_added ? ",\"stream_options\":{\"include_usage\":true}"
-                                                            : "\"stream_options\":{\"include_usage\":true}")};
-            member_added = true;
-        }
+        inject_usage(request, edits);
     }
-    // after the others: a key of vLLM's becomes the last member
     if (conf.engine_priority == kEnginePriorityVllm && !multipart) {
-        const int32_t value = std::max(5 - request.priority, 0);
-        if (!request.priority_span.empty()) {
-            splices[count++] = {request.priority_span, formatted(r->pool, "%d", value)};
-        } else {
-            splices[count++] = {
-                at_end, formatted(r->pool, member_added ? ",\"priority\":%d" : "\"priority\":%d", value)};
-        }
+        set_vllm_priority(request, edits);  // after the others: becomes the last member
     }
-    if (count == 0) {
+    if (edits.count == 0) {
         return true;
     }
-    for (size_t i = 0; i < count; ++i) {
-        if (splices[i].text.data == nullptr) {
+    for (size_t i = 0; i < edits.count; ++i) {
+        if (edits.splices[i].text.data == nullptr) {
             return false;
         }
     }
     // two insertions at the closing brace keep the order in which they were made
-    std::stable_sort(splices, splices + count,
+    std::stable_sort(edits.splices, edits.splices + edits.count,
                      [](const Splice& a, const Splice& b) { return a.span.begin < b.span.begin; });
     request.client_body = r->request_body;
     request.client_body_length = r->headers_in.content_length_n;
-    return splice_body(r, splices, count);
+    return splice_body(r, edits);
 }
 
 bool hash_body(ngx_http_request_t* r, ngx_str_t& digest) {

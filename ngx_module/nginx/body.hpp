@@ -9,16 +9,6 @@ namespace llm::nginx {
 // false and sets `refusal` when the body cannot be accepted.
 bool scan_body(Request& request, Refusal& refusal);
 
-// A replacement of body bytes: [span.begin, span.end) becomes `text`. An empty span inserts.
-struct Splice {
-    core::Span span;
-    ngx_str_t text;
-};
-
-// Applies up to `count` splices, in ascending order of position, without copying the rest of the body (a
-// temporary file is mapped); adjusts the length. False when memory is short.
-bool splice_body(ngx_http_request_t* r, const Splice* splices, size_t count);
-
 // Makes the body say what this location wants the engine to read: the routed model, an engine priority, usage
 // in streams. Only where it differs; otherwise the body stays byte for byte. False when memory is short.
 bool rewrite_body(Request& request);
