@@ -2,6 +2,8 @@
 
 #include <sys/socket.h>
 
+#include "ngx_module/nginx/queue.hpp"
+
 namespace llm::nginx {
 namespace {
 

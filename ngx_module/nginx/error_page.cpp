@@ -4,7 +4,6 @@
 
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
-#include "ngx_module/nginx/response_filter.hpp"
 
 namespace llm::nginx {
 namespace {

@@ -22,4 +22,7 @@ bool begin_error_page(Request& request);
 // Sends the error object in place of the page in `in`.
 ngx_int_t send_error_page(Request& request, ngx_chain_t* in, ngx_http_output_body_filter_pt next);
 
+// Sends the answer of llm_compat that has status 200, which nginx's error machinery cannot. Returns for a phase handler.
+ngx_int_t send_compat_ok(Request& request);
+
 }  // namespace llm::nginx

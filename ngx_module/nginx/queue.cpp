@@ -11,6 +11,7 @@
 #include "ngx_module/nginx/queue_keepalive.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
 #include "ngx_module/nginx/suspension.hpp"
+#include "ngx_module/nginx/target.hpp"
 #include "ngx_module/nginx/test_faults.hpp"
 #include "ngx_module/nginx/upstream_hooks.hpp"
 #include "ngx_module/nginx/usage_log.hpp"
@@ -82,7 +83,7 @@ void log_queue_full(const Request& request) {
 // short.
 bool go_on(Request& request, uint32_t attempts, int64_t now) {
     request.stage = Stage::running;
-    register_parked(request.ticket, &request);  // an administrator may end it
+    set_event_receiver(request.ticket, &request);  // an administrator may end it
     request.attempts = attempts;
     request.lease_released = false;
     request.dispatched_us = now;
@@ -96,7 +97,7 @@ void leave_queue(Request& request) {
     }
     leave_keepalive(request);
     forget_dead_end(request);
-    register_parked(request.ticket, nullptr);
+    set_event_receiver(request.ticket, nullptr);
     body_is_wanted(request);
 }
 
@@ -180,7 +181,7 @@ bool start_waiting(Request& request, ngx_msec_t most) {
     request.queue_timer.log = r->connection->log;
     ngx_add_timer(&request.queue_timer, most + 1);
     start_keepalive(request);
-    register_parked(request.ticket, &request);
+    set_event_receiver(request.ticket, &request);
     return true;
 }
 
@@ -232,7 +233,7 @@ void on_grant(Request& request) {
 
 // Makes sure of the outcome of a request that holds a lease and is about to end.
 void leave_running(Request& request) {
-    register_parked(request.ticket, nullptr);
+    set_event_receiver(request.ticket, nullptr);
     request.untold_release = false;  // the end releases
     if (request.ended_by_engine || is_from_cache(request.r)) {
         collect_usage(request);  // with proxy_buffering some of the answer passed after its engine's end

@@ -180,21 +180,4 @@ bool final_outcome(const Request& request, core::Outcome& outcome);
 // A refusal that the core has said nothing about; a 503 asks to come back in some seconds.
 Refusal refusal_of(ErrorCode code);
 
-// Something happened to a queued or running request of this worker (worker.cpp).
-void handle_event(Request& request, const core::Event& event);
-
-// Ends the request in the core: cancels, or finishes with `request.outcome`. Idempotent.
-void end_request(Request& request);
-
-// Ends it without counting it: nginx sends it to another location, whose outcome counts. Idempotent.
-void abandon_request(Request& request);
-
-// Reads what is needed to connect to `engine`, on which a lease is held, into a place of this worker's, with
-// the lock held. For the set_target() that follows.
-void read_target(const core::ZoneLock& lock, uint32_t engine);
-
-// Makes the engine that was read last the request's target, and writes the headers that only this engine may
-// see. False when memory is short or the engine is gone.
-bool set_target(Request& request);
-
 }  // namespace llm::nginx

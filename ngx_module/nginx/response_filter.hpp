@@ -18,8 +18,4 @@ void send_error_event(Request& request, ErrorCode code);
 // Takes what the scan has found into request.usage.
 void collect_usage(Request& request);
 
-// Sends the answer of llm_compat that has status 200, which nginx's error machinery cannot. Returns for a
-// phase handler.
-ngx_int_t send_compat_ok(Request& request);
-
 }  // namespace llm::nginx

@@ -1,5 +1,6 @@
-// The engine a request goes to, copied out of the zone: nothing in shared memory may be pointed to while
-// nginx works.
+// Nothing in shared memory may be pointed to while nginx works, so all of it is copied.
+#include "ngx_module/nginx/target.hpp"
+
 #include <netinet/in.h>
 
 #include <cstring>
@@ -12,7 +13,6 @@
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {
-
 namespace {
 
 // Where the zero-terminated texts and the address lie in a packed copy.

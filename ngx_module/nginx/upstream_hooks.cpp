@@ -10,6 +10,7 @@
 #include "ngx_module/nginx/news.hpp"
 #include "ngx_module/nginx/queue.hpp"
 #include "ngx_module/nginx/response_filter.hpp"
+#include "ngx_module/nginx/target.hpp"
 #include "ngx_module/nginx/worker.hpp"
 
 namespace llm::nginx {

@@ -35,7 +35,7 @@ struct Worker {
     ngx_event_t heartbeat{};
     ngx_event_t self_wake{};              // posted instead of writing to our own descriptor
     ngx_connection_t timer_connection{};  // what nginx's debug log of the two events looks at
-    std::vector<Request*> parked;         // by ticket index
+    std::vector<Request*> receivers;      // of events, by ticket index
     uint32_t timeouts_version = 0;        // of those that the requests here wait by
 };
 
@@ -120,7 +120,7 @@ void drain() {
         }
         for (uint32_t i = 0; i < count; ++i) {
             Request* request =
-                events[i].ticket.index < self.parked.size() ? self.parked[events[i].ticket.index] : nullptr;
+                events[i].ticket.index < self.receivers.size() ? self.receivers[events[i].ticket.index] : nullptr;
             if (request != nullptr && request->ticket == events[i].ticket) {
                 handle_event(*request, events[i]);
             }
@@ -225,7 +225,7 @@ void follow_queue_timeouts(Worker& self) {
         timeouts = self.root->queue_timeouts;
     }
     self.timeouts_version = timeouts.version;
-    for (Request* request : self.parked) {
+    for (Request* request : self.receivers) {
         if (request != nullptr) {
             change_queue_timeout(*request, find_queue_timeout(timeouts, loc_conf(request->r).identity));
         }
@@ -307,7 +307,7 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) {
     const auto* context = static_cast<const ZoneContext*>(conf->zone->data);
     self.zone = context->zone;
     self.root = context->root;
-    self.parked.assign(self.zone.plan().requests, nullptr);
+    self.receivers.assign(self.zone.plan().requests, nullptr);
     // the worker that died may be the one we replace
     reap_dead(true);
     core::WakeSet wakes;
@@ -394,9 +394,9 @@ bool leaving() {
     return worker().leaving || ngx_exiting || ngx_quit || ngx_terminate;
 }
 
-void register_parked(core::Ticket ticket, Request* request) {
-    if (ticket.index < worker().parked.size()) {
-        worker().parked[ticket.index] = request;
+void set_event_receiver(core::Ticket ticket, Request* request) {
+    if (ticket.index < worker().receivers.size()) {
+        worker().receivers[ticket.index] = request;
     }
 }
 

@@ -27,7 +27,7 @@ void wake(const core::WakeSet& wakes);
 // Whether this worker has been told to leave (reload, quit): it still serves what it has.
 bool leaving();
 
-// The request that waits for events of a ticket, so that the drain finds it; nullptr takes it away.
-void register_parked(core::Ticket ticket, Request* request);
+// Who gets the core's events of a ticket (handle_event()); nullptr: nobody any more.
+void set_event_receiver(core::Ticket ticket, Request* request);
 
 }  // namespace llm::nginx
