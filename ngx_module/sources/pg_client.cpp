@@ -407,20 +407,24 @@ bool PgClient::wait_until_done(int limit_ms) {
         return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
     };
     const auto deadline = now_ms() + limit_ms;
-    while (state_ == State::asking) {
+    if (state_ == State::waiting) {
+        attempt();  // there will be no other
+    }
+    while (state_ == State::connecting || state_ == State::asking) {
         const auto left = deadline - now_ms();
         if (left <= 0) {
             return false;
         }
-        pollfd socket{.fd = PQsocket(connection_.get()), .events = POLLIN, .revents = 0};
-        if (PQflush(connection_.get()) == 1) {
-            socket.events |= POLLOUT;
-        }
+        const bool connecting = state_ == State::connecting;
+        const bool reads = !connecting || watched_->read->active;
+        const bool writes = connecting ? watched_->write->active : PQflush(connection_.get()) == 1;
+        pollfd socket{.fd = PQsocket(connection_.get()), .events = 0, .revents = 0};
+        socket.events = static_cast<short>((reads ? POLLIN : 0) | (writes ? POLLOUT : 0));
         if (poll(&socket, 1, static_cast<int>(left)) > 0) {
-            pump();
+            connecting ? poll_connect() : pump();
         }
     }
-    return true;
+    return state_ == State::ready;
 }
 
 void PgClient::restart(const std::string& reason) {

@@ -69,8 +69,8 @@ class PgClient {
     // Gives the connection up and connects again.
     void restart(const std::string& reason);
 
-    // Waits, blocking, until the statement under way has ended, at most `limit_ms`; false when it has not.
-    // For exit_process only.
+    // Waits, blocking, until there is a connection and the statement under way has ended, at most `limit_ms`; false when
+    // that has not come. Does not wait for the next attempt, nor for a resolver. For exit_process only.
     bool wait_until_done(int limit_ms);
 
     const std::string& place() const { return endpoint_.url.place; }

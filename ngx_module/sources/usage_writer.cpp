@@ -168,8 +168,9 @@ void UsageWriter::complain_of(const std::string& error) {
 
 void UsageWriter::finish() {
     timer_.stop();
-    bool answers = client_.wait_until_done(kFinishMs);
-    while (answers && client_.ready() && !backlog_.empty() && !out_of_order_) {
+    const bool written = backlog_.empty() && sending_.empty();
+    bool answers = written || client_.wait_until_done(kFinishMs);
+    while (answers && !backlog_.empty() && !out_of_order_) {
         send();
         answers = client_.wait_until_done(kFinishMs);
     }

@@ -3,6 +3,7 @@
 import datetime
 import http.client
 import re
+import signal
 import threading
 
 import pytest
@@ -349,3 +350,51 @@ def test_requests_that_a_shutdown_cuts_are_recorded(database, fake_engine, gatew
     until(lambda: not gate.old_workers(), "the old worker has ended")
     engine.open_gate()
     assert all(request.answered() for request in pending)
+
+
+@pytest.mark.parametrize("how", ["reload", "stop"])
+def test_the_first_record_of_a_worker_that_leaves_is_written(database, fake_engine, gateway, how):
+    """Its connection to the database is made for it, and the worker ended before there was one."""
+    url, connection = database
+    engine = fake_engine()
+    gate = gateway([engine], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    engine.hold()
+    pending = gate.client.send(chat_body(), token="alice")
+    engine.wait_requests(1)
+    if how == "reload":
+        gate.reload()
+    else:
+        gate.send_signal(signal.SIGQUIT)
+        until(lambda: not gate.workers(), "the worker knows that it must go")
+    engine.open_gate()
+    assert pending.reply().status == 200
+    until(lambda: not gate.old_workers(), "the worker has ended")
+    if how == "stop":
+        gate.lose()
+    rows(connection, 1)
+    assert "usage records lost" not in gate.error_log()
+
+
+def test_a_worker_that_leaves_does_not_wait_for_the_next_attempt(own_postgres, fake_engine, gateway):
+    """The database had been away, and was back before the pause between two attempts was over."""
+    name = own_postgres.create_database()
+    with own_postgres.connect(name) as connection:
+        connection.execute(ROWS)
+    engine = fake_engine()
+    gate = gateway([engine], users=None, workers=1, http=f'llm_priority_db "{own_postgres.url(name)}"; llm_usage on;')
+    gate.wait_ready()
+    assert gate.client.ask(token="alice").status == 200
+    with own_postgres.connect(name) as connection:
+        rows(connection, 1)
+    own_postgres.stop()
+    gate.wait_logged("llm: database .*; trying again")
+    engine.hold()
+    pending = gate.client.send(token="alice")
+    engine.wait_requests(2)
+    gate.reload()
+    own_postgres.start()
+    engine.open_gate()
+    assert pending.reply().status == 200
+    with own_postgres.connect(name) as connection:
+        rows(connection, 2)
