@@ -1,29 +1,33 @@
 """/metrics and /llm/status.json: present, in form, and right after known traffic."""
 
+import pathlib
 import re
 import time
 
 from support.client import chat_body
 from support.users import user
 
-NAMES = ["llm_requests_total", "llm_queue_depth", "llm_queue_oldest_seconds", "llm_queue_wait_seconds_bucket",
-         "llm_time_to_first_token_seconds_bucket", "llm_inter_token_seconds_bucket", "llm_request_duration_seconds_bucket",
-         "llm_tokens_total", "llm_tokens_estimated_total", "llm_client_tokens_total", "llm_engine_running", "llm_engine_held",
-         "llm_engine_limit", "llm_engine_tokens_per_second", "llm_engine_tokens_per_second_per_user", "llm_engine_kv_usage",
-         "llm_engine_report_age_seconds", "llm_engine_up", "llm_engine_below_minimum", "llm_dispatch_seconds_bucket",
-         "llm_cached_prompt_tokens_total", "llm_leases_reaped_total", "llm_redis_up", "llm_priority_db_up", "llm_clients",
-         "llm_desired_engines"]
+PAGE = pathlib.Path(__file__).parents[2] / "docs/metrics.md"
 
 
-def test_every_documented_name_is_there(redis_server, fake_engine, gateway):
+def documented():
+    """{name: type} of the tables of docs/metrics.md."""
+    rows = re.findall(r"^\| (`llm_[^|]*) \| (\w+) \|", PAGE.read_text(), re.MULTILINE)
+    return {name: kind for names, kind in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def test_the_page_of_metrics_names_all_of_them_and_no_other(redis_server, fake_engine, gateway):
     engine = fake_engine()
     gate = gateway(http=f"llm_redis {redis_server.url};")
     engine.announce(redis_server.url)
     gate.wait_model("m", "alice")
     for stream in (False, True):
         assert gate.client.ask(chat_body(stream=stream, stream_options={"include_usage": True} if stream else None), token="alice").status == 200
-    missing = [name for name in NAMES if name not in gate.metrics().names()]
-    assert not missing, missing
+    metrics = gate.metrics()
+    declared = dict(re.findall(r"^# TYPE (\S+) (\S+)$", metrics.text, re.MULTILINE))
+    assert declared == documented()
+    seen = {name if name in declared else re.sub(r"_(bucket|sum|count)$", "", name) for name in metrics.names()}
+    assert seen == set(declared), "each has a sample after a request and a stream"
 
 
 def test_text_format(fake_engine, gateway):
