@@ -157,6 +157,11 @@ char* set_min_throughput(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
             return kDuplicate;
         }
     }
+    if (options.min_throughput_by_model.size() == core::kMaxThroughputRules) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"llm_min_throughput\": more than %uD lines with model=",
+                           core::kMaxThroughputRules);
+        return kError;
+    }
     options.min_throughput_by_model.emplace_back(model, value);
     return NGX_CONF_OK;
 }

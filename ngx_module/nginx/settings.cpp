@@ -13,7 +13,7 @@
 namespace llm::nginx {
 namespace {
 
-core::Settings make_settings(const MainConf& conf, ngx_log_t* log) {
+core::Settings make_settings(const MainConf& conf) {
     const Options& options = *conf.options;
     core::Settings settings;
     settings.scheduler = static_cast<core::Scheduler>(conf.scheduler);
@@ -26,13 +26,7 @@ core::Settings make_settings(const MainConf& conf, ngx_log_t* log) {
     settings.queue_size = static_cast<uint32_t>(conf.queue_size);
     settings.min_throughput = options.min_throughput;
     for (const auto& [model, tokens_per_second] : options.min_throughput_by_model) {
-        if (settings.throughput_rules == core::kMaxThroughputRules) {
-            ngx_log_error(NGX_LOG_ERR, log, 0,
-                          "llm_min_throughput: more than %uD lines with model=, the rest is ignored",
-                          core::kMaxThroughputRules);
-            break;
-        }
-        core::ThroughputRule& rule = settings.throughput[settings.throughput_rules++];
+        core::ThroughputRule& rule = settings.throughput[settings.throughput_rules++];  // set_min_throughput() bounds them
         std::memcpy(rule.model, model.data(), model.size());
         rule.tokens_per_second = tokens_per_second;
     }
@@ -55,7 +49,7 @@ std::string_view authority(std::string_view url) {
 }  // namespace
 
 void apply_configuration(const MainConf& conf, core::Zone& zone, ngx_log_t* log, core::WakeSet& wakes) {
-    const core::Settings settings = make_settings(conf, log);
+    const core::Settings settings = make_settings(conf);
     const auto& engines = conf.options->engines;
 
     std::vector<std::vector<std::string_view>> models(engines.size());

@@ -65,6 +65,12 @@ char* resolve_engine(ngx_conf_t* cf, StaticEngine& engine) {
     if (authority.starts_with("unix:")) {  // nginx would take the rest for a socket's path
         return refuse(cf, words(cf)[1], "expected http(s)://host[:port], not a socket");
     }
+    if (engine.url.size() > core::kMaxEngineUrlBytes) {
+        return refuse(cf, words(cf)[1], "expected at most 255 bytes");
+    }
+    if (engine.id.empty() && authority.size() > core::kMaxEngineIdBytes) {
+        return refuse(cf, words(cf)[1], "host and port are more than the 127 bytes of an id: give it an id=");
+    }
     ngx_url_t url;
     ngx_memzero(&url, sizeof(url));
     url.url = copy_to_pool(cf->pool, authority);
@@ -108,6 +114,51 @@ bool split_models(std::string_view list, std::vector<std::string>& out) {
         }
         list.remove_prefix(comma + 1);
     }
+}
+
+// One word behind the URL of an llm_engine.
+char* set_engine_parameter(ngx_conf_t* cf, const ngx_str_t& word, StaticEngine& engine) {
+    std::string_view value;
+    if (take_parameter(word, "model", value)) {
+        if (!split_models(value, engine.models)) {
+            return refuse(cf, word,
+                          "model= expects up to 64 different names of 1 to 255 bytes, divided by commas");
+        }
+    } else if (take_parameter(word, "id", value)) {
+        if (value.empty() || value.size() > core::kMaxEngineIdBytes) {
+            return refuse(cf, word, "id= expects 1 to 127 bytes");
+        }
+        engine.id = value;
+    } else if (take_parameter(word, "max_running", value)) {
+        if (!parse_integer(value, engine.max_running) || engine.max_running == 0 ||
+            engine.max_running > 1'000'000) {
+            return refuse(cf, word, "max_running= expects a number in 1..1000000");
+        }
+    } else if (take_parameter(word, "org", value)) {
+        if (value.size() > core::kMaxOrgBytes) {
+            return refuse(cf, word, "org= expects at most 127 bytes");
+        }
+        engine.org = value;
+    } else if (take_parameter(word, "key", value)) {
+        if (value.starts_with("file:")) {
+            if (read_key_file(cf, value, engine.key) != NGX_CONF_OK) {
+                return kError;
+            }
+        } else if (!is_key(value)) {
+            // not repeated, as it is a secret
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\": key= expects 1 to 511 visible ASCII characters, or file:PATH",
+                               &words(cf)[0]);
+            return kError;
+        } else {
+            engine.key = value;
+        }
+    } else if (view(word) == "backup") {
+        engine.backup = true;
+    } else {
+        return refuse(cf, word, "allowed parameters: model=, id=, max_running=, org=, key=, backup");
+    }
+    return NGX_CONF_OK;
 }
 
 }  // namespace
@@ -192,49 +243,9 @@ char* add_engine(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) {
     StaticEngine engine;
     engine.url = view(words(cf)[1]);
     for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
-        const ngx_str_t& word = words(cf)[i];
-        std::string_view value;
-        if (check_given_once(cf, i) != NGX_CONF_OK) {
+        if (check_given_once(cf, i) != NGX_CONF_OK ||
+            set_engine_parameter(cf, words(cf)[i], engine) != NGX_CONF_OK) {
             return kError;
-        }
-        if (take_parameter(word, "model", value)) {
-            if (!split_models(value, engine.models)) {
-                return refuse(cf, word,
-                              "model= expects up to 64 different names of 1 to 255 bytes, divided by commas");
-            }
-        } else if (take_parameter(word, "id", value)) {
-            if (value.empty() || value.size() > core::kMaxEngineIdBytes) {
-                return refuse(cf, word, "id= expects 1 to 127 bytes");
-            }
-            engine.id = value;
-        } else if (take_parameter(word, "max_running", value)) {
-            if (!parse_integer(value, engine.max_running) || engine.max_running == 0 ||
-                engine.max_running > 1'000'000) {
-                return refuse(cf, word, "max_running= expects a number in 1..1000000");
-            }
-        } else if (take_parameter(word, "org", value)) {
-            if (value.size() > core::kMaxOrgBytes) {
-                return refuse(cf, word, "org= expects at most 127 bytes");
-            }
-            engine.org = value;
-        } else if (take_parameter(word, "key", value)) {
-            if (value.starts_with("file:")) {
-                if (read_key_file(cf, value, engine.key) != NGX_CONF_OK) {
-                    return kError;
-                }
-            } else if (!is_key(value)) {
-                // not repeated, as it is a secret
-                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                                   "\"%V\": key= expects 1 to 511 visible ASCII characters, or file:PATH",
-                                   &words(cf)[0]);
-                return kError;
-            } else {
-                engine.key = value;
-            }
-        } else if (view(word) == "backup") {
-            engine.backup = true;
-        } else {
-            return refuse(cf, word, "allowed parameters: model=, id=, max_running=, org=, key=, backup");
         }
     }
     if (engine.models.empty()) {
