@@ -60,70 +60,56 @@ bool is_old(const Core& c, Engine& e, const EngineReport& report) {
     return true;
 }
 
-}  // namespace
-
-ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const EnginePlace* place,
-                         int64_t now_us, WakeSet& wakes) {
-    Core c(lock, now_us, wakes);
-    ApplyResult result;
-    uint32_t i = find_reported(c, report);
-    if (i != kNone) {
-        Engine& e = c.engines[i];
-        if (e.is_static == 0 && view(e.id) != report.id) {
-            copy_text(e.id, report.id);  // the configuration lists it no more: it goes by its own name
-            e.place_version++;
-        }
-        const bool elsewhere = view(e.url) != report.url;
-        if (elsewhere && (e.is_static != 0 || report.boot <= e.boot)) {
-            result.what = Applied::conflict_lost;  // what the configuration lists stays where it is
-            return result;
-        }
-        if (is_old(c, e, report)) {
-            e.seen_us = report.boot == e.boot ? now_us : e.seen_us;
-            result.what = Applied::old;
-            result.engine = i;
-            result.generation = e.generation;
-            return result;
-        }
-        if (elsewhere) {
-            result.what = Applied::conflict_won;
-            leave(c, i);
-            i = kNone;
-        }
+// Whether the report, which speaks of engine `i`, is to be applied; else `result` says why not. Of two that go by one
+// name at different places the younger stays: the other one leaves, and `i` becomes kNone.
+bool is_accepted(Core& c, uint32_t& i, const EngineReport& report, ApplyResult& result) {
+    Engine& e = c.engines[i];
+    if (e.is_static == 0 && view(e.id) != report.id) {
+        copy_text(e.id, report.id);  // the configuration lists it no more: it goes by its own name
+        e.place_version++;
     }
-    if (report.state == EngineState::gone) {
-        result.what = i == kNone ? Applied::unknown : say_goodbye(c, i);
+    const bool elsewhere = view(e.url) != report.url;
+    if (elsewhere && (e.is_static != 0 || report.boot <= e.boot)) {
+        result.what = Applied::conflict_lost;  // what the configuration lists stays where it is
+        return false;
+    }
+    if (is_old(c, e, report)) {
+        e.seen_us = report.boot == e.boot ? c.now : e.seen_us;
+        result.what = Applied::old;
         result.engine = i;
-        run_all(c);
-        return result;
+        result.generation = e.generation;
+        return false;
     }
-    const bool created = i == kNone;
-    if (created) {
-        i = new_engine(c);
-        if (i == kNone) {
-            result.what = Applied::full;
-            return result;
-        }
+    if (elsewhere) {
+        result.what = Applied::conflict_won;
+        leave(c, i);
+        i = kNone;
+    }
+    return true;
+}
+
+// A slot for an engine that is not known yet; kNone if there is none. In service once `used` is set.
+uint32_t create_engine(Core& c, const EngineReport& report) {
+    const uint32_t i = new_engine(c);
+    if (i != kNone) {
         copy_text(c.engines[i].id, report.id);
         copy_text(c.engines[i].url, report.url);
     }
-    Engine& e = c.engines[i];
-    uint32_t list[kMaxEngineModels];
+    return i;
+}
+
+// The models that the engine serves, those of the configuration first. Returns how many: 0 if there is no room for any.
+uint32_t list_models(Core& c, const Engine& e, const EngineReport& report, uint32_t (&list)[kMaxEngineModels]) {
     uint32_t count = e.is_static != 0 ? e.static_model_count : 0;
     std::copy(e.models, e.models + count, list);
     for (const std::string& name : report.models) {
         count = add_model(list, count, open_model(c, name));
     }
-    if (count == 0) {
-        result.what = Applied::full;
-        return result;
-    }
-    const bool other_boot = e.announced == 0 || report.boot != e.boot;
-    const auto state_before = static_cast<EngineState>(e.state);
-    if (place != nullptr) {
-        set_place(e, place->host, key_at(e, *place), place->tls, place->address);
-    }
-    result.needs_address = e.address.length == 0;
+    return count;
+}
+
+// What needs no judgement: state, organisation, figures for people.
+void copy_facts(Core& c, Engine& e, const EngineReport& report) {
     e.ttl_us = int64_t{report.ttl_ms} * 1000;
     e.state = static_cast<uint8_t>(report.state);
     e.preempts = report.preempts ? 1 : 0;
@@ -135,6 +121,42 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
     e.tokens_per_second = std::isfinite(report.tokens_per_second) ? report.tokens_per_second : 0;
     e.tokens_per_second_per_user =
         std::isfinite(report.tokens_per_second_per_user) ? report.tokens_per_second_per_user : 0;
+}
+
+}  // namespace
+
+ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const EnginePlace* place,
+                         int64_t now_us, WakeSet& wakes) {
+    Core c(lock, now_us, wakes);
+    ApplyResult result;
+    uint32_t i = find_reported(c, report);
+    if (i != kNone && !is_accepted(c, i, report, result)) {
+        return result;
+    }
+    if (report.state == EngineState::gone) {
+        result.what = i == kNone ? Applied::unknown : say_goodbye(c, i);
+        result.engine = i;
+        run_all(c);
+        return result;
+    }
+    const bool created = i == kNone;
+    if (created) {
+        i = create_engine(c, report);
+    }
+    uint32_t list[kMaxEngineModels];
+    const uint32_t count = i != kNone ? list_models(c, c.engines[i], report, list) : 0;
+    if (count == 0) {
+        result.what = Applied::full;
+        return result;
+    }
+    Engine& e = c.engines[i];
+    const bool other_boot = e.announced == 0 || report.boot != e.boot;
+    const auto state_before = static_cast<EngineState>(e.state);
+    if (place != nullptr) {
+        set_place(e, place->host, key_at(e, *place), place->tls, place->address);
+    }
+    result.needs_address = e.address.length == 0;
+    copy_facts(c, e, report);
     if (created) {
         LLM_LABEL();
         e.used = 1;
