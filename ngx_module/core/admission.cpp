@@ -43,7 +43,7 @@ void adapt(Core& c, Engine& e, double dt, double tokens, double user_seconds, bo
     const double error = v / (kMargin * minimum) - 1;
     const double gain = std::min(0.4, 1 - std::exp(-0.5 * dt));
     const double g = std::min(dt, 1.0);
-    const double load = double{1.0} * e.held + e.foreign;
+    const double load = static_cast<double>(e.held) + e.foreign;
     if (e.slow_start != 0) {
         e.slow_user_seconds += user_seconds;
         if (e.slow_user_seconds >= 1) {
@@ -153,7 +153,7 @@ void control(Core& c, Engine& e, const EngineReport& report, bool other_boot) {
             e.limit = std::min(e.limit, 0.9 * e.held);
         }
         if (e.reported_waiting > 0) {
-            const double total = double{1.0} * e.reported_running + e.reported_waiting;
+            const double total = static_cast<double>(e.reported_running) + e.reported_waiting;
             e.limit = std::min(e.limit, e.held * e.reported_running / total);
         }
     }
@@ -161,7 +161,7 @@ void control(Core& c, Engine& e, const EngineReport& report, bool other_boot) {
 }
 
 void engine_saturated(Core& c, Engine& e) {
-    e.limit = std::min(e.limit, double{1.0} * e.held - 1);
+    e.limit = std::min(e.limit, static_cast<double>(e.held) - 1);
     e.recover_us = c.now;
     clamp_limit(c, e);
 }

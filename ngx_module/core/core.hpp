@@ -297,6 +297,10 @@ struct Room {
     bool probe;
 };
 Room room_for(const Core& c, const Engine& e, int32_t level_class);
+// Seats held for the limit, with one more: what engines are compared by.
+inline double load_with_one_more(const Engine& e) {
+    return (e.held + 1.0) / e.limit;
+}
 // Whether the pool's requests may go to engine `index`, usable or not.
 inline bool pool_admits(const Pool& p, const Engine& e, uint32_t index) {
     return (p.org == kNone || e.org == p.org) && (p.temporary == 0 || !is_among(p.shunned, index));

@@ -69,7 +69,7 @@ struct Wanted {
 double score(const Core& c, const Engine& e, uint32_t index, const Wanted& wanted) {
     switch (c.header.settings.routing) {
         case RoutingPolicy::least_running:
-            return double{1.0} * e.held + e.foreign;
+            return static_cast<double>(e.held) + e.foreign;
         case RoutingPolicy::round_robin:
             return (index + c.header.plan.engines - c.header.round_robin % c.header.plan.engines - 1) %
                    c.header.plan.engines;
@@ -77,12 +77,12 @@ double score(const Core& c, const Engine& e, uint32_t index, const Wanted& wante
             return 0;
         case RoutingPolicy::prefix: {
             const double uncached = wanted.prompt_tokens * (1 - wanted.hits.part_on(index));
-            return (uncached + kPromptOffset) * (e.held + 1.0) / e.limit;
+            return (uncached + kPromptOffset) * load_with_one_more(e);
         }
         case RoutingPolicy::throughput:
             break;
     }
-    return (e.held + 1.0) / e.limit;
+    return load_with_one_more(e);
 }
 
 struct Best {

@@ -1,4 +1,6 @@
 // A running request: retries, streamed tokens, the end.
+#include <cmath>
+
 #include "ngx_module/core/core.hpp"
 
 namespace llm::core {
@@ -19,12 +21,10 @@ uint32_t other_engine(Core& c, const Request& r, bool backups, uint32_t random) 
                 (preferred != 0 && e.org != r.prefer_org)) {
                 return true;
             }
-            const double load = (e.held + 1) / e.limit;
+            const double load = load_with_one_more(e);
             if (room_for(c, e, level_class).open) {
-                if (with_room == kNone ||
-                    load < (c.engines[with_room].held + 1) / c.engines[with_room].limit ||
-                    (load == (c.engines[with_room].held + 1) / c.engines[with_room].limit &&
-                     mix32(random + i) < mix32(random + with_room))) {
+                const double least = with_room == kNone ? INFINITY : load_with_one_more(c.engines[with_room]);
+                if (load < least || (load == least && mix32(random + i) < mix32(random + with_room))) {
                     with_room = i;
                 }
             } else if (uint64_t{e.held} + e.foreign < static_cast<uint64_t>(e.limit) + 1) {

@@ -21,7 +21,7 @@ void copy_request(const Tables& t, const Request& r, RequestSnapshot& out) {
     out.model = r.model;
     out.engine = r.lease != 0 ? r.engine : kNone;
     out.priority = r.priority;
-    out.level = class_of(t, a, r.priority);
+    out.level_class = class_of(t, a, r.priority);
     out.seats = r.seats;
     out.attempts = r.attempts;
     out.prompt_tokens = r.prompt_tokens;

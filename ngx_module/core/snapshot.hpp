@@ -17,7 +17,7 @@ struct RequestSnapshot {
     uint32_t model = kNone;
     uint32_t engine = kNone;
     int32_t priority = 0;
-    int32_t level = 0;  // its class
+    int32_t level_class = 0;
     uint32_t seats = 1;
     uint32_t attempts = 0;
     uint32_t prompt_tokens = 0;

@@ -57,7 +57,7 @@ uint32_t least_loaded(const Core& c, const Pool& p) {
     for_engines_of(c, p.model, [&](uint32_t i) {
         const Engine& e = c.engines[i];
         if (engine_usable(e) && engine_serves(c, e, p) &&
-            (best == kNone || (e.held + 1) / e.limit < (c.engines[best].held + 1) / c.engines[best].limit)) {
+            (best == kNone || load_with_one_more(e) < load_with_one_more(c.engines[best]))) {
             best = i;
         }
         return true;

@@ -165,7 +165,7 @@ void apply_settings(const ZoneLock& lock, const Settings& settings, int64_t now_
         start_limit(c, e);
         if (minimum > 0) {
             // A minimum where there was none: what runs is let finish, growth starts from there.
-            e.limit = std::max(e.limit, double{1.0} * e.held);
+            e.limit = std::max(e.limit, static_cast<double>(e.held));
             clamp_limit(c, e);
         }
     }

@@ -165,7 +165,7 @@ ordered_json requests(const std::vector<core::EngineSnapshot>& engines, int64_t 
                        {"model", model_name_or_null(request.model)},
                        {"engine", engine_id_or_null(engines, request.engine)},
                        {"priority", request.priority},
-                       {"class", request.level},
+                       {"class", request.level_class},
                        {"seats", request.seats},
                        {"attempts", request.attempts},
                        {"stream", request.stream},

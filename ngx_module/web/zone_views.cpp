@@ -34,8 +34,8 @@ bool shown_before(const core::RequestSnapshot& a, const core::RequestSnapshot& b
     if (runs(a) != runs(b)) {
         return runs(b);
     }
-    if (!runs(a) && a.level != b.level) {
-        return a.level > b.level;
+    if (!runs(a) && a.level_class != b.level_class) {
+        return a.level_class > b.level_class;
     }
     return a.arrived_us < b.arrived_us;
 }
