@@ -1,9 +1,10 @@
 // Requests whose engine failed before its first byte, while every other engine was full: they wait once more.
 //
-// Each waits in a pool that the engines do not serve which it has failed on, so that it goes to another one and blocks
-// nobody who may go there. All else is as for those who wait for the first time: the charge is given back, so the
-// client's counter stands where it stood, and the place within its flow follows from the arrival. Once it is granted, a
-// request belongs to the pool that it came from, and with the last the pool goes.
+// Each waits in a pool that the engines do not serve which it has failed on, so that it goes to another one
+// and blocks nobody who may go there. All else is as for those who wait for the first time: the charge is
+// given back, so the client's counter stands where it stood, and the place within its flow follows from the
+// arrival. Once it is granted, a request belongs to the pool that it came from, and with the last the pool
+// goes.
 #include <algorithm>
 
 #include "ngx_module/core/core.hpp"
@@ -48,7 +49,8 @@ uint32_t pool_to_wait_in(Core& c, const Request& r) {
     failed_on(r, shunned);
     for (uint32_t i = c.models[own.model].pools_head; i != kNone; i = c.pools[i].next) {
         const Pool& p = c.pools[i];
-        if (p.org == own.org && p.temporary != 0 && std::equal(std::begin(shunned), std::end(shunned), p.shunned)) {
+        if (p.org == own.org && p.temporary != 0 &&
+            std::equal(std::begin(shunned), std::end(shunned), p.shunned)) {
             return i;
         }
     }

@@ -36,20 +36,32 @@ class EveryStore {
         munmap(copy_, mapped_);
     }
 
-    // Steps of requests only; before them some that also change engines, clients and settings.
-    void run(uint64_t seed, int world, int requests) {
+    // Steps of requests only; before them some that also change engines, clients and settings. With `lose` there are two
+    // small engines, of which one dies from time to time, and both are started again.
+    void run(uint64_t seed, int world, int requests, bool lose = false) {
         RandomChoices choices(seed);
         Driver first(zone_, choices, now_, wall_, kFirstPid);
         drivers_[0] = &first;
         Driver second(zone_, choices, now_, wall_, kFirstPid + 1);
         drivers_[1] = &second;
         first.load_clients();
-        first.apply_engines();
+        if (!lose) {
+            first.apply_engines();
+        }
         for (int i = 0; i < world + requests && failure_.empty(); ++i) {
             first.change_the_world = second.change_the_world = i < world;
+            if (lose && i % 20 == 0) {
+                const uint32_t engine = choices.next(2);
+                for (running_ = 0; running_ < 2; ++running_) {
+                    drivers_[running_]->lose_engine(engine);
+                }
+                running_ = 0;
+                start_engines(1 + static_cast<uint64_t>(i));
+            }
             running_ = choices.next(2);
             drivers_[running_]->step();
         }
+        waited_again_ += first.waited_again + second.waited_again;
         for (uint32_t i = 0; i < 2; ++i) {
             running_ = i;
             drivers_[i]->finish_all();
@@ -65,8 +77,23 @@ class EveryStore {
     uint64_t stores() const { return trap_.stores(); }
     uint64_t deaths() const { return deaths_; }
     uint64_t repaired() const { return repaired_; }
+    uint64_t waited_again() const { return waited_again_; }
 
   private:
+    void start_engines(uint64_t boot) {
+        for (uint32_t e = 0; e < 2; ++e) {
+            EngineReport r = TestZone::report("e" + std::to_string(e), boot);
+            r.models = {"m", "k", "l"};
+            r.max_running = 3;
+            EnginePlace place;
+            place.host = "host";
+            place.address.length = 16;
+            WakeSet wakes;
+            ZoneLock lock(zone_);
+            apply_report(lock, r, &place, now_, wakes);
+        }
+    }
+
     void* map() {
         return mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
@@ -142,6 +169,7 @@ class EveryStore {
     std::string failure_;
     uint64_t deaths_ = 0;
     uint64_t repaired_ = 0;
+    uint64_t waited_again_ = 0;
 };
 
 TEST(EveryStore, DeathThereLosesOnlyWhatTheDeadOwned) {
@@ -155,6 +183,13 @@ TEST(EveryStore, DeathThereLosesOnlyWhatTheDeadOwned) {
                 static_cast<unsigned long long>(test.repaired()));
     EXPECT_GT(test.instructions(), 400u);
     EXPECT_GT(test.repaired(), test.deaths() / 2);
+}
+
+TEST(EveryStore, DeathWhereEnginesAreLost) {
+    EveryStore test;
+    test.run(1, 0, 400, true);
+    EXPECT_EQ(test.failure(), "");
+    EXPECT_GT(test.waited_again(), 5u);
 }
 
 }  // namespace
