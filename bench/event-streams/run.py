@@ -4,7 +4,7 @@
     bench/event-streams/run.py [--build DIR] [--events N] [--rounds N] [--check]
 
 One worker, one stream at a time of N events of about 210 bytes, each written by itself. With a pause between them, as a model makes, nginx reads every event by
-itself; --pause 0 writes as fast as it can, and many lie in one read. Printed: events per second of the worker's CPU (/proc, 10 ms resolution over all rounds), which other work
+itself; --pause 0 writes as fast as it can, and many lie in one read. Printed: events per second of the worker's CPU, which other work
 on the machine disturbs less than events per second. Aim: 0.95 of plain's (--check).
 Needs the tests' Python packages: scripts/venv.sh, then .venv/bin/python bench/event-streams/run.py
 """
@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
 
 import needs  # noqa: E402
+from processes import cpu_seconds  # noqa: E402
 
 AIM = 0.95
 WORDS = (" a", " word", " and", ",", " another", "\n", " \"quoted\"", " \u20ac")
@@ -35,11 +36,6 @@ def chunk(word):
              "choices": [{"index": 0, "delta": {"content": word}, "logprobs": None, "finish_reason": None}]}
     event = b"data: " + json.dumps(delta, separators=(",", ":")).encode() + b"\n\n"
     return b"%x\r\n%s\r\n" % (len(event), event)
-
-
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def engine(events, pause):
@@ -121,7 +117,7 @@ def main():
             targets = {"plain": "/plain/chat/completions", "dispatch": "/v1/chat/completions"}
             for number in range(arguments.rounds + 1):
                 for name, target in targets.items():
-                    used, began = cpu_seconds(worker), time.monotonic()
+                    used, began = cpu_seconds([worker]), time.monotonic()
                     pending = gateway.client.send(chat_body(stream=True), token="a", target=target, timeout=120)
                     received = bytearray()
                     while not received.endswith(b"\r\n0\r\n\r\n"):
@@ -133,7 +129,7 @@ def main():
                     assert without_chunks(received).count(b"data: {") == arguments.events, "events are missing"
                     if number > 0:  # the first warms up
                         rates[name].append(arguments.events / took)
-                        cpu[name] += cpu_seconds(worker) - used
+                        cpu[name] += cpu_seconds([worker]) - used
         finally:
             gateway.kill()
         per_second = {name: arguments.rounds * arguments.events / seconds for name, seconds in cpu.items()}

@@ -5,7 +5,7 @@
 
 Three measurements, because each can mislead alone:
   requests/s      wrk, alternating runs; on a shared machine information, not proof
-  CPU/request     user + system time of the gateway's worker over those runs (/proc; 10 ms resolution over seconds)
+  CPU/request     user + system time of the gateway's worker over those runs
   Ir/request      user instructions under callgrind, (I(5N) - I(N)) / 4N: start-up cancels out, and noise of the machine too
 The token is the last of --clients (100,000) tokens. --check exits 1 when the module takes more than 10 % more instructions.
 """
@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
 
 import needs  # noqa: E402
+from processes import cpu_seconds  # noqa: E402
 from support.client import request_bytes  # noqa: E402
 from support.ports import free_port  # noqa: E402
 from support.paths import program  # noqa: E402
@@ -108,11 +109,11 @@ class Bench:
             for _ in range(rounds):
                 for name, (process, port) in gateways.items():
                     worker = next(iter(children_of(process.pid)))
-                    before = cpu_seconds(worker)
+                    before = cpu_seconds([worker])
                     done = subprocess.run([program("wrk"), "-t1", "-c16", f"-d{seconds}s", "-s", HERE / "post.lua", f"http://127.0.0.1:{port}/"],
                                           capture_output=True, text=True, check=True,
                                           env={**os.environ, "BENCH_BODY": str(self.directory / "body.json")}).stdout
-                    spent = cpu_seconds(worker) - before
+                    spent = cpu_seconds([worker]) - before
                     if "Non-2xx" in done:
                         raise SystemExit(f"{name} answered with errors:\n{done}")
                     requests = int(re.search(r"(\d+) requests in", done)[1])
@@ -165,11 +166,6 @@ def ask(port, body, count):
             else:
                 reader.exactly(int(value_of(headers, "content-length")))
             reader.reset_raw()
-
-
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main():

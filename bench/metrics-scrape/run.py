@@ -3,8 +3,7 @@
 
     bench/metrics-scrape/run.py [--build DIR] [--scrapes N] [--check]
 
-Processor time of the worker from /proc (10 ms resolution, so over many scrapes), less what as many requests for a static answer
-cost. --check exits 1 above 1 ms.
+Processor time of the worker over many scrapes, less what as many requests for a static answer cost. --check exits 1 above 1 ms.
 """
 
 import argparse
@@ -17,25 +16,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "bench")]
 
 import needs  # noqa: E402
+from processes import cpu_seconds  # noqa: E402
 
 ALLOWED_MS = 1.0
 CLIENTS, ENGINES, MODELS = 1000, 64, 8
 
 
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def cost(gate, target, count):
     """Processor milliseconds of the worker per request for `target`."""
     worker, = gate.workers()
-    before = cpu_seconds(worker)
+    before = cpu_seconds([worker])
     size = 0
     for _ in range(count):
         size = len(gate.client.get(target).body)
-    return (cpu_seconds(worker) - before) / count * 1e3, size
+    return (cpu_seconds([worker]) - before) / count * 1e3, size
 
 
 def main():
