@@ -196,7 +196,7 @@ uint32_t find_pool(Core& c, uint32_t model, uint32_t org);
 uint32_t open_pool(Core& c, uint32_t model, uint32_t org);
 // A temporary one, for requests that do not go to the engines `shunned` (as in Pool). kNone: no room.
 uint32_t make_temporary_pool(Core& c, uint32_t model, uint32_t org, const uint32_t (&shunned)[kTried]);
-// Ends a temporary pool in which nobody waits any more.
+// Ends a pool in which nobody waits any more.
 void close_pool(Core& c, uint32_t pool);
 // Registers or unregisters the engine with its models; recomputes the domains when the components changed.
 void register_models(Core& c, uint32_t engine);

@@ -29,6 +29,7 @@ constexpr uint32_t kTried = 4;               // engines a request remembers havi
 // However large the zone. What works on all of either at once has room for so many.
 constexpr uint32_t kMaxZoneEngines = 4096;
 constexpr uint32_t kMaxZoneModels = 2048;
+constexpr uint32_t kPoolsPerModel = 4;  // places for them: one for anybody, one for each organisation that asks, temporary ones
 constexpr int32_t kBackground = -(1 << 30);  // class of priority 0 in `weighted`: after everything else
 
 struct Process {
@@ -479,6 +480,7 @@ struct alignas(64) ZoneHeader {
     Settings settings;
     int64_t grace_us;      // of `settings`, for readers without the lock
     uint32_t open_access;  // likewise
+    uint32_t pools_reclaimed;  // 1 = idle pools were looked for since the last sweep
 
     // derived
     uint32_t free_requests, free_accounts, free_standings, free_flows, free_levels;  // given back

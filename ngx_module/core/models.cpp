@@ -3,6 +3,7 @@
 // Entries are made by engines only, never by a client's words, and are never removed: an index stays good for
 // the zone's life and find_model() needs no lock.
 #include <algorithm>
+#include <bitset>
 #include <cmath>
 
 #include "ngx_module/core/core.hpp"
@@ -94,30 +95,62 @@ double minimum_for(const Tables& t, const Model& m) {
     return s.min_throughput;
 }
 
+// A pool stays when nobody waits in it: it knows how fast its queue goes. Ends those that no request is in, was in or
+// may come back to, so that others can be made: models and organisations come and go. O(requests), hence once per sweep.
+void reclaim_pools(Core& c) {
+    if (c.header.pools_reclaimed != 0) {
+        return;
+    }
+    c.header.pools_reclaimed = 1;
+    std::bitset<kPoolsPerModel * kMaxZoneModels> wanted;
+    for (uint32_t i = 0; i < c.header.request_end; ++i) {
+        const Request& r = c.requests[i];
+        if (state_of(r) != RequestState::free) {
+            wanted.set(r.pool);
+            wanted.set(lasting_pool(c, r.pool));
+        }
+    }
+    for (uint32_t i = 0; i < c.header.pool_end; ++i) {
+        if (c.pools[i].used != 0 && c.pools[i].levels_head == kNone && !wanted[i]) {
+            close_pool(c, i);
+        }
+    }
+}
+
+uint32_t free_pool(const Tables& t) {
+    uint32_t i = 0;
+    while (i < t.header.plan.pools && t.pools[i].used != 0) {
+        ++i;
+    }
+    return i < t.header.plan.pools ? i : kNone;
+}
+
 // Temporary where there is something to shun.
 uint32_t make_pool(Core& c, uint32_t model, uint32_t org, const uint32_t* shunned) {
-    for (uint32_t i = 0; i < c.header.plan.pools; ++i) {
-        Pool& p = c.pools[i];
-        if (p.used != 0) {
-            continue;
-        }
-        p = Pool{};
-        p.model = model;
-        p.org = org;
-        if (shunned != nullptr) {
-            p.temporary = 1;
-            std::copy(shunned, shunned + kTried, p.shunned);
-        }
-        p.levels_head = kNone;
-        p.next = c.models[model].pools_head;
-        c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
-        std::atomic_signal_fence(std::memory_order_seq_cst);
-        LLM_LABEL();
-        p.used = 1;
-        c.models[model].pools_head = i;
-        return i;
+    uint32_t i = free_pool(c);
+    if (i == kNone) {
+        reclaim_pools(c);
+        i = free_pool(c);
     }
-    return kNone;
+    if (i == kNone) {
+        return kNone;
+    }
+    Pool& p = c.pools[i];
+    p = Pool{};
+    p.model = model;
+    p.org = org;
+    if (shunned != nullptr) {
+        p.temporary = 1;
+        std::copy(shunned, shunned + kTried, p.shunned);
+    }
+    p.levels_head = kNone;
+    p.next = c.models[model].pools_head;
+    c.header.pool_end = i >= c.header.pool_end ? i + 1 : c.header.pool_end;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    LLM_LABEL();
+    p.used = 1;
+    c.models[model].pools_head = i;
+    return i;
 }
 
 }  // namespace

@@ -123,6 +123,7 @@ void end_all_waiting(Core& c, uint32_t account, Mail mail) {
 SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes) {
     Core c(lock, now_us, wakes);
     SweepResult result;
+    c.header.pools_reclaimed = 0;
     note_standstill(c);
     expire_grants(c, result);
     park_silent_processes(c);

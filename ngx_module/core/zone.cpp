@@ -71,7 +71,7 @@ ZonePlan fixed_part(size_t bytes) {
     p.engines = static_cast<uint32_t>(clamp<size_t>(bytes >> 17, 16, kMaxZoneEngines));
     p.models = static_cast<uint32_t>(clamp<size_t>(bytes >> 17, 32, kMaxZoneModels));
     p.domains = p.models;
-    p.pools = 4 * p.models;
+    p.pools = kPoolsPerModel * p.models;
     p.orgs = p.models;
     p.prefix_sets = static_cast<uint32_t>(clamp<size_t>(bytes / 64 / sizeof(PrefixSet), 512, 1u << 24));
     return p;

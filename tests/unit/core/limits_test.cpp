@@ -254,6 +254,81 @@ TEST(Pools, AskingForWhatNobodyServesTakesNoRoom) {
     }
 }
 
+// More organisations and models than there are places for pools; all engines serve all models.
+class CrowdedPools : public ::testing::Test {
+  protected:
+    static constexpr uint32_t kOrgs = 6;
+
+    void SetUp() override {
+        std::vector<TestClient> clients;
+        std::vector<TestZone::Static> engines;
+        for (uint32_t m = 0; m < std::min(z.zone.plan().models, kMaxEngineModels); ++m) {
+            models.push_back("m" + std::to_string(m));
+        }
+        for (uint32_t o = 0; o < kOrgs; ++o) {
+            const std::string org = "org" + std::to_string(o);
+            clients.push_back({.id = o + 1, .organisation = org});
+            engines.push_back({.url = "http://" + org, .models = models, .max_running = 1, .org = org});
+        }
+        z.load(clients);
+        ASSERT_TRUE(z.engines(engines));
+        ASSERT_GT(kOrgs * models.size(), z.zone.plan().pools);
+    }
+
+    Verdict send(uint32_t client, const std::string& model) {
+        RequestArgs a = z.args();
+        a.mode = RoutingMode::private_only;
+        a.model = model;
+        return z.send(client, a);
+    }
+
+    TestZone z{plan_zone(1).min_bytes};
+    std::vector<std::string> models;
+};
+
+TEST_F(CrowdedPools, ThoseThatNobodyUsesMakeRoom) {
+    const Verdict running = send(1, "m0");
+    const Verdict queued = send(1, "m1");
+    ASSERT_EQ(running.decision, Decision::granted);
+    ASSERT_EQ(queued.decision, Decision::queued);
+    for (uint32_t client = 2; client <= kOrgs; ++client) {
+        for (const std::string& model : models) {
+            const Verdict v = send(client, model);
+            ASSERT_EQ(v.decision, Decision::granted) << client << " " << model << " " << outcome_name(v.reason);
+            z.end(v.ticket);
+        }
+        z.tick();
+        ASSERT_EQ(z.check(), "");
+    }
+    EXPECT_EQ(z.totals().queued, 1u) << "whose pool has stayed";
+    z.end(running.ticket);
+    EXPECT_EQ(z.take_all().size(), 1u);
+    EXPECT_EQ(z.check(), "");
+}
+
+TEST_F(CrowdedPools, WhereAllAreUsedTheNextIsRefusedUntilOneIsNot) {
+    std::vector<Ticket> running;
+    std::vector<Ticket> waiting;
+    uint32_t refused = 0;
+    for (uint32_t client = 1; client <= kOrgs; ++client) {
+        for (const std::string& model : models) {
+            const Verdict v = send(client, model);
+            if (v.decision == Decision::rejected) {
+                EXPECT_EQ(v.reason, Outcome::rejected_queue_full);
+                ++refused;
+            } else {
+                (v.decision == Decision::granted ? running : waiting).push_back(v.ticket);
+            }
+        }
+    }
+    EXPECT_GT(refused, 0u);
+    EXPECT_EQ(send(kOrgs, models.back()).reason, Outcome::rejected_queue_full);
+    EXPECT_TRUE(z.drop(waiting.front()));
+    z.tick();
+    EXPECT_NE(send(kOrgs, models.back()).decision, Decision::rejected);
+    EXPECT_EQ(z.check(), "");
+}
+
 TEST_F(Limits, RetryAfterSpreadsThoseWhoAreRefused) {
     start({{.id = 1, .threshold = 1}}, 4);
     std::vector<Ticket> running;
