@@ -260,7 +260,6 @@ void close_pool(Core& c, uint32_t pool) {
         link = &c.pools[*link].next;
     }
     *link = p.next;
-    LLM_LABEL();
     p.used = 0;
 }
 

@@ -34,7 +34,6 @@ void leave_waiting(Core& c, Request& r) {
     c.pools[pool].waiting--;
     c.models[r.model].waiting--;
     if (c.pools[pool].waiting == 0 && c.pools[pool].temporary != 0) {
-        LLM_LABEL();
         close_pool(c, pool);
     }
 }
