@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "shared/engine_report.hpp"
+
 namespace llm {
 
 // 1 to `max` characters.
@@ -17,19 +19,19 @@ inline std::string set_text(const std::string& text, size_t max, std::string& ou
     return "";
 }
 
-// Appends names separated by commas: at most 64 of 1 to 255 characters, as an engine's report can hold.
+// Appends names separated by commas, as many and as long as an engine's report can hold.
 inline std::string set_names(const std::string& text, std::vector<std::string>& out) {
     std::vector<std::string> names = out;
     for (size_t at = 0; at <= text.size();) {
         const size_t comma = std::min(text.find(',', at), text.size());
-        if (comma == at || comma - at > 255) {
-            return "expected names of 1 to 255 characters, separated by commas";
+        if (comma == at || comma - at > kMaxModelBytes) {
+            return "expected names of 1 to " + std::to_string(kMaxModelBytes) + " characters, separated by commas";
         }
         names.push_back(text.substr(at, comma - at));
         at = comma + 1;
     }
-    if (names.size() > 64) {
-        return "at most 64 names";
+    if (names.size() > kMaxModels) {
+        return "at most " + std::to_string(kMaxModels) + " names";
     }
     out = std::move(names);
     return "";

@@ -13,6 +13,9 @@
 
 namespace llm::core {
 
+// What a report may say has room in the zone.
+static_assert(kMaxEngineModels == llm::kMaxModels && kMaxModelBytes == llm::kMaxModelBytes);
+
 struct EngineAddress {
     uint8_t sockaddr[128] = {};
     uint32_t length = 0;  // 0 = not resolved: the engine takes no requests yet
