@@ -5,14 +5,13 @@
 // Thread CPU time, so that a busy machine does not spoil the figures. Exits 1 when an enqueue plus a dispatch
 // costs more than 2 µs (8 µs with llm_routing prefix) on average with 10,000 waiting, or the lock is held for
 // longer than 20 µs in the 99th percentile.
-#include <time.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "bench/core/cpu_time.hpp"
 #include "ngx_module/core/dispatcher.hpp"
 #include "ngx_module/core/layout.hpp"
 
@@ -21,12 +20,6 @@ namespace {
 
 constexpr size_t kZoneBytes = size_t{64} << 20;
 constexpr uint32_t kRounds = 200'000;
-
-int64_t cpu_ns() {
-    timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
 
 struct Bench {
     void* memory = std::aligned_alloc(64, kZoneBytes);

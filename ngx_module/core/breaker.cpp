@@ -22,15 +22,6 @@ void open_breaker(Core& c, Engine& e, uint32_t random) {
 
 }  // namespace
 
-bool engine_is_placed(const Engine& e) {
-    return e.used != 0 && e.leaving == 0 && e.drained == 0 && e.address.length != 0 &&
-           e.state == static_cast<uint8_t>(EngineState::ready);
-}
-
-bool engine_usable(const Engine& e) {
-    return engine_is_placed(e) && e.breaker == Breaker::closed;
-}
-
 bool probe_due(const Core& c, const Engine& e) {
     return e.breaker != Breaker::closed && e.probe_out == 0 && c.now >= e.open_until_us;
 }

@@ -281,8 +281,15 @@ double minimum_of(const Tables& t, const Engine& e);
 
 // ---- breaker.cpp ------------------------------------------------------------------------------------------
 
-bool engine_is_placed(const Engine& e);  // could be used were its breaker closed
-bool engine_usable(const Engine& e);     // ready, breaker closed
+// Could be used were its breaker closed.
+inline bool engine_is_placed(const Engine& e) {
+    return e.used != 0 && e.leaving == 0 && e.drained == 0 && e.address.length != 0 &&
+           e.state == static_cast<uint8_t>(EngineState::ready);
+}
+// Ready, breaker closed.
+inline bool engine_usable(const Engine& e) {
+    return engine_is_placed(e) && e.breaker == Breaker::closed;
+}
 void engine_failed(Core& c, Engine& e, uint32_t random);
 // It has answered a request that was sent to it at `sent_us`: the probe, or one sent there before the breaker opened, either
 // shows that it works. One sent as long after its last failure as a breaker rests first does so for those who have

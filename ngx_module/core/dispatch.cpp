@@ -28,6 +28,15 @@ uint32_t held_from(const Engine& e, int32_t level_class) {
     return held;
 }
 
+// Whether an engine with `load` seats taken, as many as it may have, makes room for this class by itself.
+bool may_preempt(const Engine& e, uint64_t load, int32_t level_class) {
+    if (e.preempts == 0 || load >= uint64_t{e.max_running} + kPreemptSurplus) {
+        return false;
+    }
+    const uint32_t own = held_from(e, level_class);
+    return own < e.held && own + uint64_t{e.foreign} < limit_of(e);
+}
+
 uint8_t class_slot(Engine& e, int32_t level_class) {
     if (e.held == 0) {  // no class holds any
         e.by_class[0].level_class = level_class;
@@ -94,14 +103,16 @@ struct Best {
 
 void consider(const Core& c, Best& best, uint32_t index, const Wanted& wanted) {
     const Engine& e = c.engines[index];
-    const Best candidate{index, score(c, e, index, wanted), e.kv_usage,
-                         mix32((uint64_t{wanted.random} << 32) + c.header.counters.grants * 4096 + index)};
-    const bool even = candidate.score == best.score;
+    const bool first = best.engine == kNone;
     const bool random_only = c.header.settings.routing == RoutingPolicy::random;
-    if (best.engine == kNone || candidate.score < best.score ||
-        (even && !random_only && candidate.kv < best.kv) ||
-        (even && (random_only || candidate.kv == best.kv) && candidate.draw < best.draw)) {
-        best = candidate;
+    const double its_score = score(c, e, index, wanted);
+    if (!first &&
+        (its_score > best.score || (its_score == best.score && !random_only && e.kv_usage > best.kv))) {
+        return;
+    }
+    const uint32_t draw = mix32((uint64_t{wanted.random} << 32) + c.header.counters.grants * 4096 + index);
+    if (first || its_score < best.score || (!random_only && e.kv_usage < best.kv) || draw < best.draw) {
+        best = {index, its_score, e.kv_usage, draw};
     }
 }
 
@@ -192,16 +203,8 @@ Room room_for(const Core& c, const Engine& e, int32_t level_class) {
         const bool due = probe_due(c, e);
         return {due, due};
     }
-    const uint32_t limit = limit_of(e);
     const uint64_t load = uint64_t{e.held} + e.foreign;
-    if (load < limit && load < e.max_running) {
-        return {true, false};
-    }
-    if (e.preempts == 0 || load >= uint64_t{e.max_running} + kPreemptSurplus) {
-        return {false, false};
-    }
-    const uint32_t own = held_from(e, level_class);
-    return {own < e.held && own + uint64_t{e.foreign} < limit, false};
+    return {(load < limit_of(e) && load < e.max_running) || may_preempt(e, load, level_class), false};
 }
 
 bool engine_serves(const Core& c, const Engine& e, const Pool& p) {
@@ -226,7 +229,7 @@ uint32_t choose_engine(Core& c, const Pool& p, uint32_t prefer_org, int32_t leve
         if (!pool_admits(p, e, i)) {
             return true;
         }
-        primary |= e.backup == 0 && engine_usable(e);
+        primary = primary || (e.backup == 0 && engine_usable(e));
         if (!room_for(c, e, level_class).open) {
             return true;
         }

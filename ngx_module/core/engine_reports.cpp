@@ -12,7 +12,10 @@ constexpr int64_t kGonePauseUs =
 
 // The engine that a report speaks of, whatever it is called here: that of the configuration at its URL, else
 // that of its id, else the same process under the id it had while the configuration listed it.
-uint32_t find_reported(const Core& c, const EngineReport& report) {
+uint32_t find_reported(const Core& c, const EngineReport& report, const EngineMemo& memo) {
+    if (memo.engine != kNone && memo.version == c.header.engines_version) {
+        return memo.engine;
+    }
     uint32_t i = find_static(c, report.url);
     if (i == kNone) {
         i = find_id(c, report.id);
@@ -65,6 +68,7 @@ bool is_old(const Core& c, Engine& e, const EngineReport& report) {
 bool is_accepted(Core& c, uint32_t& i, const EngineReport& report, ApplyResult& result) {
     Engine& e = c.engines[i];
     if (e.is_static == 0 && view(e.id) != report.id) {
+        c.header.engines_version++;
         copy_text(e.id, report.id);  // the configuration lists it no more: it goes by its own name
         e.place_version++;
     }
@@ -78,6 +82,7 @@ bool is_accepted(Core& c, uint32_t& i, const EngineReport& report, ApplyResult& 
         result.what = Applied::old;
         result.engine = i;
         result.generation = e.generation;
+        result.memo = {i, c.header.engines_version};
         return false;
     }
     if (elsewhere) {
@@ -126,10 +131,10 @@ void copy_facts(Core& c, Engine& e, const EngineReport& report) {
 }  // namespace
 
 ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const EnginePlace* place,
-                         int64_t now_us, WakeSet& wakes) {
+                         int64_t now_us, WakeSet& wakes, const EngineMemo& memo) {
     Core c(lock, now_us, wakes);
     ApplyResult result;
-    uint32_t i = find_reported(c, report);
+    uint32_t i = find_reported(c, report, memo);
     if (i != kNone && !is_accepted(c, i, report, result)) {
         return result;
     }
@@ -183,6 +188,7 @@ ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const
                                                        : Applied::updated;
     result.engine = i;
     result.generation = e.generation;
+    result.memo = {i, c.header.engines_version};
     result.below_minimum = !was_below && e.below_minimum != 0;
     if (topology) {
         refresh_domains(c);

@@ -17,6 +17,7 @@ uint32_t new_engine(Core& c) {
         Engine& e = c.engines[i];
         if (e.used == 0) {
             const uint32_t generation = e.generation + 1;
+            c.header.engines_version++;
             e = Engine{};
             e.generation = generation;
             c.header.engine_end = i >= c.header.engine_end ? i + 1 : c.header.engine_end;
@@ -87,6 +88,7 @@ void free_engine_if_idle(Core& c, uint32_t engine) {
 
 void leave(Core& c, uint32_t engine) {
     Engine& e = c.engines[engine];
+    c.header.engines_version++;
     LLM_LABEL();
     e.leaving = 1;
     LLM_LABEL();

@@ -143,6 +143,7 @@ bool apply_static_engines(const ZoneLock& lock, const EngineSpec* specs, uint32_
         return false;
     }
     bool topology = false;
+    c.header.engines_version++;
     for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         c.engines[i].static_listed = 0;
     }

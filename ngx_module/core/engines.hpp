@@ -17,8 +17,8 @@ namespace llm::core {
 static_assert(kMaxEngineModels == llm::kMaxModels && kMaxModelBytes == llm::kMaxModelBytes);
 
 struct EngineAddress {
-    uint8_t sockaddr[128] = {};
     uint32_t length = 0;  // 0 = not resolved: the engine takes no requests yet
+    uint8_t sockaddr[128] = {};
 };
 
 // One `llm_engine` line.
@@ -56,10 +56,18 @@ enum class Applied : uint8_t {
     full,           // no slot for one more engine or model: ignored (log it)
 };
 
+// Where a report went, for the next one of the same id and URL: it need not be looked for among all engines
+// as long as none comes, goes or changes its name.
+struct EngineMemo {
+    uint32_t engine = kNone;
+    uint64_t version = 0;  // of ZoneHeader::engines_version
+};
+
 struct ApplyResult {
     Applied what = Applied::updated;
     uint32_t engine = kNone;
     uint32_t generation = 0;
+    EngineMemo memo;             // kNone unless it was applied, or old
     bool needs_address = false;  // the URL is new: resolve it and call set_engine_address()
     bool below_minimum = false;  // fell under llm_min_throughput at L = 1 with this report (one log line)
 };
@@ -72,10 +80,10 @@ bool apply_static_engines(const ZoneLock& lock, const EngineSpec* specs, uint32_
 
 // Applies one report. `place` may be null when the caller has not resolved the URL (yet); the old place
 // stays. A report with the URL of a static engine updates that one. Any number in it is clamped; nothing in
-// it can stop dispatch but its own `state`, and as many requests of others as it says it has, for as long as it
-// keeps reporting them.
+// it can stop dispatch but its own `state`, and as many requests of others as it says it has, for as long as
+// it keeps reporting them. `memo`: of the last report with this id and this URL, if the caller has kept it.
 ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const EnginePlace* place,
-                         int64_t now_us, WakeSet& wakes);
+                         int64_t now_us, WakeSet& wakes, const EngineMemo& memo = {});
 
 // A report that could not be parsed (counted only).
 void count_bad_report(Zone& zone);

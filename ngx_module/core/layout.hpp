@@ -313,7 +313,8 @@ struct ClassHeld {
     uint32_t held;
 };
 
-struct Engine {
+// What the choice of an engine reads of each stands first, in one cache line.
+struct alignas(64) Engine {
     // facts: identity
     uint32_t used;
     uint32_t generation;
@@ -334,9 +335,15 @@ struct Engine {
     uint8_t probe_out;     // derived
     uint8_t slow_reports;  // reports that spoke against more growth in slow start
     uint8_t org_listed;    // `org` comes from the configuration
+    uint32_t max_running;
+    uint32_t held;     // derived
+    uint32_t foreign;  // seats that others have taken, as it reports
+    double limit;      // L (admission.cpp)
+    double kv_usage;
+    EngineAddress address;
+
     uint32_t org;
     uint32_t config_max_running;  // of the llm_engine line; 0 = not said
-    uint32_t max_running;
     uint32_t model_count;
     uint32_t static_model_count;  // the first ones come from the configuration
     uint32_t models[kMaxEngineModels];
@@ -344,7 +351,6 @@ struct Engine {
     char url[kMaxEngineUrlBytes + 1];
     char host[kMaxEngineHostBytes + 1];
     char key[kMaxEngineKeyBytes + 1];
-    EngineAddress address;
     uint64_t listed_place;   // hash of the place that the configuration gave it; 0 = it is not listed
     uint32_t place_version;  // grows whenever what engine_target() copies as text, or the address, may change
 
@@ -362,18 +368,15 @@ struct Engine {
     double decode_tokens;
     double user_seconds;
     double completed;
-    double kv_usage;
     double tokens_per_second;
     double tokens_per_second_per_user;
     uint32_t reported_running;
     uint32_t reported_waiting;
-    uint32_t foreign;
     uint32_t own_answers;  // since own_us: complete, with a prompt and too few tokens to tell a speed (embeddings)
 
     // facts: admission law (admission.cpp)
-    double limit;  // L
-    double et;     // decoded tokens per second, filtered
-    double eu;     // users, filtered
+    double et;  // decoded tokens per second, filtered
+    double eu;  // users, filtered
     double slow_user_seconds;
     double own_tokens;  // the gateway's own measurement since own_us: of streams
     double own_user_seconds;
@@ -393,10 +396,11 @@ struct Engine {
     uint64_t failures;
 
     // derived
-    uint32_t held;
     uint32_t held_high;  // largest since the last report: what that report may still have seen
     ClassHeld by_class[kClassSlots];
 };
+static_assert(offsetof(Engine, address) + offsetof(EngineAddress, length) + sizeof(EngineAddress::length) <=
+              64);
 
 // One row of the token table. It says where in the index it stands: an entry of the index counts only while
 // the row that it names exists and names it back. So a load can begin on whatever an earlier one left there.
@@ -476,6 +480,7 @@ struct alignas(64) ZoneHeader {
     // Nothing was ever at or behind these indexes: what walks a table ends there. Each is written before the
     // first use of the entry that it lets in.
     uint32_t engine_end, process_end, request_end, account_end, standing_end, pool_end, domain_end;
+    uint64_t engines_version;   // grows when an engine comes, goes or changes its name (EngineMemo)
     uint32_t settings_pending;  // SettingsPending: their consequences have not all been drawn yet
     Settings settings;
     int64_t grace_us;      // of `settings`, for readers without the lock

@@ -288,6 +288,7 @@ void rebuild(Core& c) {
     for (uint32_t i = 0; i < h.process_end; ++i) {
         c.processes[i].signalled = 0;  // run_all() wakes everybody who has mail
     }
+    h.engines_version++;
     h.run_pending = 1;
 }
 

@@ -25,9 +25,12 @@ bool EngineSink::report(const EngineReport& report) {
     core::WakeSet wakes;
     core::ApplyResult result;
     const int64_t now = hooks_.now_us();
+    const auto known = places_.find(report.id);
+    const bool same_place = known != places_.end() && known->second->url == report.url;
+    const core::EngineMemo memo = same_place ? known->second->memo : core::EngineMemo();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        result = core::apply_report(lock, report, nullptr, now, wakes);
+        result = core::apply_report(lock, report, nullptr, now, wakes, memo);
     }
     hooks_.wake(wakes);
 
@@ -88,6 +91,7 @@ void EngineSink::locate(const EngineReport& report, const core::ApplyResult& res
     std::unique_ptr<Place>& slot = places_[report.id];
     if (slot && !result.needs_address && slot->url == report.url && slot->engine == result.engine &&
         slot->generation == result.generation) {
+        slot->memo = result.memo;
         return;
     }
     if (!slot || slot->url != report.url) {
@@ -101,6 +105,7 @@ void EngineSink::locate(const EngineReport& report, const core::ApplyResult& res
     }
     slot->engine = result.engine;
     slot->generation = result.generation;
+    slot->memo = result.memo;
     if (slot->address.length > 0) {
         publish(report.id, *slot);
     } else if (!slot->lookup.busy()) {

@@ -47,6 +47,7 @@ class EngineSink {
         EngineUrl parts;
         uint32_t engine = core::kNone;
         uint32_t generation = 0;
+        core::EngineMemo memo;
         PeerAddress address;
         time_t resolved_at = 0;  // nginx's seconds
         HostResolver lookup;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ngx_module/core/dispatcher.hpp"
@@ -394,8 +395,35 @@ class Driver {
         EnginePlace place;
         place.host = "host";
         place.address.length = 16;
+        EngineMemo& memo = memos_[{r.id, r.url}];
         ZoneLock lock(zone_);
-        apply_report(lock, r, choices_.next(8) == 0 ? nullptr : &place, now_, wakes_);
+        const uint32_t expected = engine_of(lock, r);
+        const ApplyResult result =
+            apply_report(lock, r, choices_.next(8) == 0 ? nullptr : &place, now_, wakes_, memo);
+        memo = result.memo.engine != kNone ? result.memo : memo;
+        const bool follows =
+            result.what == Applied::updated || result.what == Applied::old || result.what == Applied::gone;
+        require(!follows || expected == kNone || result.engine == expected, "the engine of a report");
+    }
+
+    // The engine at a report's URL that the configuration lists, else that of its id; kNone if there is
+    // neither.
+    static uint32_t engine_of(const ZoneLock& lock, const EngineReport& r) {
+        std::vector<EngineSnapshot> engines(lock.zone().plan().engines);
+        uint32_t cursor = 0;
+        engines.resize(snapshot_engines(lock, cursor, engines.data(), static_cast<uint32_t>(engines.size())));
+        std::erase_if(engines, [](const EngineSnapshot& e) { return e.leaving; });
+        for (const EngineSnapshot& e : engines) {
+            if (e.is_static && r.url == e.url) {
+                return e.engine;
+            }
+        }
+        for (const EngineSnapshot& e : engines) {
+            if (r.id == e.id) {
+                return e.engine;
+            }
+        }
+        return kNone;
     }
 
     void change_settings() {
@@ -455,6 +483,7 @@ class Driver {
     uint64_t cookie_ = 0;
     WakeSet wakes_;
     std::map<uint64_t, Ticket> tickets_;
+    std::map<std::pair<std::string, std::string>, EngineMemo> memos_;  // by id and URL
 };
 
 }  // namespace llm::core

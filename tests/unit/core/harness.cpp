@@ -96,8 +96,11 @@ ApplyResult TestZone::apply(const EngineReport& r) {
     EnginePlace place;
     place.host = r.url;
     place.address.length = 16;
+    EngineMemo& memo = memos_[{r.id, r.url}];
     ZoneLock lock(zone);
-    return apply_report(lock, r, &place, now, wakes);
+    const ApplyResult result = apply_report(lock, r, &place, now, wakes, memo);
+    memo = result.memo.engine != kNone ? result.memo : memo;
+    return result;
 }
 
 ClientView TestZone::client(uint32_t id) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -56,7 +57,8 @@ class TestZone {
 
     bool engines(const std::vector<Static>& list);
     static EngineReport report(const std::string& id, uint64_t boot = 1, uint64_t seq = 1);
-    ApplyResult apply(const EngineReport& r);
+    ApplyResult apply(
+        const EngineReport& r);  // as a source of reports that remembers where the last one went
     ClientView client(uint32_t id);
 
     // What submit() needs beyond the client; change before calling send().
@@ -101,6 +103,7 @@ class TestZone {
     std::unique_ptr<void, FreeDeleter> memory_;
     size_t bytes_;
     uint32_t random_ = 0;
+    std::map<std::pair<std::string, std::string>, EngineMemo> memos_;  // by id and URL
 };
 
 // Two clients, and Redis there.

@@ -178,15 +178,18 @@ TEST_F(Requests, TimeDuringWhichEverythingStoodStillIsNoWaiting) {
 }
 
 TEST_F(Requests, NoTimeOutBeforeItsTime) {
-    z.send(1);
+    const Verdict running = z.send(1);
     const Verdict next = z.send(2);
     const int64_t end = z.now + 60'000'000;
-    ZoneLock lock(z.zone);
-    EXPECT_EQ(time_out(lock, next.ticket, end - 59'999'001, 1, z.wakes).again_ms, 60'000u);
-    const Timeout early = time_out(lock, next.ticket, end - 1, 1, z.wakes);
-    EXPECT_FALSE(early.ended || early.stale);
-    EXPECT_EQ(early.again_ms, 1u) << "a timer of 0 ms would fire without end";
-    EXPECT_TRUE(time_out(lock, next.ticket, end, 1, z.wakes).ended);
+    {
+        ZoneLock lock(z.zone);
+        EXPECT_EQ(time_out(lock, next.ticket, end - 59'999'001, 1, z.wakes).again_ms, 60'000u);
+        const Timeout early = time_out(lock, next.ticket, end - 1, 1, z.wakes);
+        EXPECT_FALSE(early.ended || early.stale);
+        EXPECT_EQ(early.again_ms, 1u) << "a timer of 0 ms would fire without end";
+        EXPECT_TRUE(time_out(lock, next.ticket, end, 1, z.wakes).ended);
+    }
+    z.end(running.ticket);
 }
 
 TEST_F(Requests, TimeOutLeavesAGrantAlone) {
