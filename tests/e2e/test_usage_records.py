@@ -117,12 +117,13 @@ def test_a_row_means_what_aristote_dispatchers_means(database, fake_engine, gate
         engine.wait_requests(len(pending))
     engine.open_gate()
     assert [one.reply().status for one in pending] == [200, 200]
+    gate.wait_held(0)
     engine.script = error(400)
     assert gate.client.ask(token="bob").status == 400
     rows(connection, 3)
     found = connection.execute("SELECT user_name, user_organization, server, server_organization, current_parallel_requests, "
                                "prompt_tokens, completion_tokens, performance_score IS NULL OR performance_score > 0 FROM metrics "
-                               "ORDER BY request_date").fetchall()
+                               "ORDER BY user_name, prompt_tokens").fetchall()
     assert found == [("Alice", "cs", engine.url, None, 0, 7, 4, True), ("Bob", None, engine.url, None, 1, 7, 4, True),
                      ("Bob", None, engine.url, None, 0, None, None, True)]
 
