@@ -92,7 +92,7 @@ def test_a_row_says_what_happened(database, fake_engine, gateway):
     assert first.reply().status == 200 and second.reply().status == 200
     found = rows(connection, 2)
     waited = sorted((row[12] - row[11]).total_seconds() for row in found)
-    assert waited[0] < waited[1] and waited[1] >= 0.2
+    assert waited[0] < waited[1] and waited[1] > 0.15  # dates are reckoned back from two clocks, read one after the other
     connection.execute((CONF / "llm_usage.sql").read_text())
     day, name, requests, prompt, completion, total, wait, took = connection.execute("SELECT * FROM llm_usage_daily").fetchone()
     assert (day, name, requests) == (found[0][11].astimezone(datetime.timezone.utc).date(), "Alice", 2)
