@@ -1,6 +1,5 @@
 // The request table: slots, states, and how requests leave.
 #include <algorithm>
-#include <algorithm>
 
 #include "ngx_module/core/core.hpp"
 

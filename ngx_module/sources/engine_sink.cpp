@@ -89,7 +89,7 @@ bool EngineSink::report(const EngineReport& report) {
 // process sees of an engine always sets it: another configuration may have another key for it.
 void EngineSink::locate(const EngineReport& report, const core::ApplyResult& result) {
     std::unique_ptr<Place>& slot = places_[report.id];
-    if (slot && !result.needs_address && slot->url == report.url && slot->engine == result.engine &&
+    if (slot && !result.needs_address && slot->url == report.url && slot->memo.engine == result.engine &&
         slot->generation == result.generation) {
         slot->memo = result.memo;
         return;
@@ -103,7 +103,6 @@ void EngineSink::locate(const EngineReport& report, const core::ApplyResult& res
             return;
         }
     }
-    slot->engine = result.engine;
     slot->generation = result.generation;
     slot->memo = result.memo;
     if (slot->address.length > 0) {
@@ -154,7 +153,7 @@ void EngineSink::publish(const std::string& id, const Place& place) {
     const int64_t now = hooks_.now_us();
     {
         const core::ZoneLock lock(*hooks_.zone);
-        core::set_engine_address(lock, place.engine, place.generation, out, now, wakes);
+        core::set_engine_address(lock, place.memo.engine, place.generation, out, now, wakes);
     }
     hooks_.wake(wakes);
 }

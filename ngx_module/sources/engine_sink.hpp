@@ -45,9 +45,8 @@ class EngineSink {
         explicit Place(ngx_resolver_t* resolver) : lookup(resolver) {}
         std::string url;
         EngineUrl parts;
-        uint32_t engine = core::kNone;
+        core::EngineMemo memo;  // the engine
         uint32_t generation = 0;
-        core::EngineMemo memo;
         PeerAddress address;
         time_t resolved_at = 0;  // nginx's seconds
         HostResolver lookup;

@@ -1,13 +1,13 @@
 """/metrics and /llm/status.json: present, in form, and right after known traffic."""
 
-import pathlib
 import re
 import time
 
 from support.client import chat_body
+from support.paths import ROOT
 from support.users import user
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs/metrics.md"
+PAGE = ROOT / "docs" / "metrics.md"
 
 
 def documented():
