@@ -150,7 +150,7 @@ def test_what_a_client_has_had_when_it_leaves_is_the_same_everywhere(database, f
     pending.reset()
     gate.wait_outcomes({"cancelled_running": 1})
     row, = rows(connection, 1)
-    entry, = [entry for entry in gate.access_log() if entry["outcome"]]
+    entry, = gate.access_log()
     metrics = gate.metrics()
     assert (row[4], row[5]) == (int(entry["prompt_tokens"]), int(entry["completion_tokens"])) and row[5] == seen
     for name in ("llm_tokens_total", "llm_client_tokens_total"):
@@ -172,7 +172,7 @@ def test_what_a_client_that_left_has_cost_unseen_is_the_same_everywhere(database
     pending.reset()
     gate.wait_outcomes({"cancelled_running": 1})
     row, = rows(connection, 1)
-    entry, = [entry for entry in gate.access_log() if entry["outcome"]]
+    entry, = gate.access_log()
     metrics = gate.metrics()
     assert row[4] >= 1 and row[5] >= 6
     assert (row[4], row[5]) == (int(entry["prompt_tokens"]), int(entry["completion_tokens"]))
