@@ -215,16 +215,9 @@ std::string parse_validity(const RawRow& row, ClientRecord& out) {
     if (row[Column::expires_at] && !parse_time(trim(*row[Column::expires_at]), out.expires_at)) {
         return "expires_at: neither an ISO 8601 time nor seconds since 1970";
     }
-    out.disabled = false;
-    if (row[Column::disabled]) {
-        const std::string_view text = trim(*row[Column::disabled]);
-        if (text == "t" || text == "true" || text == "1") {
-            out.disabled = true;
-        } else if (text != "f" && text != "false" && text != "0") {
-            return "disabled: not a boolean";
-        }
-    }
-    return {};
+    const std::optional<bool> disabled = row[Column::disabled] ? parse_flag(*row[Column::disabled]) : false;
+    out.disabled = disabled.value_or(false);
+    return disabled ? "" : "disabled: not a boolean";
 }
 
 // Days from 1970-01-01 to a date of the Gregorian calendar (H. Hinnant, "chrono-Compatible Low-Level Date
@@ -413,6 +406,17 @@ bool parse_time(std::string_view text, int64_t& out_s) {
     }
     out_s = std::max<int64_t>(1, days_from_civil(year, month, day) * 86'400 + time_of_day - zone);
     return true;
+}
+
+std::optional<bool> parse_flag(std::string_view text) {
+    text = trim(text);
+    if (text == "t" || text == "true" || text == "1") {
+        return true;
+    }
+    if (text == "f" || text == "false" || text == "0") {
+        return false;
+    }
+    return std::nullopt;
 }
 
 bool parse_list(std::string_view text, std::vector<std::string>& out) {

@@ -91,6 +91,9 @@ std::string parse_client_row(const RawRow& row, uint64_t position, ClientRecord&
 // 0). Never 0 for an actual time. False when it is none of these.
 bool parse_time(std::string_view text, int64_t& out_s);
 
+// A boolean in text: t, true, 1, f, false or 0, blanks around it left out. Nothing when it is none of these.
+std::optional<bool> parse_flag(std::string_view text);
+
 // PostgreSQL's text form of text[] ('{a,"b c"}') or a comma list ("a, b"). False on broken quoting or a NULL
 // element.
 bool parse_list(std::string_view text, std::vector<std::string>& out);

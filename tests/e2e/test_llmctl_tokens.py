@@ -184,7 +184,7 @@ def test_a_secret_of_ones_own_from_standard_input(ready):
 
 @pytest.mark.parametrize("words, told", [
     (["--priority", "high"], "0 to 1000"), (["--priority", "1001"], "0 to 1000"), (["--priority="], "empty"),
-    (["--threshold", "-1"], "whole number"), (["--weight", "0"], "above 0"), (["--weight", "nan"], "above 0"),
+    (["--threshold", "-1"], "whole number"), (["--expires-at", "2027"], "2026-12-31"), (["--weight", "0"], "above 0"), (["--weight", "nan"], "above 0"),
     (["--default-routing-mode", "public"], "private-only"), (["--expires-at", "soon"], "2026-12-31"),
     (["--disabled", "perhaps"], "true or false"), (["--models", "a\tb"], "control"), (["--organization", "x" * 300], "longer"),
     (["--colour", "red"], "--priority"), (["--priority"], "needs a value"), (["--priority", "1", "--priority", "2"], "twice"),
@@ -358,6 +358,43 @@ def test_a_token_file(tmp_path, fake_engine, gateway):
     llmctl("token", "revoke", "bob", "--file", gate.tokens)
     until(lambda: gate.client.ask(token=secret).status == 401, "the file was read again")
     assert list(tmp_path.glob("tokens.json.*")) == [], "no scratch file stays behind"
+
+
+def test_several_rows_of_a_file_are_deleted_at_once(tmp_path):
+    """Rows are named by their places: the second was another client's once the first was gone."""
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"users": [user(name) for name in ("alice", "bob", "carol", "dave", "erin")]}))
+    out = llmctl("token", "revoke", "--delete", "bob", "erin", "alice", "bob", "--file", path).out
+    assert [name in out for name in ("alice", "bob", "carol", "dave", "erin")] == [True, True, False, False, True]
+    assert [row["name"] for row in json.loads(path.read_text())["users"]] == ["carol", "dave"]
+
+
+def test_a_disabled_client_stays_disabled_however_its_table_says_so(database, tmp_path):
+    """psql's CSV says t; a file that took such rows over let them in. A table that keeps numbers had them listed as active."""
+    path, csv = tmp_path / "tokens.json", tmp_path / "users.csv"
+    csv.write_text("token,name,priority,threshold,disabled\n" + "".join(f"t-{flag},{flag},1,1,{flag}\n" for flag in ("t", "true", "1", "f", "false", "0")))
+    path.write_text('{"users": []}')
+    llmctl("token", "import", csv, "--file", path)
+    stored = {row["name"]: row["disabled"] for row in json.loads(path.read_text())["users"]}
+    assert stored == {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
+    url, connection = database
+    connection.execute("CREATE TABLE users (id int, token text, name text, priority int, threshold int, disabled smallint)")
+    connection.execute("INSERT INTO users VALUES (1, 'a', 'a', 1, 1, 1), (2, 'b', 'b', 1, 1, 0)")
+    assert [(row["disabled"], row["state"]) for row in llmctl("token", "list", "--json", "--db", url).json()] == [(True, "disabled"), (False, "active")]
+
+
+def test_large_tables_are_changed_by_their_key(database):
+    """Each change read the whole table: of 20,000 tokens, 400 million rows, while nobody else could write."""
+    url, connection = database
+    connection.execute("CREATE TABLE users (id serial primary key, token text, priority int, threshold int, token_sha256 text UNIQUE)")
+    connection.execute("INSERT INTO users (token, priority, threshold) SELECT 't' || i, 1, 1 FROM generate_series(1, 20000) i")
+    scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'users'"
+    before = connection.execute(scans).fetchone()[0]
+    assert llmctl("token", "import", "--hash-in-place", "--json", "--db", url).json()["replaced"] == 20000
+    until(lambda: connection.execute("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'users'").fetchone()[0] == 20000,
+          "the server has counted")
+    assert connection.execute(scans).fetchone()[0] - before < 10
+    assert connection.execute("SELECT count(token), count(token_sha256) FROM users").fetchone() == (0, 20000)
 
 
 def test_the_list_says_what_the_gateway_skips(tmp_path, nginx):

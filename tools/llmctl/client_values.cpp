@@ -68,7 +68,8 @@ Value time_value(const std::string& text) {
                         amount * kSeconds[unit]);
     }
     int64_t seconds = 0;
-    if (!nginx::sources::parse_time(text, seconds)) {
+    // "2027" is a year to people, and a time in 1970 to a table
+    if (text.find('-') == std::string::npos || !nginx::sources::parse_time(text, seconds)) {
         throw Failure(Exit::usage,
                       "--expires-at: expected 2026-12-31, 2026-12-31T18:00:00Z, +30d, +12h or never");
     }

@@ -36,7 +36,7 @@ std::string state_of(const StoredClient& client, size_t position) {
         return "bad row: " + why;
     }
     const Value& disabled = values[Column::disabled];
-    if (disabled && *disabled == "true") {
+    if (disabled && nginx::sources::parse_flag(*disabled) == true) {
         return "disabled";
     }
     int64_t expires = 0;
@@ -67,10 +67,13 @@ Json json_value(Column column, const std::string& text) {
         case Column::band:
         case Column::max_running:
         case Column::tokens_per_minute:
-        case Column::id:
-        case Column::disabled: {
+        case Column::id: {
             const Json value = Json::parse(text, nullptr, false);
-            return value.is_number() || value.is_boolean() ? value : Json(text);
+            return value.is_number() ? value : Json(text);
+        }
+        case Column::disabled: {
+            const auto flag = nginx::sources::parse_flag(text);
+            return flag ? Json(*flag) : Json(text);
         }
         case Column::models: {
             std::vector<std::string> models;

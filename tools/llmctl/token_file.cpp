@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +19,7 @@ namespace llm::ctl {
 namespace {
 
 using nginx::sources::column_by_name;
+using nginx::sources::parse_flag;
 using nginx::sources::parse_list;
 using nginx::sources::to_string;
 
@@ -58,7 +60,7 @@ Json typed(Column column, const std::string& text) {
             return number.is_number() ? number : Json(text);
         }
         case Column::disabled:
-            return text == "true";
+            return parse_flag(text).value_or(true);  // one that is none has been refused
         case Column::models: {
             std::vector<std::string> models;
             parse_list(text, models);
@@ -157,11 +159,14 @@ class TokenFile : public TokenStore {
         }
     }
 
+    // A key is a position: those of others stay what they are until commit().
     void remove(const std::string& key) override {
-        content_["users"].erase(std::strtoull(key.c_str(), nullptr, 10));
+        content_["users"][std::strtoull(key.c_str(), nullptr, 10)] = Json();
     }
 
     void commit() override {
+        Json& users = content_["users"];
+        users.erase(std::remove(users.begin(), users.end(), Json()), users.end());
         const std::string text = content_.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
         std::string scratch = path_ + ".XXXXXX";
         const Descriptor file(mkstemp(scratch.data()));

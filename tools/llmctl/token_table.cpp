@@ -138,7 +138,8 @@ class TokenTable : public TokenStore {
         return type(Column::models) == kTextArray || type(Column::models) == kVarcharArray;
     }
 
-    std::string where() const { return has(Column::id) ? " WHERE id::text = $1" : " WHERE ctid = $1::tid"; }
+    // Compared as what the column is, not as text: an index serves.
+    std::string where() const { return has(Column::id) ? " WHERE id = $1" : " WHERE ctid = $1::tid"; }
 
     // What a date looks like depends on the session; in UTC and ISO form it is the same everywhere.
     std::string expression(Column column) const {
