@@ -52,6 +52,13 @@ def test_who_waits_and_what_engines_do(fake_engine, gateway):
     assert second.reply().status == 503
     assert "no request" in llmctl("queue", "cancel", number, *at(gate), status=3).err
     assert "no waiting request" in llmctl("queue", "priority", number, 1, *at(gate), status=3).err
+    # of several, one that has ended by itself keeps nobody from ending the others
+    third = gate.client.send(token="bob")
+    gate.wait_queued(1)
+    other = llmctl("queue", "--json", *at(gate)).json()["requests"][0]["id"]
+    refused = llmctl("queue", "cancel", number, other, *at(gate), status=3).err
+    assert f"no request {number};" in refused
+    assert third.reply().status == 503
     engine.open_gate()
     assert first.reply().status == 200
 

@@ -26,6 +26,26 @@ std::string names_of(const std::vector<Option>& options) {
     return out;
 }
 
+// An option as it is written: --max_running, -h.
+std::string option_name(std::string_view item) {
+    std::string name(item.substr(0, item.find('=')));
+    std::replace(name.begin(), name.end(), '_', '-');
+    return name == "-h" ? "--help" : name;
+}
+
+// Whether the word behind `item` is its value: options of one name are the same in all commands.
+bool takes_next_word(const std::string& item, const std::vector<Command>& commands) {
+    const std::string name = option_name(item);
+    const auto wants_value = [&name](const std::vector<Option>& options) {
+        const Option* option = find(options, name);
+        return option != nullptr && !option->value.empty();
+    };
+    return item.find('=') == std::string::npos &&
+           (wants_value(common_options()) ||
+            std::any_of(commands.begin(), commands.end(),
+                        [&](const Command& command) { return wants_value(command.options); }));
+}
+
 // The longest command whose words the line begins with; the words are taken off `line`.
 const Command* take_command(std::vector<std::string>& line, const std::vector<Command>& commands) {
     const Command* best = nullptr;
@@ -108,22 +128,18 @@ const std::vector<Option>& common_options() {
 
 ParsedLine parse_line(const std::vector<std::string>& line, const std::vector<Command>& commands) {
     ParsedLine out;
-    const std::vector<std::string>& rest = line;
     std::vector<std::string> words;
-    for (const std::string& item : rest) {
+    for (const std::string& item : line) {
         if (item == "--version") {
             out.version = true;
             return out;
         }
     }
-    // Which word is an option's value depends on the command; its words come first but for common options.
-    for (size_t i = 0; i < rest.size() && words.size() < 2; ++i) {
-        if (!rest[i].starts_with("-")) {
-            words.push_back(rest[i]);
-        } else if (const Option* option = find(common_options(), rest[i]); option && !option->value.empty()) {
+    for (size_t i = 0; i < line.size() && line[i] != "--" && words.size() < 2; ++i) {
+        if (!line[i].starts_with("-")) {
+            words.push_back(line[i]);
+        } else if (takes_next_word(line[i], commands)) {
             ++i;
-        } else if (!option && rest[i].find('=') == std::string::npos && !words.empty()) {
-            break;
         }
     }
     std::vector<std::string> behind = words;
@@ -134,8 +150,8 @@ ParsedLine parse_line(const std::vector<std::string>& line, const std::vector<Co
         options.insert(options.begin(), out.command->options.begin(), out.command->options.end());
     }
     bool only_operands = false;
-    for (size_t i = 0; i < rest.size(); ++i) {
-        std::string item = rest[i];
+    for (size_t i = 0; i < line.size(); ++i) {
+        const std::string& item = line[i];
         if (only_operands || !item.starts_with("-") || item == "-") {
             if (skip > 0 && !only_operands) {
                 --skip;
@@ -148,10 +164,8 @@ ParsedLine parse_line(const std::vector<std::string>& line, const std::vector<Co
             only_operands = true;
             continue;
         }
-        item = item == "-h" ? "--help" : item;
         const size_t equals = item.find('=');
-        std::string name = item.substr(0, equals);
-        std::replace(name.begin(), name.end(), '_', '-');
+        const std::string name = option_name(item);
         const Option* option = find(options, name);
         if (option == nullptr) {
             usage("unknown option " + name +
@@ -169,10 +183,10 @@ ParsedLine parse_line(const std::vector<std::string>& line, const std::vector<Co
                 usage(name + " takes no value");
             }
         } else if (!option->value.empty()) {
-            if (++i >= rest.size()) {
+            if (++i >= line.size()) {
                 usage(name + " needs a value: " + std::string(option->value));
             }
-            value = rest[i];
+            value = line[i];
         }
         out.arguments.values_.emplace(name, value);
     }

@@ -74,8 +74,19 @@ int show_queue(const Arguments& arguments) {
 
 int queue_cancel(const Arguments& arguments) {
     Gateway gateway(arguments);
+    std::string gone;
     for (const std::string& id : arguments.operands()) {
-        gateway.change("DELETE", "requests/" + percent_encode(id), "", "request " + visible(id));
+        try {
+            gateway.change("DELETE", "requests/" + percent_encode(id), "", "request " + visible(id));
+        } catch (const Failure& failure) {
+            if (failure.status() != Exit::not_found) {
+                throw;
+            }
+            gone += (gone.empty() ? "" : ", ") + visible(id);  // ended by itself, perhaps: the others shall end all the same
+        }
+    }
+    if (!gone.empty()) {
+        throw Failure(Exit::not_found, "the gateway has no request " + gone + "; all others named were ended");
     }
     return say(arguments, {{"cancelled", arguments.operands()}},
                "Ended " + std::to_string(arguments.operands().size()) + " requests.");

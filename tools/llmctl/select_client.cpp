@@ -45,7 +45,7 @@ std::string fingerprint(const StoredClient& client) {
 std::string label(const StoredClient& client) {
     std::string out;
     if (const Value& id = client.values[Column::id]) {
-        out = *id + " ";
+        out = visible(*id) + " ";
     }
     const Value& name =
         client.values[Column::name] ? client.values[Column::name] : client.values[Column::email];

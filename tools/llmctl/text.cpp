@@ -41,7 +41,7 @@ uint32_t take_character(std::string_view& text) {
 
 bool is_hidden(uint32_t code) {
     return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0xfffd ||
-           (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
+           code == 0x61c || (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
            (code >= 0x2060 && code <= 0x206f) || code == 0xfeff;
 }
 

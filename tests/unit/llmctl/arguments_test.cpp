@@ -34,6 +34,8 @@ TEST(Arguments, OptionsStandAnywhere) {
     const std::vector<std::vector<std::string>> lines = {
         {"--json", "--db", "u", "token", "add", "bob", "--max-running", "3"},
         {"token", "--db=u", "add", "--max_running=3", "--json", "bob"},
+        {"--max-running", "3", "token", "add", "--json", "--db", "u", "bob"},
+        {"token", "--max_running", "3", "add", "--json", "--db", "u", "bob"},
         {"token", "add", "--max-running", "3", "--db", "u", "--json", "--", "bob"}};
     for (const auto& line : lines) {
         const ParsedLine parsed = parse(line);
@@ -52,6 +54,7 @@ TEST(Arguments, TheLongestCommandWins) {
     EXPECT_EQ(parse({"queue", "cancel", "1-2", "3-4"}).command->words, "queue cancel");
     EXPECT_EQ(parse({"queue", "cancel", "1-2", "3-4"}).arguments.operands().size(), 2u);
     EXPECT_EQ(parse({"token", "add", "--", "--odd"}).arguments.operands(), std::vector<std::string>{"--odd"});
+    EXPECT_NE(refusal({"queue", "--", "cancel"}).find("`queue` takes"), std::string::npos);
 }
 
 TEST(Arguments, HelpAndVersion) {

@@ -11,6 +11,7 @@ TEST(Text, NothingSteersATerminal) {
     EXPECT_EQ(visible("plain äöü 模型"), "plain äöü 模型");
     EXPECT_EQ(visible("a\x1b[2Jb\r\n\t"), "a?[2Jb???");
     EXPECT_EQ(visible("a\u009bb\u202ec\u200bd\u2066e"), "a?b?c?d?e");
+    EXPECT_EQ(visible("a\u061cb"), "a?b");
     EXPECT_EQ(visible("\xff\xc0\x80\xed\xa0\x80 \xe6\xa8"), "???? ??");
     EXPECT_EQ(visible(std::string_view("a\0b", 3)), "a?b");
 }
