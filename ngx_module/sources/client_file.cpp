@@ -446,12 +446,9 @@ std::string read_client_file(const std::string& path, ClientFile& out) {
         filled += static_cast<size_t>(got);
     }
     text.resize(filled);
-    std::string error = parse_client_file(text, out);
-    if (!error.empty()) {
-        return path + ": " + error;
-    }
     out.signature = signature_of(info);
-    return {};
+    const std::string error = parse_client_file(text, out);
+    return error.empty() ? error : path + ": " + error;
 }
 
 }  // namespace llm::nginx::sources

@@ -39,7 +39,8 @@ inline constexpr size_t kMaxClientFileBytes = size_t{512} << 20;
 // token that was there before, are skipped and listed. O(text).
 std::string parse_client_file(std::string_view text, ClientFile& out);
 
-// Reads and parses a file; the reason then begins with the path. Blocking: local disk only.
+// Reads and parses a file; the reason then begins with the path. `out.signature` is that of what was read, also when it was no
+// good, and stays as it was when nothing could be read. Blocking: local disk only.
 std::string read_client_file(const std::string& path, ClientFile& out);
 
 }  // namespace llm::nginx::sources

@@ -53,7 +53,6 @@ void ClientWatch::look() {
     const FileSignature now = file_signature(path_);
     const bool settled = now == std::exchange(seen_, now);
     if (settled && now != tried_) {
-        tried_ = now;
         reload();
     }
 }
@@ -61,12 +60,17 @@ void ClientWatch::look() {
 void ClientWatch::reload() {
     ClientFile fresh;
     const std::string error = read_client_file(path_, fresh);
+    // It may have changed again since the look. One that could not be read is tried again at the next: no signature tells of its
+    // rights, nor of a lack of descriptors that is over.
+    tried_ = fresh.signature;
+    const bool news = tried_ != FileSignature{} || error != unreadable_;
+    unreadable_ = tried_ != FileSignature{} ? "" : error;
     if (!error.empty()) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %s; the clients known so far stay",
-                      error.c_str());
+        if (news) {
+            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %s; the clients known so far stay", error.c_str());
+        }
         return;
     }
-    tried_ = fresh.signature;  // it may have changed again since the look
     file_ = std::move(fresh);
     sink_.begin();
     added_ = 0;

@@ -32,8 +32,9 @@ class ClientWatch {
     ClientFile file_;
     size_t added_ = 0;  // clients of file_ that are in the table being loaded
 
-    FileSignature tried_;  // the version that we have read, good or bad
-    FileSignature seen_;   // the version at the last look
+    FileSignature tried_;     // the version that we have read, good or bad
+    FileSignature seen_;      // the version at the last look
+    std::string unreadable_;  // why the file could not be read, as told; else empty
     Timer timer_;
     Continuation more_;
 };

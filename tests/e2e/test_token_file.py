@@ -2,7 +2,9 @@
 
 import json
 import os
+import pathlib
 import signal
+import tempfile
 
 import pytest
 
@@ -124,3 +126,24 @@ def test_a_file_that_workers_cannot_read_is_told_of(fake_engine, gateway, tmp_pa
     gate.start()
     gate.wait_logged(r"\[warn\].*workers cannot read .*tokens.json.*Permission denied")
     assert gate.client.ask(token="alice").status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's nginx has workers of another user")
+def test_a_file_is_read_once_it_can_be(fake_engine, gateway):
+    """Rights leave a file's time and size as they are: it was tried once, and not again when they were mended."""
+    with tempfile.TemporaryDirectory(prefix="llm-e2e-tokens-") as home:  # in /tmp: workers do not reach the tests' own directories
+        pathlib.Path(home).chmod(0o755)
+        tokens = write_tokens(pathlib.Path(home) / "tokens.json", [user("alice")])
+        gate = gateway([fake_engine()], users=None, start=False, http=f"llm_priority_db file:{tokens};")
+        gate.allow("tokens.json")
+        gate.blocks["main"] = gate.blocks["main"].replace("user root;", "user www-data;")
+        gate.start()
+        assert gate.client.ask(token="alice").status == 200
+        scratch = write_tokens(pathlib.Path(home) / "other.json", [user("bob")])
+        scratch.chmod(0o600)
+        scratch.rename(tokens)
+        gate.wait_logged(r"\[error\].*tokens.json: open\(\) failed .*Permission denied\); the clients known so far stay")
+        stays(lambda: gate.client.ask(token="alice").status == 200, "a file that cannot be read counts", 0.6)
+        tokens.chmod(0o644)
+        until(lambda: gate.client.ask(token="bob").status == 200, "the file is read", 3)
+        assert gate.error_log().count("the clients known so far stay") == 1

@@ -157,9 +157,12 @@ TEST_F(ClientFileOnDisk, ErrorsNameTheFileAndKeepWhatWasThere) {
     const std::string error = read_client_file(path(), file);
     EXPECT_TRUE(error.starts_with(path() + ": line 2, column 2: ")) << error;
     EXPECT_EQ(file.clients.size(), 1u);
-    EXPECT_EQ(file.signature, good);
+    EXPECT_NE(file.signature, good);
+    EXPECT_EQ(file.signature, file_signature(path()));  // of what was read and found wrong
+    const FileSignature wrong = file.signature;
     EXPECT_NE(read_client_file(path() + ".none", file).find("No such file"), std::string::npos);
     EXPECT_NE(read_client_file(directory_, file).find("not a regular file"), std::string::npos);
+    EXPECT_EQ(file.signature, wrong);
 }
 
 }  // namespace
