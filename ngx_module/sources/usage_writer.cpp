@@ -13,6 +13,9 @@ namespace {
 
 constexpr ngx_msec_t kBatchEveryMs = 1'000;
 constexpr int kFinishMs = 1'000;
+// A statement ends before PgClient takes the server for lost: one that waits there (for a lock, say) is carried out later all the
+// same, beside each of its repetitions.
+constexpr const char* kLimit = "SET statement_timeout = '10s'";
 
 struct Running {
     PgEndpoint endpoint;
@@ -51,7 +54,8 @@ void UsageWriter::add(UsageRecord record) {
 }
 
 void UsageWriter::on_ready() {
-    discover();
+    client_.query(
+        kLimit, {}, [](const PGresult&) {}, [this](const PGresult*, const std::string&) { discover(); });
 }
 
 void UsageWriter::on_lost() {
@@ -102,11 +106,11 @@ void UsageWriter::discover() {
 }
 
 void UsageWriter::send() {
-    if (backlog_.empty()) {
+    if (backlog_.empty() && sending_.empty()) {
         return;
     }
-    timer_.start(kBatchEveryMs);
-    if (!client_.ready() || client_.busy()) {
+    timer_.start(kBatchEveryMs);  // also for what may come back
+    if (backlog_.empty() || !client_.ready()) {
         return;
     }
     if (!table_known_) {

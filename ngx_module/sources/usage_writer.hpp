@@ -25,7 +25,7 @@ class UsageWriter : private PgClient::Listener {
     // Takes a record; drops the oldest one when kMaxBacklog wait already. Never blocks, O(1).
     void add(UsageRecord record);
 
-    // Sends what waits, blocking for at most a second, and closes. In exit_process.
+    // Sends what waits, blocking for at most a second until each batch is taken, and closes. In exit_process.
     void finish();
 
     static constexpr size_t kMaxBacklog = 10'000;
@@ -57,7 +57,7 @@ class UsageWriter : private PgClient::Listener {
     std::vector<UsageRecord> sending_;  // kept until the server has taken them
     uint64_t dropped_ = 0;
     uint64_t reported_ = 0;  // of dropped_, in the log
-    Timer timer_;
+    Timer timer_;  // runs while anything is kept
     OncePerMinute complaint_;
 };
 

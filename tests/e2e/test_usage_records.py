@@ -289,6 +289,39 @@ def test_a_server_that_refuses_slowly_does_not_stop_the_others(database, fake_en
     assert gate.metrics().total("llm_usage_dropped_total") == 1
 
 
+def test_records_that_are_refused_late_are_written_later(database, fake_engine, gateway):
+    """Nothing looked after them once the second was over in which they were sent, until the next record came."""
+    url, connection = database
+    gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    connection.execute("""
+        CREATE TABLE state (full_disk boolean); INSERT INTO state VALUES (true);
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT full_disk FROM state) THEN PERFORM pg_sleep(1.5); RAISE 'no space left' USING ERRCODE = 'disk_full'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    assert gate.client.ask(token="alice").status == 200
+    gate.wait_logged("1 usage records wait.*no space left")
+    connection.execute("UPDATE state SET full_disk = false")
+    rows(connection, 1)
+
+
+def test_records_that_wait_for_a_lock_are_written_once(database, fake_engine, gateway):
+    """The server was taken for lost, its session waited on, and the next one beside it: each wrote the same rows in the end."""
+    url, connection = database
+    gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
+    gate.wait_ready()
+    with connection.transaction():
+        connection.execute("LOCK TABLE metrics IN SHARE MODE")  # as CREATE INDEX does
+        assert gate.client.ask(token="alice").status == 200
+        gate.wait_logged("1 usage records wait: .*canceling statement due to statement timeout", 20)
+    rows(connection, 1)
+    assert connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,)
+    assert gate.metrics().total("llm_usage_records_total") == 1
+    assert "trying again" not in gate.error_log()
+
+
 def test_the_table_changes_while_records_are_written(database, fake_engine, gateway):
     """The columns were read once for a connection, and again only when one was gone."""
     url, connection = database
