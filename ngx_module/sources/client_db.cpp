@@ -16,6 +16,9 @@ constexpr const char* kChannel = "llm_users";
 // unknown tokens would be called wrong.
 constexpr ngx_msec_t kHeartbeatMs = 2'000;
 
+// What kept the table from being read (a lock, a column renamed for a moment) may be over long before `refresh`.
+constexpr ngx_msec_t kReadAgainMs = 5'000;
+
 // More new rows at once than this are cheaper to get by reading the table.
 constexpr size_t kMaxChanged = 2'000;
 // A load may be refused, because the zone does not hold all rows of the table; the known ones are still followed.
@@ -34,15 +37,17 @@ UsersQuery shape_of(const PGresult* columns) {
     return users;
 }
 
-// Listening comes before the first load: what changes after it is told, what changed before it is read.
 constexpr std::array<const char*, 5> kSession = {
     "SET statement_timeout = '120s'",
+    // before PgClient takes the server for lost: what waits there for a lock would go on waiting, beside each of its repetitions
+    "SET lock_timeout = '10s'",
     // one row that is not UTF-8 would be the end of the whole answer: parse_client_row() sees to it
     "SELECT set_config('client_encoding', 'SQL_ASCII', false) WHERE getdatabaseencoding() = 'SQL_ASCII'",
     "SET timezone = 'UTC'",  // a timestamp without time zone is taken for UTC
     "SET extra_float_digits = 1",
-    "LISTEN llm_users",  // the last: not for the reader of the table
 };
+
+constexpr const char* kListen = "LISTEN llm_users";
 
 }  // namespace
 
@@ -74,7 +79,7 @@ void ClientDb::stop() {
 }
 
 void ClientDb::on_ready() {
-    prepare(client_, 0, &ClientDb::on_listening);
+    prepare(client_, 0, &ClientDb::listen);
 }
 
 void ClientDb::on_reader_ready() {
@@ -100,7 +105,7 @@ void ClientDb::on_lost() {
 }
 
 void ClientDb::prepare(PgClient& client, size_t step, void (ClientDb::*then)()) {
-    if (step == kSession.size() - (&client == &table_ ? 1 : 0)) {
+    if (step == kSession.size()) {
         (this->*then)();
         return;
     }
@@ -108,14 +113,26 @@ void ClientDb::prepare(PgClient& client, size_t step, void (ClientDb::*then)()) 
         kSession[step], {}, [](const PGresult&) {},
         [this, &client, step, then](const PGresult*, const std::string& error) {
             if (!error.empty()) {
-                // a pooler may refuse; then changes are seen with the next refresh
-                complain(kSession[step], error);
+                complain(kSession[step], error);  // a pooler may refuse
             }
             prepare(client, step + 1, then);
         });
 }
 
-void ClientDb::on_listening() {
+// Listening comes before the first load: what changes after it is told, what changed before it is read.
+void ClientDb::listen() {
+    client_.query(
+        kListen, {}, [](const PGresult&) {},
+        [this](const PGresult*, const std::string& error) {
+            listening_ = error.empty();
+            if (!listening_) {
+                complain(kListen, error);  // a standby refuses: changes are seen with the next refresh
+            }
+            on_session();
+        });
+}
+
+void ClientDb::on_session() {
     session_ready_ = true;
     load_wanted_ = true;
     heartbeat_.start(kHeartbeatMs);
@@ -147,17 +164,20 @@ void ClientDb::proceed() {
     }
 }
 
-// Asks whether anybody is there, unless an answer is being waited for anyway.
+// Asks whether anybody is there, unless an answer is being waited for anyway. Of a standby, whether it has become the primary.
 void ClientDb::ask() {
     heartbeat_.start(kHeartbeatMs);
     if (!client_.ready() || leaving()) {
         return;
     }
     client_.query(
-        "SELECT 1", {}, [](const PGresult&) {},
+        listening_ ? "SELECT 1" : kListen, {}, [](const PGresult&) {},
         [this](const PGresult*, const std::string& error) {
-            if (error.empty() && loaded_) {
+            if (loaded_ && (error.empty() || !listening_)) {
                 sink_.source_state(true);
+            }
+            if (error.empty() && !std::exchange(listening_, true)) {
+                load_wanted_ = true;  // nobody has told of what has changed so far
             }
             work_off_changes();
         });
@@ -223,7 +243,7 @@ void ClientDb::on_loaded(const std::string& error) {
     meanwhile_.clear();
     loaded_at_ = ngx_current_msec;
     load_took_ = loaded_at_ - load_began_;
-    refresh_.start(refresh_ms_);
+    refresh_.start(loaded_ ? refresh_ms_ : std::min(refresh_ms_, std::max(kReadAgainMs, load_took_)));
     work_off_changes();
 }
 

@@ -42,7 +42,7 @@ class ClientDb : private PgClient::Listener {
         explicit Reader(ClientDb& db) : db_(db) {}
         void on_ready() override { db_.on_reader_ready(); }
         void on_lost() override { db_.on_reader_lost(); }
-        void on_late() override { db_.on_late(); }
+        void on_late() override {}  // the heartbeat of the other connection tells whether the server is there
         void on_notify(std::string_view, std::string_view) override {}
 
       private:
@@ -53,7 +53,8 @@ class ClientDb : private PgClient::Listener {
 
     // Runs the statements from `step` on, then calls then().
     void prepare(PgClient& client, size_t step, void (ClientDb::*then)());
-    void on_listening();
+    void listen();
+    void on_session();
     void on_reader_prepared();
     void ask();
     void discover();
@@ -86,6 +87,7 @@ class ClientDb : private PgClient::Listener {
     uint64_t position_ = 0;  // of the row within the table
 
     bool session_ready_ = false;
+    bool listening_ = false;  // else the server has refused
     bool table_started_ = false;
     bool table_ready_ = false;
     bool load_wanted_ = false;

@@ -15,6 +15,7 @@ from support.errors import assert_error
 from support.llmctl import llmctl
 from support.paths import CONF
 from support.poll import stays, until
+from support.postgres import Postgres
 from support.process import unprivileged
 
 ROWS = "INSERT INTO users (token, name, priority, threshold) VALUES ('alice', 'Alice', 5, 10), ('zero', 'Zero', 1, NULL)"
@@ -260,6 +261,62 @@ def test_database_absent_at_start(own_postgres, fake_engine, gateway):
     assert_error(gate.client.ask(), 401, "invalid_api_key")  # no token is no question to the database
     own_postgres.start()
     until(lambda: gate.client.ask(token="alice").status == 200, "clients are loaded once the database is there", 15)
+
+
+def test_a_table_that_could_not_be_read_is_read_again_soon(database, fake_engine, gateway):
+    """A column that was renamed for a moment cost all changes until the next refresh, and after `grace` all tokens."""
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    connection.execute("ALTER TABLE users RENAME COLUMN priority TO importance")
+    connection.execute("NOTIFY llm_users")
+    gate.wait_logged("the table users has no column priority")
+    assert_error(gate.client.ask(token="unknown"), 503, "auth_unavailable")
+    connection.execute("ALTER TABLE users RENAME COLUMN importance TO priority")
+    connection.execute("DELETE FROM users WHERE token = 'alice'")
+    until(lambda: gate.client.ask(token="alice").status == 401, "the table is read again", 10)
+
+
+def test_a_locked_table_gathers_no_connections(database, fake_engine, gateway):
+    """Each time that the server was taken for lost, a session of it stayed behind, waiting for the lock."""
+    cluster, name, connection = database
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1s"))
+    gate.wait_ready()
+    with cluster.connect(name) as locker, locker.transaction():
+        locker.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        locker.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('late', 'Late', 1, 1)")
+        gate.wait_logged("reading users: .*canceling statement due to lock timeout", 20)
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'llm-dispatch' AND datname = %s"
+        assert connection.execute(sessions, [name]).fetchone() == (2,)
+        assert gate.client.ask(token="alice").status == 200
+    until(lambda: gate.client.ask(token="late").status == 200, "the table is read again", 15)
+    assert "trying again" not in gate.error_log()
+
+
+def test_a_standby_that_becomes_the_primary_tells_of_changes(own_postgres, fake_engine, gateway):
+    """A standby takes no LISTEN; it was asked once for each connection, and those live through its promotion."""
+    name = own_postgres.create_database()
+    with own_postgres.connect(name) as connection:
+        connection.execute(ROWS)
+    standby = Postgres(primary=own_postgres)
+    try:
+        standby.start()
+        gate = gateway([fake_engine()], users=None, http=use(standby, name, "refresh=1h"))
+        gate.wait_ready()
+        gate.wait_logged("LISTEN llm_users: .*recovery")
+        assert gate.client.ask(token="alice").status == 200
+        assert_error(gate.client.ask(token="unknown"), 401, "invalid_api_key")
+        with own_postgres.connect(name) as connection:
+            connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('early', 'Early', 1, 1)")
+        with standby.connect(name) as connection:
+            until(lambda: connection.execute("SELECT 1 FROM users WHERE token = 'early'").fetchone(), "the standby has the new client")
+            assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
+            until(lambda: gate.client.ask(token="early").status == 200, "what nobody has told of is seen")
+            connection.execute("DELETE FROM users WHERE token = 'alice'")
+            until(lambda: gate.client.ask(token="alice").status == 401, "a change is seen", 2)
+        assert gate.metrics().total("llm_priority_db_up") == 1
+    finally:
+        standby.remove()
 
 
 def test_missing_table_is_a_clear_line_in_the_log(postgres_cluster, fake_engine, gateway):

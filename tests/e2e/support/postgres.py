@@ -17,11 +17,11 @@ from .process import Process, unprivileged
 
 
 class Postgres:
-    """One cluster. Its files are in /tmp: the unprivileged user cannot reach the tests' own directories."""
+    """One cluster; a standby where a `primary` is given. Its files are in /tmp: the unprivileged user cannot reach the tests' own directories."""
 
     _names = itertools.count(1)
 
-    def __init__(self):
+    def __init__(self, primary=None):
         self.port = free_port()
         self._binaries = postgres_binaries()
         self._home = pathlib.Path(tempfile.mkdtemp(prefix="llm-e2e-postgres-"))
@@ -31,8 +31,12 @@ class Postgres:
         if identity:
             for path in (self._home, self._data):
                 os.chown(path, identity["user"], identity["group"])
-        made = subprocess.run([self._binaries / "initdb", "-D", self._data, "-U", "llm", "-A", "trust", "-E", "UTF8",
-                               "--locale=C", "--no-sync"], capture_output=True, text=True, cwd="/", check=False, **identity)
+        make = ([self._binaries / "pg_basebackup", "-D", self._data, "-R", "--no-sync", "-c", "fast", "-U", "llm", "-h", "127.0.0.1", "-p", str(primary.port)]
+                if primary else
+                [self._binaries / "initdb", "-D", self._data, "-U", "llm", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
+        if primary:
+            self._data.chmod(0o700)
+        made = subprocess.run(make, capture_output=True, text=True, cwd="/", check=False, **identity)
         assert made.returncode == 0, made.stderr
         self._process = None
 
