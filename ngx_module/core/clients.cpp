@@ -350,6 +350,11 @@ bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, 
     return true;
 }
 
+bool has_client(const ZoneLock& lock, const TokenHash& hash) {
+    Row row;
+    return Generation(lock.zone(), epoch_of(lock.zone()) & 1).find(hash, row) != kNone;
+}
+
 void set_source_state(Zone& zone, bool up, int64_t now_us) {
     ZoneHeader& h = *zone.header();
     if (up) {

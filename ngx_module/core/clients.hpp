@@ -129,6 +129,9 @@ RowResult upsert_client(const ZoneLock& lock, const ClientRow& row, int64_t now_
 bool remove_client(const ZoneLock& lock, const TokenHash& hash, int64_t row_id, int64_t now_us, int64_t wall_s,
                    WakeSet& wakes);
 
+// Whether the current table has this token, of a client that is disabled or expired too. O(1).
+bool has_client(const ZoneLock& lock, const TokenHash& hash);
+
 // The source answered (true) or cannot be reached (false). Lock-free. A successful refresh counts as up.
 void set_source_state(Zone& zone, bool up, int64_t now_us);
 

@@ -233,6 +233,7 @@ void ClientDb::on_loaded(const std::string& error) {
         if (sink_.commit()) {
             take_meanwhile();
         }
+        load_wanted_ = load_wanted_ || sink_.reads_again();
         sink_.source_state(true);
     } else {
         loaded_ = false;

@@ -25,6 +25,7 @@ ClientSink::ClientSink(const Hooks& hooks, std::string source)
       after_commit_([](void* self) { static_cast<ClientSink*>(self)->finish_commit(); }, this) {}
 
 void ClientSink::begin() {
+    known_only_ = std::exchange(known_next_, false);
     load_ = core::ClientLoad::begin(*hooks_.zone);
     fresh_index_.clear();  // empty already, unless the last load ended a moment ago
     loading_ = true;
@@ -40,6 +41,9 @@ bool ClientSink::add(const ClientRecord& record) {
         return false;
     }
     const core::ClientRow row = record.row();
+    if (known_only_ && !is_known(row)) {
+        return true;
+    }
     switch (load_.add(row)) {
         case core::RowResult::added:
             ++rows_;
@@ -54,11 +58,12 @@ bool ClientSink::add(const ClientRecord& record) {
         case core::RowResult::full:
             refused_ = true;
             too_many_ = true;
+            known_next_ = !known_only_ && core::client_table(*hooks_.zone).ever_loaded;
             if (refusal_.pass()) {
                 ngx_log_error(
                     NGX_LOG_ERR, ngx_cycle->log, 0,
-                    "llm: %s has more clients than the zone holds (%uD): nothing of it is taken, the clients "
-                    "known so far stay; make llm_zone larger",
+                    "llm: %s has more clients than the zone holds (%uD): no new ones are taken, only those known so far "
+                    "are followed; make llm_zone larger",
                     source_.c_str(), hooks_.zone->plan().clients);
             }
             return false;
@@ -67,6 +72,15 @@ bool ClientSink::add(const ClientRecord& record) {
             return false;
     }
     return false;
+}
+
+// By its id, which this process may not have seen yet, or by its token.
+bool ClientSink::is_known(const core::ClientRow& row) const {
+    if (index_.find(row.row_id) != nullptr) {
+        return true;
+    }
+    const core::ZoneLock lock(*hooks_.zone);
+    return core::has_client(lock, row.hash);
 }
 
 void ClientSink::skip(std::string_view row, std::string_view reason) {
@@ -85,6 +99,10 @@ void ClientSink::complain(const std::string& line) {
 bool ClientSink::commit() {
     if (!std::exchange(loading_, false)) {
         return false;
+    }
+    if (known_next_) {
+        drop_load();
+        return false;  // the load that follows says what is wrong with the rows
     }
     core::set_skipped_rows(*hooks_.zone, skipped_);
     // the same complaints every 30 s would bury the log
@@ -112,14 +130,16 @@ bool ClientSink::commit() {
         drop_load();
         return false;
     }
-    if (!loaded_once_ || rows_ != last_rows_) {
-        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uD clients loaded from %s", rows_,
-                      source_.c_str());
+    if (!known_only_) {
+        if (!loaded_once_ || rows_ != last_rows_) {
+            ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uD clients loaded from %s", rows_,
+                          source_.c_str());
+        }
+        loaded_once_ = true;
+        last_rows_ = rows_;
+        refusal_.reset();
+        too_many_ = false;
     }
-    loaded_once_ = true;
-    last_rows_ = rows_;
-    refusal_.reset();
-    too_many_ = false;
     index_.swap(fresh_index_);
     cleared_ = 0;
     accounts_done_ = false;

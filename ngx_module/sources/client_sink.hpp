@@ -31,9 +31,12 @@ class ClientSink {
     // Makes the new table the current one, or logs why not; whether it did. O(1) here; clients that have gone
     // are dealt with on later rounds of the loop, some thousand at a time.
     bool commit();
+    // After a commit: the table has more clients than the zone holds. It should be read once more, at once: that load takes what
+    // is said of the known clients, so that those that are gone or disabled end.
+    bool reads_again() const { return known_next_; }
     void abandon();
 
-    // Whether the last load had more clients than the zone holds.
+    // Whether the last load of all had more clients than the zone holds.
     bool refuses() const { return too_many_; }
     // Whether this row is in the table in force.
     bool knows(std::string_view row_id) const { return index_.find(row_number(row_id)) != nullptr; }
@@ -46,6 +49,7 @@ class ClientSink {
     void source_state(bool up);
 
   private:
+    bool is_known(const core::ClientRow& row) const;
     void spoke();
     void complain(const std::string& line);
     void drop_load();
@@ -56,8 +60,10 @@ class ClientSink {
 
     core::ClientLoad load_;
     bool loading_ = false;
-    bool refused_ = false;   // this load came to nothing
-    bool too_many_ = false;  // the last load had more clients than the zone holds
+    bool refused_ = false;     // this load came to nothing
+    bool too_many_ = false;    // the last load of all had more clients than the zone holds
+    bool known_only_ = false;  // this load takes known clients only
+    bool known_next_ = false;  // the next one will
     uint32_t rows_ = 0;
     uint32_t skipped_ = 0;
     std::vector<std::string> complaints_;  // of this load, so many as may be logged

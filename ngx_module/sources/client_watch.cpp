@@ -102,6 +102,11 @@ bool ClientWatch::add_some() {
         return true;
     }
     sink_.commit();
+    if (sink_.reads_again()) {
+        sink_.begin();
+        added_ = 0;
+        return true;
+    }
     sink_.source_state(true);
     file_ = ClientFile{};  // the zone has it now
     return false;

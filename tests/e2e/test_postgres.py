@@ -197,6 +197,30 @@ def test_a_known_client_behind_thousands_of_others_is_followed(database, fake_en
     assert gate.client.ask(token="alice").status == 401
 
 
+def test_a_new_process_follows_known_clients_of_a_table_too_large(database, fake_engine, gateway):
+    """It knew no row of a table that it could not take: whom its predecessor knew was never revoked."""
+    cluster, name, connection = database
+    connection.execute("INSERT INTO users (token, priority, threshold) VALUES ('bob', 5, 10), ('carol', 5, 10)")
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
+    gate.wait_ready()
+    too_many = int(gate.status()["zone"]["clients"])
+    connection.execute("INSERT INTO users (token, priority, threshold) SELECT 't' || i, 1, 1 FROM generate_series(1, %s) i", [too_many])
+    gate.wait_logged("more clients than the zone holds")
+    gate.reload()
+    until(lambda: gate.error_log().count("more clients than the zone holds") == 2, "the new process has read the table")
+    connection.execute("UPDATE users SET disabled = true WHERE token = 'alice'")
+    until(lambda: gate.client.ask(token="alice").status == 401, "a client that is disabled is refused")
+    connection.execute("ALTER TABLE users DISABLE TRIGGER ALL")
+    connection.execute("DELETE FROM users WHERE token = 'bob'")
+    gate.reload()
+    until(lambda: gate.client.ask(token="bob").status == 401, "a client that went between two processes is refused")
+    assert [gate.client.ask(token=token).status for token in ("carol", "t1")] == [200, 401]
+    assert "clients loaded from" not in gate.error_log().split("more clients than the zone holds")[-1]
+    connection.execute("DELETE FROM users WHERE token = 't1' OR token = 't2' OR token = 't3'")
+    gate.reload()
+    until(lambda: gate.client.ask(token="t4").status == 200, "what fits is taken")
+
+
 def test_changes_of_a_table_without_ids(postgres_cluster, fake_engine, gateway):
     """The trigger failed, and with it every change of the table."""
     name = postgres_cluster.create_database(schema=False, notify=False)

@@ -103,6 +103,19 @@ def _waits(gate):
         pending.reset()
 
 
+def test_a_file_too_large_for_the_zone_still_revokes(fake_engine, gateway):
+    """It was refused as a whole, with what it said of the clients known so far."""
+    gate = gateway([fake_engine()], [user("alice"), user("bob")])
+    many = [user(f"t{i}") for i in range(int(gate.status()["zone"]["clients"]))]
+    write_tokens(gate.tokens, [*many, user("bob", priority=7)])
+    until(lambda: gate.client.ask(token="alice").status == 401, "who is not in the file is refused")
+    assert [gate.client.ask(token=token).status for token in ("bob", "t0")] == [200, 401]
+    assert "no new ones are taken" in gate.error_log()
+    assert [entry["priority"] for entry in gate.status()["clients"] if entry["name"] == "bob"] == [7]
+    write_tokens(gate.tokens, [user("t0"), user("bob")])
+    until(lambda: gate.client.ask(token="t0").status == 200, "what fits is taken")
+
+
 def test_unicode_and_escapes_in_the_file(fake_engine, gateway):
     gate = gateway([fake_engine()], users=None)
     gate.tokens.write_text('\n{ "users" : [ {"token":"t\\u00e9\\"x","name":"J\\u00f6rg \\ud83d\\ude00","priority":1e0,"threshold":null,'

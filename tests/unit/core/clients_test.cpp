@@ -125,6 +125,25 @@ TEST(Clients, TooManyRowsRefuseTheLoadAndKeepTheOldTable) {
     EXPECT_EQ(look(z, 100), Auth::unknown);
 }
 
+TEST(Clients, OnlyTheTableInForceHasAClient) {
+    TestZone z;
+    z.load({{.id = 1}, {.id = 2}});
+    const auto has = [&z](uint32_t id) {
+        const ZoneLock lock(z.zone);
+        return has_client(lock, TestZone::row({.id = id}).hash);
+    };
+    EXPECT_TRUE(has(1));
+    ClientLoad loader = ClientLoad::begin(z.zone);
+    EXPECT_EQ(loader.add(TestZone::row({.id = 3})), RowResult::added);
+    EXPECT_FALSE(has(3)) << "not in force yet";
+    {
+        const ZoneLock lock(z.zone);
+        EXPECT_TRUE(loader.commit(lock, z.now));
+    }
+    EXPECT_FALSE(has(1));
+    EXPECT_TRUE(has(3));
+}
+
 TEST(Clients, AFullTableIsFoundWhole) {
     TestZone z(plan_zone(1).min_bytes);
     std::vector<TestClient> all;
