@@ -72,14 +72,14 @@ class Forward {
         void* y = nullptr;
         int y_stride = 0;
         GemvEpilogue epilogue = GemvEpilogue::kStore;
-        AppliedNorm norm = {};  // both only for rows <= kGemvMaxRows
+        AppliedNorm norm = {};  // both only where norms_are_fused()
         NextNorm next = {};
     };
     // With `tune`, matrices that are read alike (all layers' of a kind), the product is not made, its algorithm chosen.
     void matmul(const Product& product, int rows, const std::vector<const uint16_t*>* tune = nullptr);
     void attention(const StepView& step, int layer);
     // Products of so few rows that norms need no kernels of their own.
-    static bool norms_are_fused(int rows) { return rows <= kGemvMaxRows; }
+    bool norms_are_fused(int rows) const { return rows <= kGemvMaxRows && model_.hidden_stride <= kGemvMaxNorm; }
     void done(const char* stage) const {
         if (stage_) {
             stage_(stage, stream_);

@@ -17,6 +17,8 @@ namespace llm::engine::cuda {
 
 inline constexpr int kGemvTile = 16;   // rows of the matrix per block
 inline constexpr int kGemvUnroll = 4;  // chunks of 64 bytes per row and warp at a time
+// Of a block: sums of 32 rows by as many warps as there may be, squares of as many rows as have norms.
+inline constexpr int kGemvMostShared = (kGemvMaxWarps * 4 * 4 * kWarpSize + kGemvMaxRows * (kGemvMaxNorm / 16)) * 4;
 
 // What is read to finish a tile's sums is asked for before any is written: after a store the compiler puts no load of what may be
 // the same memory, and each would be waited for alone.
@@ -98,13 +100,29 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, const GemvOutp
     }
 }
 
-// For each row of x: what rms_norm divides by, from the parts of its sum of squares. Each warp takes some rows.
-__device__ __forceinline__ void gemv_row_scales(const GemvArgs& args, int warp, int warps, int lane, float* out) {
+// Where a warp keeps the parts of the sums of squares of its rows, [args.rows][norm.parts]. It asks for them before its products and
+// adds them up afterwards, so that nobody waits for them; each lane reads what it copied itself.
+__device__ __forceinline__ void gemv_ask_squares(const GemvArgs& args, int warp, int warps, int lane, float* shared) {
+#pragma unroll 1
     for (int row = warp; row < args.rows; row += warps) {
-        const float* parts = args.norm.squares + row * args.norm.parts;
-        float squares = 0;
+        const int at = row * args.norm.parts;
+#pragma unroll 2
         for (int i = lane * 4; i < args.norm.parts; i += kWarpSize * 4) {
-            const Vec16 v = load16(parts + i);
+            async_copy16(shared + at + i, args.norm.squares + at + i, true);
+        }
+    }
+    async_commit();
+}
+
+// For each row of x: what rms_norm divides by.
+__device__ __forceinline__ void gemv_row_scales(const GemvArgs& args, int warp, int warps, int lane, const float* shared, float* out) {
+    async_wait<0>();
+#pragma unroll 1
+    for (int row = warp; row < args.rows; row += warps) {
+        float squares = 0;
+#pragma unroll 2
+        for (int i = lane * 4; i < args.norm.parts; i += kWarpSize * 4) {
+            const Vec16 v = load16(shared + row * args.norm.parts + i);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 squares += __uint_as_float(v.word[j]);
@@ -168,9 +186,11 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
     // The first weights are under way while the launch before this one ends.
     load_weights();
     begin_launch();
-    __shared__ float row_scale[kBlocks * 8];
-    if (args.norm.squares != nullptr) {
-        gemv_row_scales(args, warp, warps, lane, row_scale);
+    constexpr int kSums = kBlocks * 4 * kWarpSize;
+    auto* shared = reinterpret_cast<float*>(shared_bytes());  // [warps][kBlocks][4][32], then the parts of sums of squares
+    constexpr bool kNorms = kBlocks * 8 <= kGemvMaxRows;  // of more rows none come
+    if (kNorms && args.norm.squares != nullptr) {
+        gemv_ask_squares(args, warp, warps, lane, shared + warps * kSums);
     }
     // Few rows leave registers for all of a turn's activations at once, so that they are waited for once.
     constexpr bool kTogether = kBlocks == 1 && !kE4m3;
@@ -227,8 +247,10 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
         load_weights();
     }
 
-    constexpr int kSums = kBlocks * 4 * kWarpSize;
-    auto* shared = reinterpret_cast<float*>(shared_bytes());  // [warps][kBlocks][4][32]
+    __shared__ float row_scale[kBlocks * 8];
+    if (kNorms && args.norm.squares != nullptr) {
+        gemv_row_scales(args, warp, warps, lane, shared + warps * kSums, row_scale);
+    }
 #pragma unroll
     for (int b = 0; b < kBlocks; b++) {
 #pragma unroll

@@ -112,7 +112,8 @@ void launch_gemv(const GemvArgs& args, const GemvShape& shape, cudaStream_t stre
     const int blocks = args.rows <= 8 ? 1 : args.rows <= 16 ? 2 : 4;
     const dim3 grid(static_cast<unsigned>(args.n / kGemvTile), static_cast<unsigned>(shape.splits));
     const auto threads = static_cast<unsigned>(shape.warps * kWarpSize);
-    const size_t shared = static_cast<size_t>(shape.warps * blocks * 4 * kWarpSize) * sizeof(float);
+    const int squares = args.norm.squares != nullptr ? args.rows * args.norm.parts : 0;
+    const size_t shared = static_cast<size_t>(shape.warps * blocks * 4 * kWarpSize + squares) * sizeof(float);
     if (args.scale == nullptr) {
         const auto kernel = blocks == 1 ? gemv_kernel<1, false> : gemv_kernel<2, false>;
         launch("gemv", kernel, grid, threads, shared, stream, args);
@@ -201,6 +202,11 @@ void prepare_kernels(bool overlap) {
     Gemm64::prepare();
     Gemm64FewWarps::prepare();
     GemmE4m3::prepare();
+    allow_shared(gemv_kernel<1, false>, kGemvMostShared);
+    allow_shared(gemv_kernel<2, false>, kGemvMostShared);
+    allow_shared(gemv_kernel<1, true>, kGemvMostShared);
+    allow_shared(gemv_kernel<2, true>, kGemvMostShared);
+    allow_shared(gemv_kernel<4, true>, kGemvMostShared);
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);

@@ -23,6 +23,7 @@ inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kRowPad = 64;       // elements that rows of activations and weights are padded to
 inline constexpr int kGemvMaxRows = 16;  // rows of bf16 that one pass over the weights serves
 inline constexpr int kGemvMaxRows8 = 32; // the same for one-byte weights
+inline constexpr int kGemvMaxNorm = 16384;  // elements of a row that a product of few rows norms
 inline constexpr int kQueryTile = 64;    // query rows of a prefill attention block
 inline constexpr int kMaxGroup = 8;      // query heads that share a load of keys in decode attention
 inline constexpr int kMaxSplits = 32;    // parts of a context in decode attention
@@ -117,7 +118,7 @@ struct GemvArgs {
     int rows;            // 1..kGemvMaxRows (e4m3: kGemvMaxRows8; launch_gemm: any number)
     int y_stride;
     GemvEpilogue epilogue;
-    AppliedNorm norm;
+    AppliedNorm norm;    // of kGemvMaxRows rows and kGemvMaxNorm elements at most
     NextNorm next;       // kStore and kAdd
 };
 // How a product is cut: blocks = n / 16 * splits, each of `warps` warps (kGemvMaxWarps at most) that share its k.
