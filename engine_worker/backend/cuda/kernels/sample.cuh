@@ -64,37 +64,67 @@ struct Row {
     __device__ static __forceinline__ float possible(float v, bool allowed) {
         return allowed && v == v ? v : -INFINITY;
     }
-    // visit(value(i), i) for this thread's tokens. Rows begin on 16 bytes and have room up to a multiple of 4: two loads of 4
-    // logits are under way per thread, whatever `visit` does.
+    // visit(value(i), i) for four tokens from `first` on, for those `step` further on, and so on below `end`: a multiple of 4, or all;
+    // beyond, some of minus infinity. Rows begin on 16 bytes and have room up to a multiple of 4: four loads of 4 logits are under way per
+    // thread, whatever `visit` does, which is instructions 16 times over: one multiprocessor works on a row.
     template <typename Visit>
-    __device__ __forceinline__ void each(const Visit& visit) const {
-        constexpr int kLoads = 2;
-        const int step = static_cast<int>(blockDim.x) * 4;
-        for (int first = static_cast<int>(threadIdx.x) * 4; first < vocab; first += kLoads * step) {
+    __device__ __forceinline__ void each_from(int first, int step, int end, const Visit& visit) const {
+        constexpr int kLoads = 4;
+        for (; first < end; first += kLoads * step) {
             Vec16 four[kLoads];
-            uint32_t allowed[kLoads];
 #pragma unroll
             for (int load = 0; load < kLoads; load++) {
-                const int at = first + load * step;
-                four[load] = at < vocab ? load16(logits + at) : Vec16{{0, 0, 0, 0}};
-                allowed[load] = mask == nullptr ? ~0u : at < vocab ? mask[at / 32] >> (at % 32) : 0u;
+                four[load] = first + load * step < end ? load16(logits + first + load * step) : Vec16{{0, 0, 0, 0}};
             }
+            float v[kLoads][4];
+            const auto each_of_these = [&](const auto& change) {
 #pragma unroll
-            for (int load = 0; load < kLoads; load++) {
+                for (int load = 0; load < kLoads; load++) {
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int at = first + load * step + i;
-                    if (at < vocab) {
-                        visit(possible(__uint_as_float(four[load].word[i]), (allowed[load] >> i & 1u) != 0), at);
+                    for (int i = 0; i < 4; i++) {
+                        change(v[load][i], first + load * step + i, load, i);
                     }
                 }
+            };
+            // what is not a number, too, becomes minus infinity
+            each_of_these([&](float& value, int, int load, int i) { value = fmaxf(__uint_as_float(four[load].word[i]), -INFINITY); });
+            if (mask != nullptr) {
+                uint32_t allowed[kLoads];
+#pragma unroll
+                for (int load = 0; load < kLoads; load++) {
+                    const int at = first + load * step;
+                    allowed[load] = at < end ? mask[at / 32] >> (at % 32) : 0u;
+                }
+                each_of_these([&](float& value, int, int load, int i) { value = (allowed[load] >> i & 1u) != 0 ? value : -INFINITY; });
             }
+            if (first + (kLoads - 1) * step + 4 > end) {
+                each_of_these([&](float& value, int at, int, int) { value = at < end ? value : -INFINITY; });
+            }
+            each_of_these([&](float value, int at, int, int) { visit(value, at); });
         }
+    }
+    // The same for this thread's part of all tokens.
+    template <typename Visit>
+    __device__ __forceinline__ void each(const Visit& visit) const {
+        each_from(static_cast<int>(threadIdx.x) * 4, static_cast<int>(blockDim.x) * 4, vocab, visit);
     }
     __device__ __forceinline__ Wide weight(float v) const {
         return static_cast<Wide>(expf((v - maximum) * scale) * 0x1p40f);
     }
 };
+
+// The largest rank; 0 if nothing is possible.
+__device__ __forceinline__ Wide best_of(const Row& row, SampleShared& shared) {
+    float best = -INFINITY;
+    int token = 0;
+    row.each([&](float v, int i) {
+        if (v > best) {  // ids rise: of equal ones the first stays
+            best = v;
+            token = i;
+        }
+    });
+    return block_reduce(best == -INFINITY ? Wide{0} : rank_of(best, token), Max(), shared.wide);
+}
 
 // The largest rank below `limit`; 0 if there is none.
 __device__ __forceinline__ Wide best_below(const Row& row, Wide limit, SampleShared& shared) {
@@ -119,19 +149,17 @@ struct Span {
     Wide target;  // below the sum of the span's weights
 };
 
-// Of `span`, cut into one run per warp, the run in which the sum of weight(i), in order of ids, exceeds the target.
-template <typename Weight>
-__device__ __forceinline__ Span narrow(const Span& span, const Weight& weight, SampleShared& shared) {
+// Of the tokens [begin, end), cut into one run per warp, the run in which the sum of `of` over the values, in order of ids, exceeds
+// target_of(their sum).
+template <typename Of, typename TargetOf>
+__device__ __forceinline__ Span narrow(const Row& row, int begin, int end, const Of& of, const TargetOf& target_of, SampleShared& shared) {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-    const int run = ((span.end - span.begin + warps - 1) / warps + kWarpSize - 1) / kWarpSize * kWarpSize;
-    const int begin = span.begin + warp * run;
+    const int run = ((end - begin + warps - 1) / warps + kWarpSize - 1) / kWarpSize * kWarpSize;
+    const int mine = begin + warp * run;
     Wide sum = 0;
-#pragma unroll 4
-    for (int i = begin + lane; i < begin + run && i < span.end; i += kWarpSize) {
-        sum += weight(i);
-    }
+    row.each_from(mine + lane * 4, kWarpSize * 4, mine + run < end ? mine + run : end, [&](float v, int) { sum += of(v); });
     for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
         sum += __shfl_xor_sync(kFullMask, sum, offset);
     }
@@ -139,25 +167,30 @@ __device__ __forceinline__ Span narrow(const Span& span, const Weight& weight, S
         shared.wide[warp] = sum;
     }
     __syncthreads();
+    Wide total = 0;
+    for (int i = 0; i < warps; i++) {
+        total += shared.wide[i];
+    }
+    Wide target = target_of(total);
     int chosen = 0;
-    Wide target = span.target;
     while (chosen + 1 < warps && target >= shared.wide[chosen]) {
         target -= shared.wide[chosen++];
     }
     __syncthreads();
-    const int from = span.begin + chosen * run;
-    return {from, from + run < span.end ? from + run : span.end, target};
+    const int from = begin + chosen * run;
+    return {from, from + run < end ? from + run : end, target};
 }
 
-// The first token in order of ids at which the sum of weight(i) exceeds `target`, which must be below the sum of all.
-template <typename Weight>
-__device__ __forceinline__ int find_by_id(int vocab, Wide target, const Weight& weight, SampleShared& shared) {
-    const Span span = narrow(narrow({0, vocab, target}, weight, shared), weight, shared);
+// The first token in order of ids at which the sum of `of` over the values exceeds target_of(the sum of all), which must be below it.
+template <typename Of, typename TargetOf>
+__device__ __forceinline__ int find_by_id(const Row& row, const Of& of, const TargetOf& target_of, SampleShared& shared) {
+    const Span wide = narrow(row, 0, row.vocab, of, target_of, shared);
+    const Span span = narrow(row, wide.begin, wide.end, of, [&](Wide) { return wide.target; }, shared);
     if (threadIdx.x < kWarpSize) {
         const int lane = static_cast<int>(threadIdx.x);
         Wide before = 0;
         for (int i = span.begin; i < span.end; i += kWarpSize) {
-            const Wide mine = i + lane < span.end ? weight(i + lane) : 0;
+            const Wide mine = i + lane < span.end ? of(row.value(i + lane)) : 0;
             const Wide upto = before + warp_inclusive_sum(mine, lane);
             const unsigned crossed = __ballot_sync(kFullMask, span.target < upto);
             if (crossed != 0) {
@@ -254,12 +287,7 @@ __device__ __forceinline__ int draw_by_bisection(const Row& row, const SampleRow
         row, [&](float v) { return v != -INFINITY && order_of(v) > order ? eligible(v) : Wide{0}; }, shared);
     const Wide index = (target - before) / eligible(drawn);
     return find_by_id(
-        row.vocab, index,
-        [&](int i) {
-            const float v = row.value(i);
-            return v != -INFINITY && order_of(v) == order ? Wide{1} : Wide{0};
-        },
-        shared);
+        row, [&](float v) { return v != -INFINITY && order_of(v) == order ? Wide{1} : Wide{0}; }, [&](Wide) { return index; }, shared);
 }
 
 // Orders shared.rank[0, n) from the greatest down; the rest up to the next power of two is overwritten.
@@ -316,7 +344,8 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
         shared.bins[i] = 0;
     }
     __syncthreads();
-    const auto depth = [&](float v) { return (row.maximum - v) * row.scale * kBinsPerNat; };
+    const float bins_per_unit = row.scale * kBinsPerNat;
+    const auto depth = [&](float v) { return (row.maximum - v) * bins_per_unit; };
     Wide everything = 0;
     row.each([&](float v, int) {
         if (v != -INFINITY && depth(v) < kDepthBins) {
@@ -446,7 +475,7 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
     float* logits = args.logits + static_cast<size_t>(blockIdx.x) * static_cast<size_t>(args.stride);
     SampleOut& out = args.out[blockIdx.x];
     Row row{logits, nullptr, args.vocab, 0.0f, 1.0f};
-    Wide best = best_below(row, ~Wide{0}, shared);
+    Wide best = best_of(row, shared);
     row.maximum = best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(best >> 32));
     double base = 0;
     if (params.n_logprobs >= 0) {
@@ -459,7 +488,7 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
         const Wide untouched = best;
         apply_edits(logits, params);
         row.mask = params.mask;
-        best = best_below(row, ~Wide{0}, shared);
+        best = best_of(row, shared);
         edited = true;
         if (best == 0) {  // nothing is possible: as if nothing had been asked
             for (int e = static_cast<int>(threadIdx.x); e < params.n_edits; e += static_cast<int>(blockDim.x)) {
@@ -480,9 +509,7 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
         const bool cut = (params.top_k > 0 && params.top_k < args.vocab) || params.top_p < 1 || params.min_p > 0;
         if (!cut) {
             const auto weight = [&](float v) { return v == -INFINITY ? Wide{0} : row.weight(v); };
-            const Wide total = sum_over(row, weight, shared);
-            token = find_by_id(
-                args.vocab, part_of(params.uniform, total), [&](int i) { return weight(row.value(i)); }, shared);
+            token = find_by_id(row, weight, [&](Wide total) { return part_of(params.uniform, total); }, shared);
         } else {
             token = draw_gathered(row, params, shared);
             if (token < 0) {
