@@ -147,8 +147,10 @@ __device__ __forceinline__ void decode_store(const AttentionArgs& a, int sequenc
     }
 }
 
+// Blocks per multiprocessor that there are registers for; plan_splits() counts on three.
 template <int kHead>
-__global__ void __launch_bounds__(kDecodeWarps * kWarpSize) decode_attention_kernel(DecodeArgs args) {
+__global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kHead == 128 ? 3 : 2)
+    decode_attention_kernel(DecodeArgs args) {
     const AttentionArgs& a = args.attention;
     constexpr int kThreads = kDecodeWarps * kWarpSize;
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
@@ -219,9 +221,25 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize) decode_attention_ker
     }
     begin_launch();
 
-    for (int i = warp; i < heads + 2; i += kDecodeWarps) {
-        const int head = i < heads ? first_head + i : a.n_heads + (i - heads) * a.n_kv_heads + kv_head;
-        rotate_head(args.token, static_cast<size_t>(sequence), head, lane, shared.rotated + i * kHead);
+    // All that this warp rotates is asked for at once, so that it is waited for once.
+    constexpr int kPairs = kHead / 2 / kWarpSize;
+    constexpr int kMine = (kMaxGroup + 2 + kDecodeWarps - 1) / kDecodeWarps;
+    const auto head_at = [&](int i) { return i < heads ? first_head + i : a.n_heads + (i - heads) * a.n_kv_heads + kv_head; };
+    const HeadPairs<kPairs> rotation = load_rotation<kPairs>(args.token, static_cast<size_t>(sequence), lane);
+    HeadPairs<kPairs> mine[kMine];
+#pragma unroll
+    for (int round = 0; round < kMine; round++) {
+        const int i = warp + round * kDecodeWarps;
+        if (i < heads + 2) {
+            mine[round] = load_head<kPairs>(args.token, static_cast<size_t>(sequence), head_at(i), lane);
+        }
+    }
+#pragma unroll
+    for (int round = 0; round < kMine; round++) {
+        const int i = warp + round * kDecodeWarps;
+        if (i < heads + 2) {
+            rotate_head(args.token, head_at(i), lane, mine[round], rotation, shared.rotated + i * kHead);
+        }
     }
     __syncthreads();
     const uint16_t* new_key = shared.rotated + heads * kHead;

@@ -113,42 +113,56 @@ __global__ void __launch_bounds__(256) rms_norm_kernel(NormArgs args) {
     }
 }
 
-// One warp: head `head` of q, k and v of a token, with its per-head norm (q and k, if the model has one) and its
-// rotation (q and k), rounded to bf16 into out[head_dim_padded].
-__device__ __forceinline__ void rotate_head(const QkvArgs& args, size_t token, int head, int lane, uint16_t* out) {
-    const bool is_query = head < args.n_heads;
-    const bool is_value = head >= args.n_heads + args.n_kv_heads;
-    const float* x = args.qkv + token * static_cast<size_t>(args.qkv_stride) + static_cast<size_t>(head * args.head_dim);
-    const int half = args.head_dim / 2;
-
-    constexpr int kPairs = kMaxHeadDim / 2 / kWarpSize;  // of each lane: elements i and i + half
-    const float* rotation = args.rotation + token * static_cast<size_t>(args.head_dim);
+// What each lane of a warp has of a head (or of the rotation, cosines and sines): elements i and i + half, for i = lane, lane + 32, ...
+template <int kPairs>
+struct HeadPairs {
     float first[kPairs];
     float second[kPairs];
-    float cosine[kPairs];  // asked for at once with the head, so that they are waited for once
-    float sine[kPairs];
-    float squares = 0;
+};
+template <int kPairs>
+__device__ __forceinline__ HeadPairs<kPairs> load_pairs(const float* from, int half, int lane) {
+    HeadPairs<kPairs> out;
 #pragma unroll
     for (int j = 0; j < kPairs; j++) {
         const int i = j * kWarpSize + lane;
-        first[j] = i < half ? x[i] : 0.0f;
-        second[j] = i < half ? x[i + half] : 0.0f;
-        cosine[j] = i < half ? rotation[i] : 0.0f;
-        sine[j] = i < half ? rotation[half + i] : 0.0f;
+        out.first[j] = i < half ? from[i] : 0.0f;
+        out.second[j] = i < half ? from[i + half] : 0.0f;
     }
-#pragma unroll
-    for (int j = 0; j < kPairs; j++) {
-        squares += first[j] * first[j] + second[j] * second[j];
-    }
+    return out;
+}
+// Head `head` of q, k and v of a token, and the token's rotation.
+template <int kPairs>
+__device__ __forceinline__ HeadPairs<kPairs> load_head(const QkvArgs& args, size_t token, int head, int lane) {
+    return load_pairs<kPairs>(args.qkv + token * static_cast<size_t>(args.qkv_stride) + static_cast<size_t>(head * args.head_dim),
+                              args.head_dim / 2, lane);
+}
+template <int kPairs>
+__device__ __forceinline__ HeadPairs<kPairs> load_rotation(const QkvArgs& args, size_t token, int lane) {
+    return load_pairs<kPairs>(args.rotation + token * static_cast<size_t>(args.head_dim), args.head_dim / 2, lane);
+}
+
+// One warp: a head with its per-head norm (q and k, if the model has one) and its rotation (q and k), rounded to bf16 into
+// out[head_dim_padded].
+template <int kPairs>
+__device__ __forceinline__ void rotate_head(const QkvArgs& args, int head, int lane, HeadPairs<kPairs> x,
+                                            const HeadPairs<kPairs>& rotation, uint16_t* out) {
+    const bool is_query = head < args.n_heads;
+    const bool is_value = head >= args.n_heads + args.n_kv_heads;
+    const int half = args.head_dim / 2;
     const float* norm = is_value ? nullptr : is_query ? args.q_norm : args.k_norm;
     if (norm != nullptr) {
+        float squares = 0;
+#pragma unroll
+        for (int j = 0; j < kPairs; j++) {
+            squares += x.first[j] * x.first[j] + x.second[j] * x.second[j];
+        }
         const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(args.head_dim) + args.eps);
 #pragma unroll
         for (int j = 0; j < kPairs; j++) {
             const int i = j * kWarpSize + lane;
             if (i < half) {
-                first[j] *= scale * norm[i];
-                second[j] *= scale * norm[i + half];
+                x.first[j] *= scale * norm[i];
+                x.second[j] *= scale * norm[i + half];
             }
         }
     }
@@ -156,11 +170,11 @@ __device__ __forceinline__ void rotate_head(const QkvArgs& args, size_t token, i
     for (int j = 0; j < kPairs; j++) {
         const int i = j * kWarpSize + lane;
         if (i < half) {
-            float a = first[j];
-            float b = second[j];
+            float a = x.first[j];
+            float b = x.second[j];
             if (!is_value) {
-                a = first[j] * cosine[j] - second[j] * sine[j];
-                b = second[j] * cosine[j] + first[j] * sine[j];
+                a = x.first[j] * rotation.first[j] - x.second[j] * rotation.second[j];
+                b = x.second[j] * rotation.first[j] + x.first[j] * rotation.second[j];
             }
             out[i] = to_bf16(a);
             out[i + half] = to_bf16(b);
@@ -193,7 +207,8 @@ __global__ void __launch_bounds__(256) rotate_and_store_kernel(QkvArgs args, uin
                                       static_cast<size_t>(args.head_dim_padded)
                         : cache_row(args, head < args.n_heads + args.n_kv_heads ? args.keys : args.values, token,
                                     kv_head);
-    rotate_head(args, token, head, lane, out);
+    constexpr int kPairs = kMaxHeadDim / 2 / kWarpSize;
+    rotate_head(args, head, lane, load_head<kPairs>(args, token, head, lane), load_rotation<kPairs>(args, token, lane), out);
 }
 
 __device__ __forceinline__ float silu_times(float gate, float up) {
