@@ -36,7 +36,6 @@ inline void __syncwarp(uint32_t mask = 0xffffffffu) {
     const int nothing = 0;
     llm::emulation::exchange(llm::emulation::kSyncWarp, mask, &nothing, sizeof nothing);
 }
-inline void __threadfence() {}
 
 template <typename T>
 T __shfl_xor_sync(uint32_t mask, T value, int lanes) {

@@ -225,7 +225,7 @@ Run find_warp_operation(std::string_view opcode) {
         {"cp.async.wait_group", async_wait},
         {"griddepcontrol.wait", wait_for_launch_before},
         {"griddepcontrol.launch_dependents", nothing},
-        {"membar.gl", nothing},
+        {"fence.acq_rel.gpu", nothing},
     };
     for (const auto& [name, run] : kAllOperations) {
         if (name == opcode) {

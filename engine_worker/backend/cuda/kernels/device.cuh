@@ -261,24 +261,28 @@ __device__ __forceinline__ void begin_launch() {
 #endif
 }
 
+// Orders what this thread wrote or read before with what it does after, for the whole GPU; with barriers around it, what its block did.
+__device__ __forceinline__ void fence_gpu() {
+#if !defined(LLM_CUDA_EMULATION)
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+#endif
+}
+
 // For blocks that split one sum: whether this one is the last of `blocks` to come here, so that it may read what the
 // others wrote before. `ticket` is the block's shared memory; `counter` is zero before the first and after the last.
 // All threads of the block must call.
 __device__ __forceinline__ bool is_last_block(unsigned* counter, unsigned blocks, unsigned* ticket) {
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
+        fence_gpu();
         *ticket = atomicAdd(counter, 1u);
+        fence_gpu();
+        if (*ticket + 1 == blocks) {
+            *counter = 0;
+        }
     }
     __syncthreads();
-    if (*ticket + 1 != blocks) {
-        return false;
-    }
-    __threadfence();
-    if (threadIdx.x == 0) {
-        *counter = 0;
-    }
-    return true;
+    return *ticket + 1 == blocks;
 }
 
 // ---- Reductions -------------------------------------------------------------------------------------------
