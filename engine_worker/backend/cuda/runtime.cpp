@@ -14,6 +14,7 @@ std::string version_text(int version) {
 
 void check_cuda(cudaError_t error, const char* what) {
     if (error != cudaSuccess) {
+        cudaGetLastError();  // or the next who asks, a library say, takes it for its own
         throw std::runtime_error(std::string("the GPU failed while ") + what + ": " + cudaGetErrorString(error) +
                                  " (" + cudaGetErrorName(error) + ")");
     }
@@ -146,17 +147,22 @@ void Graph::abandon(const Stream& stream) {
 void Graph::end(const Stream& stream) {
     cudaGraph_t graph = nullptr;
     check_cuda(cudaStreamEndCapture(stream.get(), &graph), "recording a graph");
-    const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
+    cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
     cudaGraphDestroy(graph);
-    if (error == cudaErrorMemoryAllocation) {
-        cudaGetLastError();
-        exec_ = nullptr;
-        return;
+    if (error == cudaSuccess) {
+        // What it takes on the GPU is taken now: the first launch would be too late to do without.
+        error = cudaGraphUpload(exec_, stream.get());
+        if (error != cudaSuccess) {
+            cudaGraphExecDestroy(exec_);
+        }
     }
     if (error != cudaSuccess) {
+        exec_ = nullptr;
         cudaGetLastError();
     }
-    check_cuda(error, "preparing a graph");
+    if (error != cudaErrorMemoryAllocation) {
+        check_cuda(error, "preparing a graph");
+    }
 }
 
 Graph::~Graph() {

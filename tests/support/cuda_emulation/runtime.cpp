@@ -24,6 +24,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
     std::vector<EmulatedWork> work;
+    bool uploaded = false;
 };
 struct CUstream_st {
     CUgraph_st* capturing = nullptr;
@@ -104,6 +105,15 @@ cudaError_t refused_in_capture_of(CUstream_st* stream) {
 }
 bool has_come(const CUevent_st& event) {
     return !streams().contains(event.stream) || event.stream->entered - event.stream->waiting.size() >= event.place;
+}
+
+cudaError_t count_graph() {
+    long& left = device().graphs_until_failure;
+    if (left == 0) {
+        return last_error = device().graph_error;
+    }
+    left -= left > 0 ? 1 : 0;
+    return cudaSuccess;
 }
 
 constexpr auto kLost = static_cast<cudaError_t>(719);  // cudaErrorLaunchFailure
@@ -346,17 +356,33 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
     if (graph == nullptr) {
         return last_error = cudaErrorInvalidValue;
     }
-    long& left = device().graphs_until_failure;
-    if (left == 0) {
-        return last_error = device().graph_error;
+    if (device().graph_error != cudaErrorMemoryAllocation) {
+        if (const cudaError_t error = count_graph(); error != cudaSuccess) {
+            return error;
+        }
     }
-    left -= left > 0 ? 1 : 0;
     *exec = new CUgraphExec_st{graph->work};
+    return cudaSuccess;
+}
+// The GPU's memory is taken here, or else by the first launch.
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream) {
+    if (const cudaError_t refused = refused_in_capture_of(stream); refused != cudaSuccess) {
+        return refused;
+    }
+    if (!exec->uploaded && device().graph_error == cudaErrorMemoryAllocation) {
+        if (const cudaError_t error = count_graph(); error != cudaSuccess) {
+            return error;
+        }
+    }
+    exec->uploaded = true;
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     if (exec == nullptr) {
         return last_error = cudaErrorInvalidValue;
+    }
+    if (const cudaError_t error = cudaGraphUpload(exec, stream); error != cudaSuccess) {
+        return error;
     }
     device().graph_launches++;
     for (size_t i = 0; i < exec->work.size(); i++) {
