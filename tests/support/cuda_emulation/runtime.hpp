@@ -29,6 +29,7 @@ struct Device {
     size_t used = 0;                      // bytes of device memory that are allocated now
     size_t graph_launches = 0;
     size_t kernels = 0;                   // that were launched, or recorded
+    size_t divided_anew = 0;              // of them, with PTX: could begin early but for how they want shared memory and cache divided
 };
 Device& device();
 

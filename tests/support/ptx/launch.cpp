@@ -43,6 +43,13 @@ std::map<const void*, std::string>& names() {
     return all;
 }
 
+// Per cent of a multiprocessor's memory that a kernel wants as shared memory, and what the last launch wanted; -1: what is enough for it.
+std::map<const void*, int>& carveouts() {
+    static std::map<const void*, int> all;
+    return all;
+}
+int last_carveout = -1;
+
 const ptx::Kernel& kernel_of(const void* function) {
     const auto name = names().find(function);
     if (name == names().end()) {
@@ -87,6 +94,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
     const ptx::Kernel& kernel = kernel_of(function);
+    if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) {
+        carveouts()[function] = value;
+        return cudaSuccess;
+    }
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) {
         die("an attribute of a kernel that is not known");
     }
@@ -112,6 +123,11 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* fu
         }
         early = config->attrs[i].val.programmaticStreamSerializationAllowed != 0;
     }
+    const auto carveout = carveouts().find(function);
+    const int wanted = carveout == carveouts().end() ? -1 : carveout->second;
+    // two that want what is enough for them seldom want the same
+    emulation::device().divided_anew += early && (wanted < 0 || wanted != last_carveout) ? 1 : 0;
+    last_carveout = wanted;
     // Arguments are copied when the launch is made.
     const auto parameters = std::make_shared<std::vector<std::byte>>(kernel.parameter_bytes);
     for (size_t i = 0; i < kernel.parameters.size(); i++) {

@@ -2,6 +2,7 @@
 // and sectors of which only a part is used, cost time that no other test without a GPU would notice.
 #include <string>
 
+#include "tests/support/cuda_emulation/runtime.hpp"
 #include "tests/support/ptx/memory_profile.hpp"
 #include "tests/unit/cuda/backend_fixture.hpp"
 
@@ -65,6 +66,32 @@ TEST_F(MemoryUse, NoKernelTakesMuchMoreThanTheLeast) {
         }
         EXPECT_TRUE(found) << limit.kernel << " was not used";
     }
+}
+
+// Or none would begin while the one before it ends.
+TEST_F(MemoryUse, LaunchesOfASmallStepDivideAMultiprocessorAlike) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.max_step_seqs = 24;
+    CudaBackend backend(o, {.graphs = false, .tune = false, .overlap = true, .algorithm_file = ""});
+    StepRunner runner(backend);
+    std::vector<Sequence> sequences(24);
+    const auto step = [&](size_t n) {
+        std::vector<Feed> feeds;
+        for (size_t i = 0; i < n; i++) {
+            sequences[i].tokens.push_back(1);
+            feeds.push_back({&sequences[i], 1});
+        }
+        const size_t before = llm::emulation::device().divided_anew;
+        runner.run(feeds, false);
+        return llm::emulation::device().divided_anew - before;
+    };
+    step(1);
+    EXPECT_EQ(step(1), 0u);
+    EXPECT_EQ(step(16), 0u);
+    EXPECT_EQ(step(24), 2u + 2 * 2) << "after embedding, around the attention of two layers, before sampling";
+    EXPECT_EQ(step(1), 0u);
 }
 
 }  // namespace

@@ -40,6 +40,8 @@ void allow_shared(Kernel kernel, int bytes) {
     check(llm::emulation::allow_shared(reinterpret_cast<const void*>(kernel), static_cast<size_t>(bytes)),
           "kernels that need more shared memory");
 }
+template <typename... Kernels>
+void divide_alike(int, Kernels...) {}
 #else
 template <typename... Params, typename... Args>
 void launch(const char* name, void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared,
@@ -65,6 +67,15 @@ bool kernels_wait() {
 template <typename Kernel>
 void allow_shared(Kernel kernel, int bytes) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "kernels that need more shared memory");
+}
+// How a multiprocessor divides its memory between shared memory and first-level cache is chosen for each kernel, by what it needs. One
+// that runs blocks cannot be divided anew, so a launch begins beside the one before it only where both want the same: `percent` as
+// shared memory, or the next larger size that there is.
+template <typename... Kernels>
+void divide_alike(int percent, Kernels... kernels) {
+    for (const cudaError_t error : {cudaFuncSetAttribute(kernels, cudaFuncAttributePreferredSharedMemoryCarveout, percent)...}) {
+        check(error, "kernels that divide its memory");
+    }
 }
 #endif
 
@@ -130,11 +141,12 @@ namespace {
 template <int kBlocks, int kRowWarps, bool kE4m3>
 struct GemmVariant {
     using Tile = GemmTile<kBlocks, kRowWarps, kE4m3>;
+    static constexpr auto kernel = gemm_kernel<kBlocks, kRowWarps, kE4m3>;
     static void launch(const char* name, const GemvArgs& args, int splits, cudaStream_t stream) {
         const dim3 grid(blocks_for(args.n, kGemmOutputs), static_cast<unsigned>(splits), blocks_for(args.rows, Tile::kRows));
-        cuda::launch(name, gemm_kernel<kBlocks, kRowWarps, kE4m3>, grid, Tile::kThreads, Tile::kSharedBytes, stream, args);
+        cuda::launch(name, kernel, grid, Tile::kThreads, Tile::kSharedBytes, stream, args);
     }
-    static void prepare() { allow_shared(gemm_kernel<kBlocks, kRowWarps, kE4m3>, Tile::kSharedBytes); }
+    static void prepare() { allow_shared(kernel, Tile::kSharedBytes); }
 };
 using Gemm32 = GemmVariant<4, 1, false>;
 using Gemm64 = GemmVariant<4, 2, false>;
@@ -210,6 +222,11 @@ void prepare_kernels(bool overlap) {
     allow_shared(prefill_attention_kernel<64>, PrefillShape<64>::kSharedBytes);
     allow_shared(prefill_attention_kernel<128>, PrefillShape<128>::kSharedBytes);
     allow_shared(prefill_attention_kernel<256>, PrefillShape<256>::kSharedBytes);
+    // Steps of few rows: 100 KB on most GPUs, enough for all blocks of attention that registers allow; activations are read from the rest.
+    divide_alike(43, update_table_kernel, embed_kernel, gemv_kernel<1, false>, gemv_kernel<2, false>, gemv_kernel<1, true>,
+                 gemv_kernel<2, true>, gemv_kernel<4, true>, decode_attention_kernel<64>, decode_attention_kernel<128>,
+                 decode_attention_kernel<256>, sample_kernel);
+    divide_alike(100, rms_norm_kernel, Gemm32::kernel, Gemm64::kernel, Gemm64FewWarps::kernel, GemmE4m3::kernel);
 }
 
 bool stop_overlap() {
