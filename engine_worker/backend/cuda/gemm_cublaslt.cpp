@@ -40,6 +40,9 @@ class Description {
         layout(w_, CUDA_R_16BF, call.k, call.n, call.k);
         layout(x_, CUDA_R_16BF, call.k, call.rows, call.k);
         layout(y_, call.bf16_out ? CUDA_R_16BF : CUDA_R_32F, call.n, call.rows, call.y_stride);
+        if (call.bf16_out) {
+            reductions_ = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+        }
     }
     ~Description() {
         cublasLtMatrixLayoutDestroy(y_);
@@ -57,6 +60,8 @@ class Description {
 
     cublasLtMatmulDesc_t operation_ = nullptr;
     cublasLtMatrixLayout_t w_ = nullptr, x_ = nullptr, y_ = nullptr;
+    // Where k is split: the parts of a sum are f32 until it is whole. Some algorithms would keep them in the type of the result.
+    uint32_t reductions_ = CUBLASLT_REDUCTION_SCHEME_MASK;
 };
 
 GemmShape shape_of(const GemmCall& call) {
@@ -84,6 +89,8 @@ struct Gemm::Parts {
         const size_t bytes = kWorkspace;
         cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
                                              sizeof bytes);
+        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &d.reductions_,
+                                             sizeof d.reductions_);
         std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<size_t>(wanted));
         int found = 0;
         const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, d.operation_, d.w_, d.x_, d.y_, d.y_,

@@ -1,6 +1,7 @@
 // cuBLASLt's functions that the engine calls, on the host, written from NVIDIA's description: matrices by columns, operations,
 // types that go together, pointers aligned as the heuristic was told. What the library would refuse is refused with its status; what it
-// would compute wrongly or crash on ends the program. Of the three algorithms offered one cannot run, as may be with the real ones.
+// would compute wrongly or crash on ends the program. Of the algorithms offered one cannot run, as may be with the real ones, and one
+// that is offered unless it is excluded keeps parts of a sum in the type of the result.
 #include <cublasLt.h>
 
 #include <cstdio>
@@ -33,12 +34,13 @@ struct Layout {
 };
 struct Preference {
     uint64_t workspace = 0;
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK;
 };
 static_assert(sizeof(Operation) <= sizeof(cublasLtMatmulDescOpaque_t) && sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) &&
               sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t));
 
 constexpr uint64_t kMark = 0x6c6c6d2d67656d6d;  // in the algorithms that were given out
-constexpr uint64_t kCannotRun = 1, kTakesWorkspace = 2;
+constexpr uint64_t kCannotRun = 1, kTakesWorkspace = 2, kPartsAsResult = 3;
 constexpr uint64_t kAlignment = 256;  // what heuristics count on unless told otherwise
 constexpr size_t kWorkspace = 4096;   // what the last algorithm takes
 
@@ -140,13 +142,15 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute,
                                                     const void* value, size_t bytes) {
-    if (attribute != CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
+    auto& p = of<Preference>(preference);
+    const bool of_workspace = attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+    if (!of_workspace && attribute != CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) {
         die("a preference that is not known");
     }
-    if (bytes != sizeof(uint64_t)) {
+    if (bytes != (of_workspace ? sizeof p.workspace : sizeof p.reductions)) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    std::memcpy(&of<Preference>(preference).workspace, value, bytes);
+    std::memcpy(of_workspace ? static_cast<void*>(&p.workspace) : &p.reductions, value, bytes);
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -161,8 +165,13 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     if (!known_types(o, of<Layout>(a), of<Layout>(b), of<Layout>(c), of<Layout>(d))) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
+    const bool parts_as_result =
+        (of<Preference>(preference).reductions & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE)) != 0;
     // Asked for one, it gives one that runs.
-    const std::vector<uint64_t> offered = wanted == 1 ? std::vector<uint64_t>{0} : std::vector<uint64_t>{kCannotRun, 0, kTakesWorkspace};
+    std::vector<uint64_t> offered = wanted == 1 ? std::vector<uint64_t>{0} : std::vector<uint64_t>{kCannotRun, 0, kTakesWorkspace};
+    if (parts_as_result) {
+        offered.insert(offered.begin(), kPartsAsResult);
+    }
     for (const uint64_t number : offered) {
         cublasLtMatmulHeuristicResult_t result{};
         result.algo.data[0] = kMark;
@@ -218,6 +227,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     if (other != 0) {
         require_matrix(c_data, c);
     }
+    const uint64_t chosen = algorithm->data[1];
     const cudaError_t error = llm::emulation::enqueue(stream, [=] {
         if (needed > 0) {
             std::memset(workspace, 0xff, needed);
@@ -227,6 +237,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
             return turned ? r * static_cast<uint64_t>(layout.stride) + j : j * static_cast<uint64_t>(layout.stride) + r;
         };
         std::vector<float> column(sizes->k);
+        const bool in_parts = chosen == kPartsAsResult && d.type == CUDA_R_16BF;
         for (uint64_t j = 0; j < sizes->n; j++) {
             for (uint64_t i = 0; i < sizes->k; i++) {
                 column[i] = value_at(b_data, b.type, at(b, o.b == CUBLAS_OP_T, i, j));
@@ -234,6 +245,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
             for (uint64_t r = 0; r < sizes->m; r++) {
                 float sum = 0;
                 for (uint64_t i = 0; i < sizes->k; i++) {
+                    if (in_parts && i % 32 == 0) {
+                        sum = llm::engine::bf16_to_f32(llm::engine::f32_to_bf16(sum));
+                    }
                     sum += value_at(a_data, a.type, at(a, o.a == CUBLAS_OP_T, r, i)) * column[i];
                 }
                 const uint64_t to = at(d, false, r, j);
