@@ -47,7 +47,7 @@ def test_engine_that_fails(answered, buffering):
 
 
 def test_engine_that_says_nothing(answered):
-    gate, parts = answered(lambda exchange: exchange.wait_gone(20), "proxy_read_timeout 300ms;")
+    gate, parts = answered(lambda exchange: exchange.wait_gone(20), "proxy_read_timeout 2s;")  # the running one is held meanwhile
     assert_failed(parts, "engine_timeout")
     gate.wait_outcomes({"timeout": 1, "completed": 1})
 

@@ -1,7 +1,7 @@
 // Preloaded into nginx, llm-engine and llm-reporter by `make test-jitter`: system calls that others can see take up to 20 ms longer
-// now and then, before and after, so that whatever relies on a process's next step being soon (a wake-up, a line in the log, a
-// count) shows itself without a busy machine. At most half of a thread's time is lost so. Nothing waits inside the zone's lock: no
-// system call is made there.
+// now and then, rarely up to 300 ms, before and after, so that whatever relies on a process's next step being soon (a wake-up, a
+// line in the log, a count) shows itself without a busy machine. At most half of a thread's time is lost so. Nothing waits inside
+// the zone's lock: no system call is made there.
 
 #include <cerrno>
 #include <cstdint>
@@ -17,6 +17,8 @@ namespace {
 
 constexpr unsigned kEvery = 8;  // of the calls, on average
 constexpr std::uint32_t kLongestNs = 20'000'000;
+constexpr unsigned kRarely = 64;  // one of so many of those may take kStallNs: others had the processor
+constexpr std::uint32_t kStallNs = 300'000'000;
 
 std::uint64_t monotonic_ns() {
     timespec now{};
@@ -44,7 +46,8 @@ void stumble() {
         return;
     }
     const int kept = errno;
-    const timespec pause{0, static_cast<long>(next_random() % kLongestNs)};
+    const std::uint32_t longest = next_random() % kRarely == 0 ? kStallNs : kLongestNs;
+    const timespec pause{0, static_cast<long>(next_random() % longest)};
     nanosleep(&pause, nullptr);
     not_before = monotonic_ns() + static_cast<std::uint64_t>(pause.tv_nsec);
     errno = kept;
