@@ -30,7 +30,7 @@ struct ServiceOptions {
     std::vector<std::string> model_names;  // known before the model is loaded
     int32_t max_waiting = 256;             // sequences in line before new requests are refused with 429
     double drain_grace = 0;                // seconds after drain() for which new requests are still taken
-    double drain_timeout = 120;            // seconds that drain_and_stop() waits for running requests
+    double drain_timeout = 120;            // seconds that drain(true) waits for running requests
     ApiKeys api_keys;                      // of which all but probes must bring one
 };
 
