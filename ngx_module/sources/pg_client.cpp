@@ -114,19 +114,23 @@ void PgClient::resolve_next() {
             }
         };
         const size_t name = names_known_++;
-        if (endpoint_.resolver == nullptr && name < endpoint_.addresses.size()) {
+        const bool known = name < endpoint_.addresses.size() && !endpoint_.addresses[name].empty();
+        if (endpoint_.resolver == nullptr && known) {
             take(endpoint_.addresses[name]);
             continue;
         }
         timer_.start(kResolveDeadlineMs);
-        resolver_.resolve(item.host, item.port, [this, take](const HostAddresses& found, const char* error) {
-            if (error != nullptr || found.empty()) {
-                unresolved_ = error != nullptr ? error : "no address";
-            } else {
-                take(found);
-            }
-            resolve_next();
-        });
+        resolver_.resolve(item.host, item.port,
+                          [this, take, known, name](const HostAddresses& found, const char* error) {
+                              if (error == nullptr && !found.empty()) {
+                                  take(found);
+                              } else if (known) {
+                                  take(endpoint_.addresses[name]);
+                              } else {
+                                  unresolved_ = error != nullptr ? error : "no address";
+                              }
+                              resolve_next();
+                          });
         return;
     }
     if (targets_.empty() && !unresolved_.empty()) {

@@ -25,8 +25,8 @@ namespace llm::nginx::sources {
 
 struct PgEndpoint {
     PgUrl url;
-    std::vector<HostAddresses> addresses;  // of each host of `url` that is a name, when nobody can be asked later
-    ngx_resolver_t* resolver = nullptr;
+    std::vector<HostAddresses> addresses;  // of each host of `url` that is a name, where the resolver knows none
+    ngx_resolver_t* resolver = nullptr;    // asked at each connect
 };
 
 class PgClient {

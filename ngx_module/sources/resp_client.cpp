@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ngx_module/sources/log_text.hpp"
 #include "ngx_module/sources/tls_context.hpp"
 
 namespace llm::nginx::sources {
@@ -76,18 +77,23 @@ void RespClient::attempt() {
         connect_to(address);
         return;
     }
-    if (endpoint_.resolver == nullptr && !endpoint_.addresses.empty()) {
-        connect_to(endpoint_.addresses[next_address_++ % endpoint_.addresses.size()]);
+    const auto connect_to_one = [this](const std::vector<PeerAddress>& of) { connect_to(of[next_address_++ % of.size()]); };
+    const bool known = !endpoint_.addresses.empty();
+    if (endpoint_.resolver == nullptr && known) {
+        connect_to_one(endpoint_.addresses);
         return;
     }
     set_state(State::resolving, kResolveDeadlineMs);
-    resolver_.resolve(url.host, url.port, [this](const std::vector<PeerAddress>& found, const char* error) {
-        if (error != nullptr || found.empty()) {
-            fail(std::string("the name cannot be resolved: ") + (error != nullptr ? error : "no address"));
-        } else {
-            connect_to(found[next_address_++ % found.size()]);
-        }
-    });
+    resolver_.resolve(
+        url.host, url.port, [=, this](const std::vector<PeerAddress>& found, const char* error) {
+            if (error == nullptr && !found.empty()) {
+                connect_to_one(found);
+            } else if (known) {
+                connect_to_one(endpoint_.addresses);
+            } else {
+                fail(std::string("the name cannot be resolved: ") + (error != nullptr ? error : "no address"));
+            }
+        });
 }
 
 void RespClient::connect_to(const PeerAddress& address) {
@@ -380,7 +386,7 @@ void RespClient::fail(const std::string& reason) {
     }
     if (outage_.begin(!leaving())) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: redis %s (%s): %s; trying again", place().c_str(),
-                      role_, reason.c_str());
+                      role_, printable(reason, 300).c_str());
     }
     close();
     set_state(State::waiting, outage_.pause());

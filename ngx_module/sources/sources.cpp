@@ -39,18 +39,22 @@ std::string resolve_redis(RedisConfig& redis) {
     return problem.empty() ? problem : "\"llm_redis\": " + problem;
 }
 
-std::string resolve_database(const std::string& text, std::vector<HostAddresses>& addresses) {
+std::string prepare_database(ngx_conf_t* cf, const std::string& text, std::vector<HostAddresses>& addresses) {
+    addresses.clear();
     PgUrl url;
     std::string problem = parse_pg_url(text, url);
+    if (!problem.empty()) {
+        return problem;
+    }
     for (const PgHost& item : url.hosts) {
         PeerAddress numeric;
-        if (!problem.empty() || is_pg_directory(item.host) ||
-            parse_numeric_address(item.host, item.port, numeric)) {
+        if (is_pg_directory(item.host) || parse_numeric_address(item.host, item.port, numeric)) {
             continue;
         }
-        problem = resolve_now(item.host, item.port, addresses.emplace_back());
+        const std::string why = resolve_now(item.host, item.port, addresses.emplace_back());
+        problem = problem.empty() ? why : problem;
     }
-    return problem;
+    return http_resolver(cf) == nullptr ? problem : "";  // the resolver may know it, now or later
 }
 
 }  // namespace
@@ -91,25 +95,20 @@ std::string prepare_clients(ngx_conf_t* cf, ClientSourceConfig& clients) {
                           clients.location.c_str(), skipped.c_str());
         }
     }
-    // with a resolver names are looked up when they are needed, and again when that fails
-    if (clients.kind != ClientSourceConfig::Kind::postgres || http_resolver(cf) != nullptr) {
+    if (clients.kind != ClientSourceConfig::Kind::postgres) {
         return {};
     }
-    const std::string problem = resolve_database(clients.location, clients.addresses);
+    const std::string problem = prepare_database(cf, clients.location, clients.addresses);
     return problem.empty() ? problem : "\"llm_priority_db\": " + problem;
 }
 
 std::string prepare_redis(ngx_conf_t* cf, RedisConfig& redis) {
-    return redis.enabled() && http_resolver(cf) == nullptr ? resolve_redis(redis) : std::string();
+    const std::string problem = redis.enabled() ? resolve_redis(redis) : "";
+    return http_resolver(cf) == nullptr ? problem : "";
 }
 
 std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<HostAddresses>& addresses) {
-    addresses.clear();
-    if (http_resolver(cf) != nullptr) {
-        PgUrl parsed;
-        return parse_pg_url(url, parsed);
-    }
-    return resolve_database(url, addresses);
+    return prepare_database(cf, url, addresses);
 }
 
 bool is_leader() {

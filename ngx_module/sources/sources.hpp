@@ -30,7 +30,7 @@ struct ClientSourceConfig {
 
     // filled by prepare_clients()
     ClientFile file;  // what the file held, so that a file only root can read works
-    std::vector<HostAddresses> addresses;  // of each database server with a name, when nginx has no resolver to ask later
+    std::vector<HostAddresses> addresses;  // of each database server with a name, as far as the system knows any
 };
 
 // `llm_redis url [prefix=]`.
@@ -48,14 +48,15 @@ struct RedisConfig {
 std::string parse_client_source(std::string_view text, uint64_t refresh_ms, uint64_t grace_ms,
                                 ClientSourceConfig& out);
 
-// What can only be checked with the whole configuration at hand: reads the client file, and resolves host
-// names when http{} has no resolver (blocking, as proxy_pass does). Never connects anywhere. Empty string, or
-// the reason with file, line and column: a configuration error. Rows that are skipped are logged as warnings.
+// What can only be checked with the whole configuration at hand: reads the client file, and asks the system for the addresses of
+// host names (blocking, as proxy_pass does), which are used where http{} has no resolver, or it knows none. Never connects
+// anywhere. Empty string, or the reason with file, line and column: a configuration error. Rows that are skipped are logged as
+// warnings.
 std::string prepare_clients(ngx_conf_t* cf, ClientSourceConfig& clients);
 std::string prepare_redis(ngx_conf_t* cf, RedisConfig& redis);
 
-// The same for the URL of llm_usage: checks it, and fills `addresses` for start_usage() (usage_writer.hpp)
-// when http{} has no resolver. Empty string, or the reason.
+// The same for the URL of llm_usage: checks it, and fills `addresses` for start_usage() (usage_writer.hpp). Empty
+// string, or the reason.
 std::string prepare_usage(ngx_conf_t* cf, const std::string& url, std::vector<HostAddresses>& addresses);
 
 // True in the process that runs the sources: worker 0, or the only process.

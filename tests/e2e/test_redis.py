@@ -247,6 +247,20 @@ def name_server():
     server.stop()
 
 
+def test_names_that_the_system_alone_knows(redis_server, postgres_cluster, fake_engine, name_server, gateway):
+    """A `resolver` made localhost unknown: name servers need not know it, nor what stands in /etc/hosts."""
+    name = postgres_cluster.create_database()
+    with postgres_cluster.connect(name) as connection:
+        connection.execute("INSERT INTO users (token, name, priority, threshold) VALUES ('alice', 'Alice', 5, 10)")
+        fake_engine().announce(f"redis://127.0.0.1:{redis_server.port}/0")
+        database = f"postgresql://llm@localhost:{postgres_cluster.port}/{name}"
+        gate = gateway(users=None, http=f'{name_server.directive} llm_redis redis://localhost:{redis_server.port}; llm_priority_db "{database}"; llm_usage on;')
+        gate.wait_model("m", "alice")
+        assert gate.client.ask(token="alice").status == 200
+        until(lambda: connection.execute("SELECT 1 FROM metrics").fetchone(), "usage is written")
+    assert name_server.asked
+
+
 def test_an_engine_whose_name_gets_another_address(redis_server, fake_engine, name_server, gateway):
     """It was looked up again after half a minute at the earliest, whatever its TTL."""
     first = fake_engine()
