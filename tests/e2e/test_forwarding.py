@@ -156,6 +156,26 @@ def test_answer_reaches_the_client_unchanged(fake_engine, gateway):
     assert not any(name.startswith("x-accel") for name, _ in reply.headers)
 
 
+CONNECTION_HEADERS = [("Connection", "close, X-Hop ,\tX-Next"), ("X-Hop", "1"), ("x-next", "2"), ("Upgrade", "h2c"), ("TE", "trailers"),
+                      ("Proxy-Connection", "keep-alive"), ("Keep-Alive", "timeout=5"), ("X-Accel-Expires", "5"),
+                      ("X-Accel-Unheard-Of", "1")]
+KEPT_HEADERS = [("X-Hope", "a"), ("X-Acceleration", "b"), ("Upgraded", "c"), ("T", "d"), ("Proxy-Status", "e")]
+
+
+@pytest.mark.parametrize("keywords", [{"token": "alice"}, {"method": "OPTIONS"}], ids=["dispatched", "passed"])
+def test_headers_between_gateway_and_engine_stay_there(fake_engine, gateway, keywords):
+    """Those of RFC 9110, 7.6.1, what `Connection` names, and X-Accel-*."""
+    def script(exchange):
+        exchange.body(200, b"{}", CONNECTION_HEADERS + KEPT_HEADERS)
+        exchange.fin()
+    gate = gateway([fake_engine(script=script)])
+    reply = gate.client.ask(**keywords)
+    assert reply.status == 200
+    names = [name for name, _ in reply.headers]
+    assert not set(names) & ({name.lower() for name, _ in CONNECTION_HEADERS} - {"connection"}), names
+    assert [reply.header(name.lower()) for name, _ in KEPT_HEADERS] == [value for _, value in KEPT_HEADERS]
+
+
 def test_engine_status_without_body(fake_engine, gateway):
     engine = fake_engine(script=lambda exchange: exchange.head(204))
     gate = gateway([engine])

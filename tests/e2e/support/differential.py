@@ -17,6 +17,7 @@ from .random_traffic import CASE, USAGE
 from .wire import Incomplete, Reader, reset
 
 ADDED_TO_ANSWERS = {b"x-request-id", b"x-llm-queue-ms", b"date"}
+KEPT_BACK = {b"upgrade", b"te", b"proxy-connection"}  # hop-by-hop headers of an engine's answer that nginx passes
 ADDED_TO_REQUESTS = {b"x-request-id", b"x-llm-priority", b"content-length", b"transfer-encoding", b"connection", b"host", CASE.encode()}
 ERROR_EVENT = re.compile(rb'data: \{"error":\{"message":[^\r\n]*\n\n\Z')
 TIMEOUT = 20
@@ -345,8 +346,9 @@ def compare_answers(plain, gate, answer, ask, *, injected, reached, last, holdin
     if plain.line != gate.line or plain.interim != gate.interim:
         return f"line: {plain.line} after {plain.interim}, {gate.line} after {gate.interim}"
     hides = injected and answer.events
-    if _answer_headers(plain, events) != _answer_headers(gate, events) and not hides:
-        return f"headers: {differing(_answer_headers(plain, events), _answer_headers(gate, events))}"
+    headers = [(name, value) for name, value in _answer_headers(plain, events) if name.lower() not in KEPT_BACK or plain.status == 101]
+    if headers != _answer_headers(gate, events) and not hides:
+        return f"headers: {differing(headers, _answer_headers(gate, events))}"
     if plain.header(b"content-length") != gate.header(b"content-length") and not hides and not (injected and ask.method == "HEAD"):
         return f"length: {plain.header(b'content-length')}, {gate.header(b'content-length')}"
     if reached and b"101" not in gate.line and None in (gate.header(b"x-request-id"), gate.header(b"x-llm-queue-ms")):
