@@ -39,6 +39,7 @@ AuthState look_up(Request& request, int64_t now) {
 
 bool copy_identity(Request& request, const core::ClientView& client) {
     request.chat = client.chat;
+    request.never_waits = client.threshold == 0;
     request.default_mode = client.default_mode;
     return copy_to_pool(request.r->pool,
                         {{&request.client, client.name}, {&request.organisation, client.organisation}});

@@ -6,8 +6,7 @@
 namespace llm::nginx {
 namespace {
 
-void on_posted(ngx_event_t* event) {
-    auto& request = *static_cast<Request*>(event->data);
+void tell_now(Request& request) {
     core::WakeSet wakes;
     const int64_t now = now_us();
     {
@@ -15,6 +14,11 @@ void on_posted(ngx_event_t* event) {
         tell_news(lock, request, now, wakes);
     }
     wake(wakes);
+}
+
+void on_posted(ngx_event_t* event) {
+    auto& request = *static_cast<Request*>(event->data);
+    tell_now(request);
     if (request.stage == Stage::running && request.ended_by_engine && request.r->done) {
         end_request(request);  // nginx only lingers for the client's close: nothing can change any more
     }
@@ -42,7 +46,11 @@ void release_lease(Request& request) {
     }
     request.lease_released = true;
     request.untold_release = true;
-    post(request);
+    if (request.never_waits) {
+        tell_now(request);
+    } else {
+        post(request);
+    }
 }
 
 void answer_ended(Request& request) {

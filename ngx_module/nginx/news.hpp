@@ -12,7 +12,9 @@ namespace llm::nginx {
 // The head of an answer that is passed on.
 void head_arrived(Request& request, uint32_t status);
 
-// Gives the seat back while the client still reads. Idempotent.
+// Gives the seat back while the client still reads. Idempotent. Where the client may never wait, before it
+// gets the last bytes: its next request, of another worker perhaps, would be refused for the sake of this
+// one.
 void release_lease(Request& request);
 
 // Nothing more will come of the upstream. If nginx then only lingers until the client closes, the request is

@@ -22,7 +22,7 @@ enum class Stage : uint8_t {
     fresh,    // nothing submitted yet
     early,    // suspended, waits for the first clients and engines of a new zone (start_up.hpp)
     reading,  // the body is on its way
-    queued,   // waits for a grant: suspended, or, where an engine has lost it, in nginx's proxy (dead_end.hpp)
+    queued,  // waits for a grant: suspended, or, where an engine has lost it, in nginx's proxy (dead_end.hpp)
     running,  // holds a lease (until `lease_released`), proxied to an engine
     bypass,   // proxied without a lease (OPTIONS)
     ended,    // refused, or finished: may be submitted anew after an internal redirect
@@ -62,8 +62,8 @@ struct BegunStream;     // begun_stream.hpp
 struct Request {
     ngx_http_request_t* r;
     ngx_http_cleanup_t cleanup;  // among those of nginx's request
-    uint64_t serial;  // tells this request from another one at the same address, later
-    u_char* room;     // request_memory.hpp
+    uint64_t serial;             // tells this request from another one at the same address, later
+    u_char* room;                // request_memory.hpp
     uint32_t room_used;
     Stage stage;
     ngx_queue_t early;  // linked while `stage` is early
@@ -73,7 +73,8 @@ struct Request {
     TokenHash token_hash;
     ngx_str_t client;  // name; empty for the anonymous client
     ngx_str_t organisation;
-    bool chat;  // client_type = chat
+    bool chat;         // client_type = chat
+    bool never_waits;  // its threshold is 0
     core::RoutingMode default_mode;
 
     // what: from the body

@@ -2,6 +2,9 @@
 
 import time
 
+import pytest
+
+from support import jitter
 from support.client import chat_body
 from support.errors import assert_error
 from support.poll import stays
@@ -109,8 +112,17 @@ def test_threshold_zero_may_run_but_never_wait(fake_engine, gateway):
     assert_error(gate.client.ask(token="alice"), 429, "threshold")
     engine.open_gate()
     assert running.reply().status == 200
-    gate.wait_held(0)  # the client may hear of the end before another worker does
     assert gate.client.ask(token="alice").status == 200
+
+
+@pytest.mark.parametrize("limit", ["engine", "client"])
+def test_one_request_after_another_is_never_refused(fake_engine, gateway, limit):
+    """Its seat is free before a client that may not wait sees the end of its answer: another worker may get the next request."""
+    engine = fake_engine(max_running=1 if limit == "engine" else 8)
+    gate = gateway([engine], [user("alice", threshold=0, max_running=1 if limit == "client" else 0)])
+    refused = [number for number in range(150 if jitter.ACTIVE else 1500)
+               if gate.client.ask(chat_body(stream=number % 2 == 0), token="alice").status != 200]
+    assert refused == []
 
 
 def test_threshold_scope_queue_counts_everybody(fake_engine, gateway):
