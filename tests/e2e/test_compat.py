@@ -52,9 +52,7 @@ def test_too_many_people(fake_engine, gateway, client_type, status):
     """Scope queue, and refused when the depth exceeds the threshold: with threshold 1 a second one may wait."""
     engine = fake_engine(max_running=1)
     gate = gateway([engine], [user("alice", threshold=1, client_type=client_type)], location=ON)
-    engine.hold()
-    pending = [gate.client.send(token="alice")]
-    engine.wait_requests(1)
+    pending = [engine.occupy(gate.client, token="alice")]
     for number in (1, 2):
         pending.append(gate.client.send(token="alice"))
         gate.wait_queued(number)

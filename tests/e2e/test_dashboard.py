@@ -28,9 +28,7 @@ def selector(name, value, rest=""):
 
 def busy(gate, engine, waiting):
     """One request runs, the others wait in this order; returns all."""
-    engine.hold()
-    pending = [gate.client.send(chat_body(engine.models[0], content="first"), token=waiting[0])]
-    engine.wait_requests(1)
+    pending = [engine.occupy(gate.client, chat_body(engine.models[0], content="first"), token=waiting[0])]
     for number, token in enumerate(waiting, 1):
         pending.append(gate.client.send(chat_body(engine.models[0], content=f"w{number}"), token=token))
         gate.wait_queued(number)

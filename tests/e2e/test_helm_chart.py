@@ -331,10 +331,7 @@ def test_a_gateway_of_the_chart_serves_and_drains(served, fake_engine, tmp_path)
     assert gate.client.ask(token="carol").status == 200
 
     # what the kubelet sends at the end: what runs and waits comes to its end first
-    seen = len(engine.requests)
-    engine.hold()
-    pending = [gate.client.send(chat_body(content="runs", stream=True), token="bob")]
-    engine.wait_requests(seen + 1)
+    pending = [engine.occupy(gate.client, chat_body(content="runs", stream=True), token="bob")]
     pending.append(gate.client.send(chat_body(content="waits", stream=True), token="bob"))
     until(lambda: 'llm_queue_depth{model="m"} 1' in inner.get("/metrics").body.decode(), lambda: inner.get("/metrics").body.decode())
     gate.send_signal(signal.SIGQUIT)

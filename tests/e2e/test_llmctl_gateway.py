@@ -26,9 +26,7 @@ def test_who_waits_and_what_engines_do(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     gate = gateway([engine], [user("alice", name="Alice"), user("bob", name="Bob", priority=2)])
     assert "Nobody waits" in llmctl("queue", *at(gate)).out
-    engine.hold()
-    first = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    first = engine.occupy(gate.client, token="alice")
     second = gate.client.send(token="bob")
     gate.wait_queued(1)
 
@@ -67,9 +65,7 @@ def test_drain_and_undrain(fake_engine, gateway):
     engine = fake_engine()
     lines = f"llm_engine {engine.url} model=m id=org/gpu0@host:1 max_running=4;"
     gate = gateway(http=lines)
-    engine.hold()
-    running = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    running = engine.occupy(gate.client, token="alice")
     assert llmctl("drain", "org/gpu0@host:1", "--json", *at(gate)).json()["drained"]
     assert gate.status()["engines"][0]["drained"]
     assert "drained" in llmctl("engines", *at(gate)).out
@@ -197,9 +193,7 @@ def test_top_shows_changes_and_ends_with_q(fake_engine, gateway):
     screen = Screen("top", *at(gate))
     try:
         screen.wait(re.escape(engine.name), "the engine is shown")
-        engine.hold()
-        held = gate.client.send(token="alice")
-        engine.wait_requests(1)
+        held = engine.occupy(gate.client, token="alice")
         waiting = gate.client.send(token="alice")
         screen.wait(r"waiting 1\b", "one waits")
         screen.wait(r"queued +Alice", "and its client is shown")

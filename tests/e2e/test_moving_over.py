@@ -91,9 +91,7 @@ def test_moving_over(site, fake_engine, gateway, tmp_path):
     gate.wait_ready()
 
     # strict priorities, told to the engine in vLLM's way; 2 may wait and a third one is too many
-    engine.hold()
-    pending = [gate.client.send(chat_body("llama-3.1-8b", content="first"), token="bob")]
-    engine.wait_requests(1)
+    pending = [engine.occupy(gate.client, chat_body("llama-3.1-8b", content="first"), token="bob")]
     for number, (content, token) in enumerate([("late", "bob"), ("soon", "alice"), ("sooner", "alice")], 1):
         pending.append(gate.client.send(chat_body("llama-3.1-8b", content=content), token=token))
         gate.wait_queued(number)

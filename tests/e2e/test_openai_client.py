@@ -121,9 +121,7 @@ def test_bad_request(fake):
 
 def test_rate_limit_and_its_retry(fake):
     engine, gate = fake
-    engine.hold()
-    running = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    running = engine.occupy(gate.client, token="alice")
     with pytest.raises(openai.RateLimitError) as caught:
         client_of(gate).chat.completions.create(model="m", messages=MESSAGES)
     assert caught.value.code == "threshold"

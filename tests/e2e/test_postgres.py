@@ -89,9 +89,7 @@ def test_a_table_written_anew_loses_nobody(database, fake_engine, gateway, rows)
     engine = fake_engine(max_running=1)
     gate = gateway([engine], users=None, zone="160m", http=use(cluster, name, "refresh=1h"))
     gate.wait_ready()
-    engine.hold()
-    pending = [gate.client.send(token="alice")]
-    engine.wait_requests(1)
+    pending = [engine.occupy(gate.client, token="alice")]
     pending.append(gate.client.send(token="alice"))
     gate.wait_queued(1)
     with connection.transaction():

@@ -22,10 +22,7 @@ def fill_queue(gate, engine, token, marks, *, already=0):
 
 def occupy(gate, engine, token):
     """Takes the only seat of the engine until engine.release()."""
-    engine.hold()
-    pending = gate.client.send(chat_body(content="first"), token=token)
-    engine.wait_requests(1)
-    return pending
+    return engine.occupy(gate.client, chat_body(content="first"), token=token)
 
 
 def drain(engine, waiting):
@@ -242,9 +239,7 @@ def test_what_a_refusal_says_of_the_queue(fake_engine, gateway):
     """Without a threshold more was said to be left than the limit, also where nothing was."""
     engine = fake_engine(max_running=1)
     gate = gateway([engine], None, http="llm_queue_size 2;", location="llm_queue_timeout 1s;")
-    engine.hold()
-    waiting = [gate.client.send(chat_body())]
-    engine.wait_requests(1)
+    waiting = [engine.occupy(gate.client, chat_body())]
     for number in (1, 2):
         waiting.append(gate.client.send(chat_body()))
         gate.wait_queued(number)

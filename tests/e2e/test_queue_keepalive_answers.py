@@ -310,9 +310,7 @@ def test_an_engine_that_leads_to_another_model(busy, fake_engine):
         http=f"llm_engine {other.url} model=other max_running=1;", location="proxy_ignore_headers Vary;",
         locations=f"location @other {{ llm_dispatch on; {ON} llm_model other; proxy_pass http://llm_engines; }}"
         "location /other/ { llm_dispatch on; proxy_pass http://llm_engines; }")
-    other.hold()
-    occupied = gate.client.send(chat_body("other"), target="/other/", token="alice")
-    other.wait_requests(1)
+    occupied = other.occupy(gate.client, chat_body("other"), target="/other/", token="alice")
     parts = begun(wait(gate))
     engine.release(2)
     assert running.reply().status == 200

@@ -13,9 +13,7 @@ from support.users import user, write_tokens
 
 def send_queued(gate, engine, count, token="alice"):
     """One request that runs, and count more that wait in a known order."""
-    engine.hold()
-    pending = [gate.client.send(chat_body(content="first"), token=token, timeout=60)]
-    engine.wait_requests(1)
+    pending = [engine.occupy(gate.client, chat_body(content="first"), token=token, timeout=60)]
     for number in range(1, count + 1):
         pending.append(gate.client.send(chat_body(content=f"r{number}"), token=token, timeout=60))
         gate.wait_queued(number)

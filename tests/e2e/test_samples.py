@@ -39,14 +39,6 @@ def sample(tmp_path, gateway):
     return make
 
 
-def occupy(client, engine, model="m", token="alice"):
-    engine.hold()
-    seen = len(engine.requests)
-    pending = client.send(chat_body(model, content="first"), token=token)
-    engine.wait_requests(seen + 1)
-    return pending
-
-
 @pytest.fixture(scope="module")
 def provider_certificate(tmp_path_factory):
     """(authority, certificate, key): an authority of its own, and what it has signed for api.provider.example."""
@@ -77,7 +69,7 @@ def test_fallback_to_a_provider(sample, fake_engine, tmp_path, provider_certific
     engine, provider = fake_engine(max_running=1), fake_engine()
     provider.serve_tls(certificate, key)
     gate, client = provider_sample(sample, tmp_path, engine, provider, authority)
-    running = occupy(client, engine)
+    running = engine.occupy(client, token="alice")
     for stream in (False, True):
         body = chat_body(content="overflow", stream=stream)
         reply = client.ask(body, token="alice", headers=[("api-key", "secret"), ("x-api-key", "secret")])
@@ -101,7 +93,7 @@ def test_fallback_to_a_provider_checks_its_certificate(sample, fake_engine, tmp_
     _, certificate, key = provider_certificate
     provider.serve_tls(certificate, key)
     gate, client = provider_sample(sample, tmp_path, engine, provider, "/etc/ssl/certs/ca-certificates.crt")
-    running = occupy(client, engine)
+    running = engine.occupy(client, token="alice")
     assert client.ask(token="alice").status == 502
     gate.wait_logged("certificate verify error")
     assert not provider.requests
@@ -112,11 +104,11 @@ def test_fallback_to_a_provider_checks_its_certificate(sample, fake_engine, tmp_
 def test_fallback_to_a_smaller_model(sample, fake_engine):
     large, small = fake_engine(models=("llama-3.1-70b",), max_running=1), fake_engine(models=("llama-3.1-8b",), max_running=1)
     gate, client = sample("fallback-model.conf", [large, small], here={"llm_queue_timeout 10s;": "llm_queue_timeout 300ms;"})
-    running = [occupy(client, large, "llama-3.1-70b")]
+    running = [large.occupy(client, chat_body("llama-3.1-70b"), token="alice")]
     reply = client.ask(chat_body("llama-3.1-70b"), token="alice")
     assert reply.status == 200 and small.requests[0].json()["model"] == "llama-3.1-8b"
     # a model that has no smaller one is refused as ever
-    running.append(occupy(client, small, "llama-3.1-8b"))
+    running.append(small.occupy(client, chat_body("llama-3.1-8b"), token="alice"))
     assert_error(client.ask(chat_body("llama-3.1-8b"), token="alice"), 429, "queue_timeout")
     for engine in (large, small):
         engine.open_gate()
@@ -217,9 +209,7 @@ def test_replace_an_engine_says_what_is_wrong(fake_engine, gateway):
     url = f"http://127.0.0.1:{gate.port}/llm"
     done = run_script("replace-engine.sh", url, "unknown")
     assert done.returncode == 2 and "404" in done.stderr
-    engine.hold()
-    pending = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    pending = engine.occupy(gate.client, token="alice")
     done = run_script("replace-engine.sh", url, engine.name, 0)
     assert done.returncode == 1 and "still holds 1" in done.stderr
     engine.open_gate()

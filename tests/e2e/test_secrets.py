@@ -34,9 +34,7 @@ def test_the_zone_holds_no_token(fake_engine, gateway, tmp_path):
     """Of tokens only the hash: whoever gets hold of the zone, in a core file too, has nothing to log in with."""
     engine = fake_engine(max_running=1)
     gate = gateway([engine], [user(SECRET, name="alice", threshold=9)])
-    engine.hold()
-    pending = [gate.client.send(chat_body(content="first"), token=SECRET)]
-    engine.wait_requests(1)
+    pending = [engine.occupy(gate.client, chat_body(content="first"), token=SECRET)]
     pending.append(gate.client.send(chat_body(content="second"), token=SECRET))
     gate.wait_queued(1)
     assert gate.client.ask(token=UNKNOWN).status == 401

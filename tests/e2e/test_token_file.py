@@ -68,9 +68,7 @@ def test_a_bad_row_is_skipped_logged_and_the_rest_works(fake_engine, gateway, tm
 def test_a_revoked_tokens_queued_requests_end_with_401(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     gate = gateway([engine], [user("alice"), user("bob")])
-    engine.hold()
-    running = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    running = engine.occupy(gate.client, token="alice")
     revoked = gate.client.send(token="bob")
     gate.wait_queued(1)
     write_tokens(gate.tokens, [user("alice")])
@@ -83,9 +81,7 @@ def test_a_revoked_tokens_queued_requests_end_with_401(fake_engine, gateway):
 def test_changed_threshold_holds_for_the_next_request(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     gate = gateway([engine], [user("alice", threshold=0)])
-    engine.hold()
-    running = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    running = engine.occupy(gate.client, token="alice")
     assert_error(gate.client.ask(token="alice"), 429, "threshold")
     write_tokens(gate.tokens, [user("alice", threshold=1)])
     until(lambda: '"threshold":1' in json.dumps(gate.status(), separators=(",", ":")) or _waits(gate), "the new threshold holds", 3)

@@ -82,9 +82,7 @@ def test_a_row_says_what_happened(database, fake_engine, gateway):
     engine = fake_engine(max_running=1)
     gate = gateway([engine], users=None, http=f'llm_priority_db "{url}"; llm_usage on; llm_retries 2;')
     gate.wait_ready()
-    engine.hold()
-    first = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    first = engine.occupy(gate.client, token="alice")
     second = gate.client.send(token="alice")
     gate.wait_queued(1)
     connection.execute("SELECT pg_sleep(0.2)")  # what it waited must be seen in its row
@@ -165,9 +163,7 @@ def test_what_a_client_that_left_has_cost_unseen_is_the_same_everywhere(database
     engine = fake_engine()
     gate = gateway([engine], users=None, http=f'llm_priority_db "{url}"; llm_usage on;')
     gate.wait_ready()
-    engine.hold()
-    pending = gate.client.send(token="alice")
-    engine.wait_requests(1)
+    pending = engine.occupy(gate.client, token="alice")
     connection.execute("SELECT pg_sleep(0.2)")  # thirty tokens a second, as nothing is known of the engine's speed
     pending.reset()
     gate.wait_outcomes({"cancelled_running": 1})
@@ -393,9 +389,7 @@ def test_the_first_record_of_a_worker_that_leaves_is_written(database, fake_engi
     engine = fake_engine()
     gate = gateway([engine], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
     gate.wait_ready()
-    engine.hold()
-    pending = gate.client.send(chat_body(), token="alice")
-    engine.wait_requests(1)
+    pending = engine.occupy(gate.client, chat_body(), token="alice")
     if how == "reload":
         gate.reload()
     else:

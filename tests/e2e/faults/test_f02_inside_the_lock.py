@@ -44,9 +44,7 @@ def test_a_call_inside_the_lock_is_caught(fake_engine, gateway, breach, function
 def test_a_grant_taken_up_too_late_is_refused(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     gate = faulty(gateway, [engine], [user("alice")], "delay_grant=2600")
-    engine.hold()
-    first = gate.client.send(chat_body(content="first"), token="alice")
-    engine.wait_requests(1)
+    first = engine.occupy(gate.client, chat_body(content="first"), token="alice")
     late = gate.client.send(chat_body(content="late"), token="alice")
     gate.wait_queued(1)
     sleeper = gate.worker_of(late)

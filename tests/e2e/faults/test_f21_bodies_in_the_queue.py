@@ -28,10 +28,7 @@ def test_megabytes_in_memory(fake_engine, gateway):
 
 def fill_and_empty(gate, engine, body):
     """Queues the bodies, has three quarters of their clients leave and the rest served; returns the memory in use when all waited."""
-    engine.hold()
-    seen = len(engine.requests)
-    running = gate.client.send(token="alice", timeout=60)
-    engine.wait_requests(seen + 1)
+    running = engine.occupy(gate.client, token="alice", timeout=60)
     waiting = [gate.client.send(body, token="alice", timeout=100) for _ in range(BODIES)]
     gate.wait_queued(BODIES, 60)
     full = invariants.Growth(gate).first["memory"]

@@ -251,6 +251,14 @@ class FakeEngine:
             self._passes = 0   # what an earlier one has not used
         self.script = script
 
+    def occupy(self, client, *request, **keywords):
+        """Takes a seat until release() or open_gate(): client.send(*request, **keywords), which is returned once it has come and is held."""
+        self.hold()
+        seen = len(self.requests)
+        pending = client.send(*request, **keywords)
+        self.wait_requests(seen + 1)
+        return pending
+
     def _let_through(self):
         with self._gate:
             if not self._gate.wait_for(lambda: self._passes, 0.01):
