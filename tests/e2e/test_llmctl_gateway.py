@@ -140,7 +140,7 @@ class Screen:
     """llmctl top in a terminal of its own."""
 
     def __init__(self, *words, rows=24, columns=100):
-        self.pid, self._fd = pty.fork()
+        self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             try:
                 os.execve(LLMCTL, [str(LLMCTL), *words], environment(TERM="xterm"))
@@ -150,12 +150,12 @@ class Screen:
         self.resize(rows, columns)
 
     def resize(self, rows, columns):
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read(self):
-        while select.select([self._fd], [], [], 0)[0]:
+        while select.select([self.terminal], [], [], 0)[0]:
             try:
-                data = os.read(self._fd, 65536)
+                data = os.read(self.terminal, 65536)
             except OSError:
                 return False
             if not data:
@@ -173,7 +173,7 @@ class Screen:
         return [part.replace("\r", "").split("\n") for part in plain]
 
     def press(self, key):
-        os.write(self._fd, key)
+        os.write(self.terminal, key)
 
     def end(self):
         """The exit status, once it has ended."""
@@ -184,7 +184,7 @@ class Screen:
         try:
             return until(ended, "it ends", 20)[0]
         finally:
-            os.close(self._fd)
+            os.close(self.terminal)
 
 
 def test_top_shows_changes_and_ends_with_q(fake_engine, gateway):
@@ -212,6 +212,26 @@ def test_top_shows_changes_and_ends_with_q(fake_engine, gateway):
         except ProcessLookupError:
             pass
         raise
+
+
+def test_top_leaves_the_screen_to_the_shell_while_it_is_stopped(fake_engine, gateway):
+    """Ctrl-Z left the shell in the alternate screen, without a cursor."""
+    gate = gateway([fake_engine()])
+    screen = Screen("top", *at(gate))
+    try:
+        screen.wait("waiting 0", "it runs")
+        os.kill(screen.pid, signal.SIGTSTP)  # as the terminal does for a shell's job
+        assert os.WIFSTOPPED(os.waitpid(screen.pid, os.WUNTRACED)[1])
+        screen.read()
+        assert screen.text.endswith("\x1b[?25h\x1b[?1049l"), "the screen is put back"
+        assert termios.tcgetattr(screen.terminal)[3] & termios.ECHO
+        os.kill(screen.pid, signal.SIGCONT)
+        screen.wait(r"\x1b\[\?1049l\x1b\[\?1049h\x1b\[\?25l(?s:.*)waiting 0", "it goes on")
+        assert not termios.tcgetattr(screen.terminal)[3] & termios.ECHO
+    finally:
+        os.kill(screen.pid, signal.SIGCONT)
+        os.kill(screen.pid, signal.SIGTERM)
+        assert screen.end() == 0
 
 
 def test_top_survives_a_gateway_that_goes(fake_engine, gateway):

@@ -360,6 +360,19 @@ def test_a_token_file(tmp_path, fake_engine, gateway):
     assert list(tmp_path.glob("tokens.json.*")) == [], "no scratch file stays behind"
 
 
+@pytest.mark.parametrize("text, told", [
+    ('{"users": [{"token": "a", "priority": 1, "threshold": 1}],\n "users": []}', 'line 2, column 8: "users" is there twice'),
+    ('{"users": [\n{"token": "a", "priority": 1, "threshold": 1, "token": "b"}]}', "line 2: token: is there twice"),
+    ('{"users": [\n{"token": "a",}]}', "line 2, column 15"),
+    ('{"users": [\n7]}', 'every member of "users" must be an object')], ids=["users", "column", "comma", "number"])
+def test_a_file_that_the_gateway_reads_otherwise_is_left_alone(tmp_path, text, told):
+    """Of two values of one name the first was dropped: of two lists, all clients of the first."""
+    path = tmp_path / "tokens.json"
+    path.write_text(text)
+    assert told in llmctl("token", "add", "alice", "--file", path, status=1).err
+    assert path.read_text() == text
+
+
 def test_several_rows_of_a_file_are_deleted_at_once(tmp_path):
     """Rows are named by their places: the second was another client's once the first was gone."""
     path = tmp_path / "tokens.json"

@@ -28,7 +28,7 @@ void write_all(const std::string& text) {
 sigset_t our_signals() {
     sigset_t set;
     sigemptyset(&set);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGWINCH}) {
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGTSTP}) {
         sigaddset(&set, number);
     }
     return set;
@@ -44,21 +44,36 @@ bool Terminal::usable() {
 
 Terminal::Terminal() {
     tcgetattr(STDIN_FILENO, &before_);
+    const sigset_t set = our_signals();
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    signals_ = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    enter();
+}
+
+Terminal::~Terminal() {
+    leave();
+    close(signals_);
+}
+
+void Terminal::enter() const {
     termios raw = before_;
     raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-    const sigset_t set = our_signals();
-    sigprocmask(SIG_BLOCK, &set, nullptr);
-    signals_ = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     write_all("\x1b[?1049h\x1b[?25l");  // alternate screen, no cursor
 }
 
-Terminal::~Terminal() {
+void Terminal::leave() const {
     write_all("\x1b[?25h\x1b[?1049l");
     tcsetattr(STDIN_FILENO, TCSANOW, &before_);
-    close(signals_);
+}
+
+// The shell gets its screen until it lets us go on.
+void Terminal::stop() const {
+    leave();
+    raise(SIGSTOP);
+    enter();
 }
 
 Terminal::Size Terminal::size() const {
@@ -88,6 +103,10 @@ Terminal::Event Terminal::wait(int milliseconds, char& key) {
     }
     signalfd_siginfo info;
     if (read(signals_, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGTSTP) {
+            stop();
+            return Event::resized;  // perhaps, meanwhile
+        }
         return info.ssi_signo == SIGWINCH ? Event::resized : Event::end;
     }
     if (watched[0].revents != 0) {

@@ -1,4 +1,5 @@
-// A terminal for a live view: alternate screen, keys as they are pressed, everything put back at the end.
+// A terminal for a live view: alternate screen, keys as they are pressed, everything put back at the end, and
+// while the program is stopped (Ctrl-Z).
 #pragma once
 
 #include <termios.h>
@@ -31,6 +32,10 @@ class Terminal {
     Event wait(int milliseconds, char& key);
 
   private:
+    void enter() const;
+    void leave() const;
+    void stop() const;
+
     termios before_{};
     int signals_ = -1;
 };

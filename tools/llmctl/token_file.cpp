@@ -224,17 +224,26 @@ class TokenFile : public TokenStore {
         if (got < 0) {
             fail(path_, "cannot be read");
         }
-        content_ =
-            text.empty() && create ? Json{{"users", Json::array()}} : Json::parse(text, nullptr, false);
-        const bool good = content_.is_object() && content_.contains("users") && content_["users"].is_array();
-        for (size_t i = 0; good && i < content_["users"].size(); ++i) {
-            if (!content_["users"][i].is_object()) {
-                throw Failure(Exit::refused,
-                              path_ + ": entry " + std::to_string(i + 1) + " of \"users\" is no object");
-            }
+        if (text.empty() && create) {
+            content_ = {{"users", Json::array()}};
+            return;
         }
-        if (!good) {
-            throw Failure(Exit::refused, path_ + ": not a token file; expected {\"users\": [{…}, …]}");
+        check(text, for_change);
+        content_ = Json::parse(text);
+    }
+
+    // By the gateway's own rules; of what stands there twice ours would keep one and drop the other.
+    void check(const std::string& text, bool for_change) const {
+        nginx::sources::ClientFile file;
+        const std::string why = nginx::sources::parse_client_file(text, file);
+        if (!why.empty()) {
+            throw Failure(Exit::refused,
+                          path_ + ": not a token file: " + why + "; expected {\"users\": [{…}, …]}");
+        }
+        for (const std::string& skipped : file.skipped) {
+            if (for_change && skipped.ends_with("is there twice")) {
+                throw Failure(Exit::refused, path_ + ": " + skipped + "; nothing was changed");
+            }
         }
     }
 
