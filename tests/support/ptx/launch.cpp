@@ -133,9 +133,10 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* fu
     for (size_t i = 0; i < kernel.parameters.size(); i++) {
         std::memcpy(parameters->data() + kernel.parameters[i].offset, arguments[i], kernel.parameters[i].size);
     }
+    static uint64_t launches = 0;
     const size_t static_shared = (kernel.static_shared + 15) / 16 * 16;
     const size_t shared = static_shared + config->dynamicSmemBytes;
     return emulation::enqueue_kernel(
         config->stream, function, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, config->dynamicSmemBytes, early,
-        [&kernel, parameters, shared] { ptx::run_thread(module(), kernel, parameters->data(), shared); }, static_shared);
+        [&kernel, parameters, shared, launch = ++launches] { ptx::run_thread(module(), kernel, parameters->data(), shared, launch); }, static_shared);
 }

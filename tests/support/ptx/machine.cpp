@@ -50,7 +50,7 @@ std::byte* Thread::memory(Space space, uint64_t address, size_t bytes) const {
     return host;
 }
 
-void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes) {
+void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes, uint64_t launch) {
     constexpr uint64_t kPoison = 0xfff7dead7fc0dead;  // neither an address nor a small number
     // Registers keep their memory from thread to thread.
     thread_local std::vector<std::vector<uint64_t>> spare;
@@ -74,6 +74,10 @@ void run_thread(const Module& module, const Kernel& kernel, const std::byte* par
     thread.profile = memory_profile();
     if (thread.profile != nullptr) {
         thread.profile->thread_begins(module, kernel);
+    }
+    thread.order = block_order();
+    if (thread.order != nullptr) {
+        thread.order->begin(launch);
     }
     while (thread.at < kernel.code.size()) {
         const Instruction& i = kernel.code[thread.at++];

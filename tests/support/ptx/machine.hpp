@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "tests/support/ptx/block_order.hpp"
 #include "tests/support/ptx/memory_profile.hpp"
 #include "tests/support/ptx/module.hpp"
 
@@ -23,6 +24,7 @@ struct Thread {
     size_t at = 0;            // of the next instruction
     const Instruction* now = nullptr;
     MemoryProfile* profile = nullptr;
+    BlockOrder* order = nullptr;
 
     // The low bytes of a register; what is above them is not looked at.
     template <typename T>
@@ -48,6 +50,8 @@ struct Thread {
     [[noreturn]] void fail(const char* what) const;
     // Where an address of that space is on the host, after the checks. `bytes` is a power of two.
     std::byte* memory(Space space, uint64_t address, size_t bytes) const;
+    // Where BlockOrder watches: global memory.
+    bool watched(const std::byte* host) const { return order != nullptr && (host < shared || host >= shared + shared_bytes); }
     std::byte* address_of(const Instruction& i, size_t operand, Space space, size_t bytes, size_t bracket = 0) const {
         std::byte* host = memory(space, get<uint64_t>(i, operand) + static_cast<uint64_t>(i.offset[bracket]), bytes);
         if (profile != nullptr && space != Space::kParam && space != Space::kLocal) {
@@ -58,8 +62,9 @@ struct Thread {
     }
 };
 
-// Executes the kernel as the fiber that runs now. `parameters` and `shared_bytes` are those of the launch.
-void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes);
+// Executes the kernel as the fiber that runs now. `parameters` and `shared_bytes` are those of the launch; `launch` is another number for
+// each.
+void run_thread(const Module& module, const Kernel& kernel, const std::byte* parameters, size_t shared_bytes, uint64_t launch = 0);
 
 // Of the warp (warp_operations.cpp); looked up by find_operation().
 Run find_warp_operation(std::string_view opcode);

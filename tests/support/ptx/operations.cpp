@@ -357,6 +357,9 @@ template <typename T>
 void load(Thread& t, const Instruction& i) {
     const size_t elements = i.vector;
     const std::byte* from = t.address_of(i, elements, i.space, sizeof(T) * elements);
+    if ((i.space == Space::kGlobal || i.space == Space::kGeneric) && t.watched(from)) {
+        t.order->read(t, from, sizeof(T) * elements);
+    }
     T values[4];
     std::memcpy(values, from, sizeof(T) * elements);
     for (size_t e = 0; e < elements; e++) {
@@ -372,11 +375,17 @@ void store(Thread& t, const Instruction& i) {
         values[e] = t.get<T>(i, 1 + e);
     }
     std::memcpy(to, values, sizeof(T) * elements);
+    if ((i.space == Space::kGlobal || i.space == Space::kGeneric) && t.watched(to)) {
+        t.order->write(to, sizeof(T) * elements);
+    }
 }
 // atom d, [a], b; red [a], b.
 template <bool kReturns>
 void atomic_add(Thread& t, const Instruction& i) {
     auto* at = reinterpret_cast<uint32_t*>(t.address_of(i, kReturns ? 1 : 0, i.space, 4));
+    if (t.watched(reinterpret_cast<const std::byte*>(at))) {
+        t.order->atomic(reinterpret_cast<const std::byte*>(at));
+    }
     const uint32_t before = *at;
     *at = before + t.get<uint32_t>(i, kReturns ? 2 : 1);
     if (kReturns) {

@@ -184,7 +184,13 @@ void barrier(Thread& t, const Instruction& i) {
     }
     const uint32_t nothing = 0;
     meet(i, kAll, &nothing, sizeof nothing);
+    if (t.order != nullptr) {
+        t.order->arrive();
+    }
     emulation::sync_block();
+    if (t.order != nullptr) {
+        t.order->leave();
+    }
 }
 
 // cp.async.cg.shared.global [to], [from], 16, size: what is beyond `size` becomes zeros and is not read.
@@ -198,12 +204,20 @@ void async_copy(Thread& t, const Instruction& i) {
     }
     std::byte* to = t.address_of(i, 0, Space::kShared, 16, 0);
     const std::byte* from = size == 0 ? to : t.address_of(i, 1, Space::kGlobal, 16, 1);
+    if (size != 0 && t.watched(from)) {
+        t.order->read(t, from, 16);
+    }
     emulation::async_copy(to, from, 16, size == 0);
 }
 void async_commit(Thread&, const Instruction&) { emulation::async_commit(); }
 void async_wait(Thread& t, const Instruction& i) { emulation::async_wait(t.get<int32_t>(i, 0)); }
 
 void wait_for_launch_before(Thread&, const Instruction&) { emulation::wait_for_launch_before(); }
+void fence_gpu(Thread& t, const Instruction&) {
+    if (t.order != nullptr) {
+        t.order->fence();
+    }
+}
 void nothing(Thread&, const Instruction&) {}
 
 }  // namespace
@@ -225,7 +239,7 @@ Run find_warp_operation(std::string_view opcode) {
         {"cp.async.wait_group", async_wait},
         {"griddepcontrol.wait", wait_for_launch_before},
         {"griddepcontrol.launch_dependents", nothing},
-        {"fence.acq_rel.gpu", nothing},
+        {"fence.acq_rel.gpu", fence_gpu},
     };
     for (const auto& [name, run] : kAllOperations) {
         if (name == opcode) {

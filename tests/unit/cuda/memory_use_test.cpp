@@ -1,8 +1,10 @@
 // What the kernels ask of memory, in a model with the head dimension and the group of Llama-3.1-8B: banks of shared memory that lanes share,
 // and sectors of which only a part is used, cost time that no other test without a GPU would notice.
 #include <string>
+#include <utility>
 
 #include "tests/support/cuda_emulation/runtime.hpp"
+#include "tests/support/ptx/block_order.hpp"
 #include "tests/support/ptx/memory_profile.hpp"
 #include "tests/unit/cuda/backend_fixture.hpp"
 
@@ -65,6 +67,39 @@ TEST_F(MemoryUse, NoKernelTakesMuchMoreThanTheLeast) {
             }
         }
         EXPECT_TRUE(found) << limit.kernel << " was not used";
+    }
+}
+
+// Blocks that share a sum: of products of few rows and of more, of attention of decodes and of prompts.
+TEST_F(MemoryUse, BlocksReadWhatOthersWroteAfterIt) {
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "head_dim": 64, "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true})", 5, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.max_step_seqs = 48;
+    o.max_step_tokens = 640;
+    o.kv_tokens = 4096;
+    CudaBackend backend(o, {.graphs = false, .tune = false, .overlap = false, .algorithm_file = ""});
+    StepRunner runner(backend);
+    Sequence first{prompt(0, 600), {}};
+    runner.run({{&first, first.tokens.size() - 5}}, false);
+    const llm::ptx::BlockOrder order;
+    uint64_t before = 0;
+    const auto read = [&](const std::vector<Feed>& feeds) {
+        runner.run(feeds, false);
+        return order.reads() - std::exchange(before, order.reads());
+    };
+    EXPECT_GT(read({{&first, 4}}), 0u) << "few tokens after many";
+    EXPECT_GT(read({{&first, 1}}), 0u);
+    std::vector<Sequence> others(40);
+    for (const size_t n : {size_t{20}, size_t{40}}) {
+        std::vector<Feed> feeds;
+        for (size_t i = 0; i < n; i++) {
+            others[i].tokens.push_back(1);
+            feeds.push_back({&others[i], 1});
+        }
+        EXPECT_GT(read(feeds), 0u) << n;
     }
 }
 

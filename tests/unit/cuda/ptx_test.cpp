@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include "tests/support/cuda_emulation/emulation.hpp"
+#include "tests/support/ptx/block_order.hpp"
 #include "tests/support/ptx/machine.hpp"
 
 namespace llm::ptx {
@@ -24,8 +25,8 @@ std::string kernel_text(const std::string& body) {
            body + "\n ret;\n}\n";
 }
 
-// Runs it with one warp on `words` words of device memory, which are zeros before.
-std::vector<uint32_t> run(const std::string& body, size_t words = 32, uint32_t threads = 32) {
+// Runs it, with one block of one warp unless told otherwise, on `words` words of device memory, which are zeros before.
+std::vector<uint32_t> run(const std::string& body, size_t words = 32, uint32_t threads = 32, uint32_t blocks = 1) {
     const auto module = read_module(kernel_text(body), "test");
     const Kernel& kernel = module->kernels.at("k");
     void* memory = nullptr;
@@ -34,7 +35,7 @@ std::vector<uint32_t> run(const std::string& body, size_t words = 32, uint32_t t
     const auto address = reinterpret_cast<uint64_t>(memory);
     std::vector<std::byte> parameters(8);
     std::memcpy(parameters.data(), &address, 8);
-    emulation::run_grid({1, 1, 1}, {threads, 1, 1}, kernel.static_shared,
+    emulation::run_grid({blocks, 1, 1}, {threads, 1, 1}, kernel.static_shared,
                         [&] { run_thread(*module, kernel, parameters.data(), kernel.static_shared); });
     std::vector<uint32_t> out(words);
     std::memcpy(out.data(), memory, words * 4);
@@ -142,6 +143,28 @@ TEST(PtxDeathTest, WhatAGpuWouldNotDo) {
     EXPECT_DEATH(run("add.s32 %r0, %r1, %r99;"), "not known: %r99");
     EXPECT_DEATH(run("bra $L_nowhere;"), "no label");
     EXPECT_DEATH(run("mov.u32 %r1, %laneid; setp.lt.u32 %p1, %r1, 4; @%p1 bra $L_2; bar.sync 0; $L_2: bar.sync 0;"), "different operations");
+}
+
+// Thread 1 of each of two blocks writes a word, thread 0 counts the block, and all threads of the one that comes last read the other's word.
+TEST(PtxDeathTest, BlocksReadWhatOthersWroteAfterIt) {
+    const auto read = [](const std::string& barrier, const std::string& release, const std::string& acquire, const std::string& late) {
+        const BlockOrder order;
+        run("mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; setp.eq.u32 %p1, %r1, 0; setp.eq.u32 %p2, %r1, 1;\n"
+            "mul.wide.u32 %rd1, %r2, 4; add.s64 %rd1, %rd15, %rd1; sub.s32 %r3, 1, %r2; mul.wide.u32 %rd2, %r3, 4; add.s64 %rd2, %rd15, %rd2;\n"
+            "@%p2 st.global.u32 [%rd1+4], %r1;\n" + barrier + "\n@%p1 " + release +
+                "\nmov.u32 %r4, 0; @%p1 atom.global.add.u32 %r4, [%rd15], 1; @%p1 " + acquire +
+                "\n@%p1 st.shared.u32 [s], %r4; bar.sync 0; @%p1 " + late +
+                "\nld.shared.u32 %r5, [s]; setp.eq.u32 %p3, %r5, 1; @%p3 ld.global.u32 %r6, [%rd2+4];",
+            3, 32, 2);
+        return order.reads();
+    };
+    const std::string barrier = "bar.sync 0;", fence = "fence.acq_rel.gpu;", nothing = "mov.u32 %r7, 0;";
+    EXPECT_EQ(read(barrier, fence, fence, nothing), 32u);
+    constexpr const char* kFound = "reads what another of its launch wrote";
+    EXPECT_DEATH(read(nothing, fence, fence, nothing), kFound) << "who fences does not know of the write";
+    EXPECT_DEATH(read(barrier, nothing, fence, nothing), kFound);
+    EXPECT_DEATH(read(barrier, fence, nothing, nothing), kFound);
+    EXPECT_DEATH(read(barrier, fence, nothing, fence), kFound) << "who reads does not know of the fence";
 }
 
 }  // namespace
