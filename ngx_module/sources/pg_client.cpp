@@ -115,7 +115,7 @@ void PgClient::resolve_next() {
         };
         const size_t name = names_known_++;
         const bool known = name < endpoint_.addresses.size() && !endpoint_.addresses[name].empty();
-        if (endpoint_.resolver == nullptr && known) {
+        if ((endpoint_.resolver == nullptr || !asks_resolver_) && known) {
             take(endpoint_.addresses[name]);
             continue;
         }
@@ -411,7 +411,9 @@ bool PgClient::wait_until_done(int limit_ms) {
         return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
     };
     const auto deadline = now_ms() + limit_ms;
-    if (state_ == State::waiting) {
+    asks_resolver_ = false;  // its answers come by the event loop
+    if (state_ == State::waiting || state_ == State::resolving) {
+        resolver_.cancel();
         attempt();  // there will be no other
     }
     while (state_ == State::connecting || state_ == State::asking) {

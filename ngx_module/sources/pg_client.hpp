@@ -70,7 +70,8 @@ class PgClient {
     void restart(const std::string& reason);
 
     // Waits, blocking, until there is a connection and the statement under way has ended, at most `limit_ms`; false when
-    // that has not come. Does not wait for the next attempt, nor for a resolver. For exit_process only.
+    // that has not come. Does not wait for the next attempt, nor for a resolver: the system's addresses must do. For
+    // exit_process only.
     bool wait_until_done(int limit_ms);
 
     const std::string& place() const { return endpoint_.url.place; }
@@ -121,6 +122,7 @@ class PgClient {
     size_t names_known_ = 0;       // those of them that are names
     std::vector<Target> targets_;  // their addresses
     std::string unresolved_;       // why a name has none
+    bool asks_resolver_ = true;    // until the process ends
     size_t first_target_ = 0;      // moves on when a target lets us wait: libpq has no time limit of its own here
 
     OnRow on_row_;

@@ -4,6 +4,7 @@ import datetime
 import http.client
 import re
 import signal
+import socket
 import threading
 
 import pytest
@@ -402,6 +403,23 @@ def test_the_first_record_of_a_worker_that_leaves_is_written(database, fake_engi
         gate.lose()
     rows(connection, 1)
     assert "usage records lost" not in gate.error_log()
+
+
+def test_a_worker_that_leaves_does_not_wait_for_a_resolver(database, fake_engine, gateway):
+    """Its answer would come by the event loop, which turns no more."""
+    url, connection = database
+    engine = fake_engine()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        gate = gateway([engine], workers=1, http=f'resolver 127.0.0.1:{silent.getsockname()[1]}; llm_usage "{url.replace("127.0.0.1", "localhost")}";')
+        gate.wait_ready()
+        pending = engine.occupy(gate.client, chat_body(), token="alice")
+        gate.reload()
+        engine.open_gate()
+        assert pending.reply().status == 200
+        until(lambda: not gate.old_workers(), "the worker has ended")
+        rows(connection, 1)
+        assert "usage records lost" not in gate.error_log()
 
 
 def test_a_worker_that_leaves_does_not_wait_for_the_next_attempt(own_postgres, fake_engine, gateway):
