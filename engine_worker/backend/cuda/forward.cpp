@@ -9,7 +9,7 @@
 namespace llm::engine::cuda {
 namespace {
 
-constexpr int kSampleThreads = 1024;
+constexpr int kSampleThreads = 1024;  // as many as a multiprocessor has registers for
 constexpr int kFirstTunedRows = 4096;  // above it cuBLASLt's own choice is good
 
 }  // namespace
@@ -282,9 +282,10 @@ void Forward::head(const StepView& step, int first, int count) {
 }
 
 void Forward::sample(const StepView& step, int first, int count) {
+    // More rows than multiprocessors: two at a time, so that one computes while the other waits.
     launch_sample({logits_, model_.lm_head.n, model_.config.vocab_size, step.sampling + first, sample_out_ + first,
                    sampled_ + first},
-                  count, kSampleThreads, stream_.get());
+                  count, count > limits_.multiprocessors ? kSampleThreads / 2 : kSampleThreads, stream_.get());
     done("sample");
 }
 
