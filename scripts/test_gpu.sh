@@ -28,11 +28,14 @@ expected=("$results/gpu.xml")
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)
 if [ -n "$sanitizer" ]; then
+    kernels='Gemv.Every*:GemvNorm.*:DecodeAttention.*:PrefillAttention.*:Elementwise.*:GpuSampler.*:*Constructed*'
     for tool in memcheck racecheck; do
+        # Products of more rows copy in the background what they then exchange; beyond a matrix they name addresses that they do not read.
+        [ $tool = memcheck ] || kernels+=':Gemv.MoreRows'
         echo "== compute-sanitizer --tool $tool"
         # An error that the sanitizer finds makes the status 9, whatever the tests say.
         timeout 150 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$programs/cuda_gpu_test" --gtest_brief=1 \
-            --gtest_filter='Gemv.Every*:DecodeAttention.*:PrefillAttention.*:Elementwise.*:GpuSampler.*:*Constructed*' \
+            --gtest_filter="$kernels" \
             --gtest_output="xml:$results/gpu-$tool.xml" >"$results/gpu-$tool.log" 2>&1 || {
             status=1
             tail -n 60 "$results/gpu-$tool.log"
