@@ -16,10 +16,11 @@ constexpr ngx_msec_t kResolveDeadlineMs = 6'000;
 constexpr ngx_msec_t kStepDeadlineMs =
     1'500;  // each of connect, handshake, greeting; a server 500 ms away passes
 
-// After a second of silence we ask; after another 2.5 s the connection is taken for dead.
+// After a second of silence we ask; after another 2.5 s the connection is taken for dead. A silence in which this
+// process itself stood still says nothing.
 constexpr ngx_msec_t kTickMs = 500;
 constexpr ngx_msec_t kAskAfterMs = 1'000;
-constexpr ngx_msec_t kDeadAfterMs = 3'500;
+constexpr ngx_msec_t kAnswerMs = 2'500;
 
 constexpr size_t kReadBytes = 16 * 1024;
 constexpr int kReadsPerRun = 16;
@@ -250,7 +251,7 @@ void RespClient::on_greeting(const char* step, const redisReply& reply) {
         ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: redis %s (%s): connected again",
                       place().c_str(), role_);
     }
-    ping_sent_ = false;
+    asking_ = false;
     last_heard_ = ngx_current_msec;
     listener_.on_ready();
 }
@@ -363,16 +364,15 @@ void RespClient::on_tick() {
             return;
     }
     const ngx_msec_t silent = ngx_current_msec - last_heard_;
-    if (silent >= kDeadAfterMs) {
+    if (asking_ && silent >= kAnswerMs && ngx_current_msec - asked_at_ >= kAnswerMs) {
         fail("the server has fallen silent");
         return;
     }
     timer_.start(kTickMs);
-    if (silent < kAskAfterMs) {
-        ping_sent_ = false;
-    } else if (!ping_sent_) {
-        ping_sent_ = true;
-        command({"PING"}, [](const redisReply&) {});
+    if (!asking_ && silent >= kAskAfterMs) {
+        asking_ = true;
+        asked_at_ = ngx_current_msec;
+        command({"PING"}, [this](const redisReply&) { asking_ = false; });
     }
 }
 

@@ -106,7 +106,8 @@ class RespClient {
     Timer timer_;  // of the present state: deadline, back-off, or the next look at silence
     Continuation more_;
     Outage outage_;
-    bool ping_sent_ = false;
+    bool asking_ = false;  // whether it is there
+    ngx_msec_t asked_at_ = 0;
     ngx_msec_t last_heard_ = 0;
 };
 

@@ -1,7 +1,9 @@
 """Engines that announce themselves in Redis; and Redis absent, stopped, restarted empty."""
 
 import json
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -118,6 +120,22 @@ def test_redis_absent_at_start(redis_server, fake_engine, gateway):
     fake_engine().announce(redis_server.url)
     gate.wait_model("m", "alice")
     assert gate.client.ask(token="alice").status == 200
+
+
+def test_a_worker_that_stood_still_does_not_blame_redis(redis_server, gateway):
+    """It had asked nothing for longer than a server may be silent, and took that for the server's silence."""
+    gate = gateway(http=f"llm_redis {redis_server.url};", workers=1)
+    until(lambda: gate.metrics().total("llm_redis_up") == 1, "Redis is connected")
+    worker, = gate.workers()
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(worker, signal.SIGCONT)
+    connections = redis_server.client.info()["total_connections_received"]
+    stays(lambda: gate.metrics().total("llm_redis_up") == 1, "Redis is called down", 2)
+    assert redis_server.client.info()["total_connections_received"] == connections
+    redis_server.send_signal(signal.SIGSTOP)
+    until(lambda: gate.metrics().total("llm_redis_up") == 0, "Redis is called down", 6)
+    redis_server.send_signal(signal.SIGCONT)
 
 
 def test_a_report_updates_a_static_engine(redis_server, fake_engine, gateway):
