@@ -6,6 +6,7 @@ import os
 import pathlib
 import stat
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -439,6 +440,27 @@ def test_a_token_file_keeps_its_mode_and_its_link(tmp_path):
     real.write_text("[]")
     assert "token file" in llmctl("token", "add", "c", "--file", real, status=1).err
     assert real.read_text() == "[]"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of others take root")
+def test_a_token_file_stays_readable_for_its_group(tmp_path):
+    """Who may not give it away with its owner may still with its group, as its gateway's workers need; else it is left alone."""
+    with tempfile.TemporaryDirectory(prefix="llm-e2e-tokens-") as home:
+        path = pathlib.Path(home) / "tokens.json"
+        os.chmod(home, 0o777)
+
+        def edit(owner, group, user, groups):
+            path.write_text('{"users": [{"token": "a", "name": "alice", "priority": 1, "threshold": 1}]}')
+            os.chown(path, owner, group)
+            path.chmod(0o640)
+            done = subprocess.run([LLMCTL, "token", "edit", "alice", "--priority", "7", "--file", path], capture_output=True, text=True, check=False,
+                                  user=user, group=user, extra_groups=groups)
+            return done.returncode, done.stderr, json.loads(path.read_text())["users"][0]["priority"], path.stat().st_gid
+
+        assert edit(0, 33, 4711, [33]) == (0, "", 7, 33)
+        status, told, priority, group = edit(4711, 33, 4711, [])
+        assert (status, priority, group) == (1, 1, 33) and "group" in told
+        assert os.listdir(home) == ["tokens.json"]
 
 
 def test_a_name_cannot_steer_the_terminal(ready):

@@ -174,10 +174,16 @@ class TokenFile : public TokenStore {
             fail(scratch, "cannot be made");
         }
         size_t written = 0;
+        // Owner and group are kept where we may: a file of another user that becomes root's could not be read any more. The group
+        // must be kept where it has rights that others lack: the gateway's workers read by them.
+        const bool group_counts = (mode_ >> 3 & 07 & ~mode_) != 0;
+        if (fchown(file.get(), owner_, group_) != 0 &&
+            fchown(file.get(), static_cast<uid_t>(-1), group_) != 0 && group_counts) {
+            const int error = errno;
+            unlink(scratch.c_str());
+            fail(path_, "its group cannot be kept, and no other may read it", error);
+        }
         bool good = fchmod(file.get(), mode_) == 0;
-        // the owner is kept where we may: a file of another user that becomes root's could not be read any
-        // more
-        good = good && (fchown(file.get(), owner_, group_) == 0 || errno == EPERM);
         while (good && written < text.size()) {
             const ssize_t done = write(file.get(), text.data() + written, text.size() - written);
             good = done > 0 || (done < 0 && errno == EINTR);
