@@ -16,6 +16,12 @@ void tell_now(Request& request) {
     wake(wakes);
 }
 
+// Whether the client's next request, of another worker perhaps, fares worse than waiting a moment for this
+// one's seat: it would be refused, or sent to an engine of somebody else's.
+bool next_may_need_the_seat(const Request& request) {
+    return request.never_waits || request.mode == core::RoutingMode::private_first;
+}
+
 void on_posted(ngx_event_t* event) {
     auto& request = *static_cast<Request*>(event->data);
     tell_now(request);
@@ -46,7 +52,7 @@ void release_lease(Request& request) {
     }
     request.lease_released = true;
     request.untold_release = true;
-    if (request.never_waits) {
+    if (next_may_need_the_seat(request)) {
         tell_now(request);
     } else {
         post(request);

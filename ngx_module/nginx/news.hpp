@@ -12,9 +12,8 @@ namespace llm::nginx {
 // The head of an answer that is passed on.
 void head_arrived(Request& request, uint32_t status);
 
-// Gives the seat back while the client still reads. Idempotent. Where the client may never wait, before it
-// gets the last bytes: its next request, of another worker perhaps, would be refused for the sake of this
-// one.
+// Gives the seat back while the client still reads. Idempotent. Told at once, before the client gets the last
+// bytes, where its next request must find the seat free.
 void release_lease(Request& request);
 
 // Nothing more will come of the upstream. If nginx then only lingers until the client closes, the request is
