@@ -34,6 +34,7 @@ struct ThreadState {
     Known seen;             // by atomic operations; known() after a fence
     Known known;
     size_t barriers = 0;
+    bool waited = false;  // for the launch before
 };
 struct Barrier {
     uint64_t time = 0;
@@ -92,7 +93,12 @@ void BlockOrder::begin(uint64_t launch) {
     }
 }
 
-void BlockOrder::write(const std::byte* at, size_t bytes) {
+void BlockOrder::wait() { parts_->me().waited = true; }
+
+void BlockOrder::write(const Thread& thread, const std::byte* at, size_t bytes) {
+    if (!parts_->me().waited) {
+        thread.fail("a write before the launch has waited for the one before it");
+    }
     parts_->time++;
     for (uintptr_t word = word_of(at); word <= word_of(at + bytes - 1); word++) {
         parts_->writes[word] = {parts_->launch, this_block(), parts_->time};
@@ -102,7 +108,13 @@ void BlockOrder::write(const std::byte* at, size_t bytes) {
 void BlockOrder::read(const Thread& thread, const std::byte* at, size_t bytes) {
     for (uintptr_t word = word_of(at); word <= word_of(at + bytes - 1); word++) {
         const auto write = parts_->writes.find(word);
-        if (write == parts_->writes.end() || write->second.launch != parts_->launch || write->second.block == this_block()) {
+        if (write == parts_->writes.end()) {
+            continue;
+        }
+        if (write->second.launch + 1 == parts_->launch && !parts_->me().waited) {
+            thread.fail("a read of what the launch before writes, which was not waited for");
+        }
+        if (write->second.launch != parts_->launch || write->second.block == this_block()) {
             continue;
         }
         const Known& known = parts_->me().known;

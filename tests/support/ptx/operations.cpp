@@ -376,7 +376,7 @@ void store(Thread& t, const Instruction& i) {
     }
     std::memcpy(to, values, sizeof(T) * elements);
     if ((i.space == Space::kGlobal || i.space == Space::kGeneric) && t.watched(to)) {
-        t.order->write(to, sizeof(T) * elements);
+        t.order->write(t, to, sizeof(T) * elements);
     }
 }
 // atom d, [a], b; red [a], b.

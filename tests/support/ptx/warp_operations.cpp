@@ -212,7 +212,12 @@ void async_copy(Thread& t, const Instruction& i) {
 void async_commit(Thread&, const Instruction&) { emulation::async_commit(); }
 void async_wait(Thread& t, const Instruction& i) { emulation::async_wait(t.get<int32_t>(i, 0)); }
 
-void wait_for_launch_before(Thread&, const Instruction&) { emulation::wait_for_launch_before(); }
+void wait_for_launch_before(Thread& t, const Instruction&) {
+    emulation::wait_for_launch_before();
+    if (t.order != nullptr) {
+        t.order->wait();
+    }
+}
 void fence_gpu(Thread& t, const Instruction&) {
     if (t.order != nullptr) {
         t.order->fence();

@@ -70,11 +70,11 @@ TEST_F(MemoryUse, NoKernelTakesMuchMoreThanTheLeast) {
     }
 }
 
-// Blocks that share a sum: of products of few rows and of more, of attention of decodes and of prompts.
-TEST_F(MemoryUse, BlocksReadWhatOthersWroteAfterIt) {
+// Blocks that share a sum, of products of few rows and of more, of attention of decodes and of prompts; and launches that begin early.
+TEST_F(MemoryUse, BlocksAndLaunchesReadWhatOthersWroteAfterIt) {
     const TempDir dir;
     llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
         "head_dim": 64, "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true})", 5, DType::kBf16);
     BackendOptions o = options(dir.path());
     o.max_step_seqs = 48;

@@ -26,7 +26,7 @@ std::string kernel_text(const std::string& body) {
 }
 
 // Runs it, with one block of one warp unless told otherwise, on `words` words of device memory, which are zeros before.
-std::vector<uint32_t> run(const std::string& body, size_t words = 32, uint32_t threads = 32, uint32_t blocks = 1) {
+std::vector<uint32_t> run(const std::string& body, size_t words = 32, uint32_t threads = 32, uint32_t blocks = 1, uint64_t launches = 1) {
     const auto module = read_module(kernel_text(body), "test");
     const Kernel& kernel = module->kernels.at("k");
     void* memory = nullptr;
@@ -35,8 +35,10 @@ std::vector<uint32_t> run(const std::string& body, size_t words = 32, uint32_t t
     const auto address = reinterpret_cast<uint64_t>(memory);
     std::vector<std::byte> parameters(8);
     std::memcpy(parameters.data(), &address, 8);
-    emulation::run_grid({blocks, 1, 1}, {threads, 1, 1}, kernel.static_shared,
-                        [&] { run_thread(*module, kernel, parameters.data(), kernel.static_shared); });
+    for (uint64_t launch = 1; launch <= launches; launch++) {
+        emulation::run_grid({blocks, 1, 1}, {threads, 1, 1}, kernel.static_shared,
+                            [&] { run_thread(*module, kernel, parameters.data(), kernel.static_shared, launch); });
+    }
     std::vector<uint32_t> out(words);
     std::memcpy(out.data(), memory, words * 4);
     cudaFree(memory);
@@ -149,7 +151,7 @@ TEST(PtxDeathTest, WhatAGpuWouldNotDo) {
 TEST(PtxDeathTest, BlocksReadWhatOthersWroteAfterIt) {
     const auto read = [](const std::string& barrier, const std::string& release, const std::string& acquire, const std::string& late) {
         const BlockOrder order;
-        run("mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; setp.eq.u32 %p1, %r1, 0; setp.eq.u32 %p2, %r1, 1;\n"
+        run("griddepcontrol.wait; mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; setp.eq.u32 %p1, %r1, 0; setp.eq.u32 %p2, %r1, 1;\n"
             "mul.wide.u32 %rd1, %r2, 4; add.s64 %rd1, %rd15, %rd1; sub.s32 %r3, 1, %r2; mul.wide.u32 %rd2, %r3, 4; add.s64 %rd2, %rd15, %rd2;\n"
             "@%p2 st.global.u32 [%rd1+4], %r1;\n" + barrier + "\n@%p1 " + release +
                 "\nmov.u32 %r4, 0; @%p1 atom.global.add.u32 %r4, [%rd15], 1; @%p1 " + acquire +
@@ -165,6 +167,17 @@ TEST(PtxDeathTest, BlocksReadWhatOthersWroteAfterIt) {
     EXPECT_DEATH(read(barrier, nothing, fence, nothing), kFound);
     EXPECT_DEATH(read(barrier, fence, nothing, nothing), kFound);
     EXPECT_DEATH(read(barrier, fence, nothing, fence), kFound) << "who reads does not know of the fence";
+}
+
+TEST(PtxDeathTest, NothingOfTheLaunchBeforeIsTouchedBeforeTheWait) {
+    const auto twice = [](const std::string& early, const std::string& late) {
+        const BlockOrder order;
+        return run("mov.u32 %r0, 0; mov.u32 %r1, 7; " + early + " griddepcontrol.wait; " + late, 2, 1, 1, 2)[0];
+    };
+    const std::string load = "ld.global.u32 %r0, [%rd15];", store = "st.global.u32 [%rd15], %r1;";
+    EXPECT_EQ(twice("ld.global.u32 %r0, [%rd15+4];", load + store), 7u);
+    EXPECT_DEATH(twice(load, store), "a read of what the launch before writes");
+    EXPECT_DEATH(twice(store, load), "a write before the launch has waited");
 }
 
 }  // namespace
