@@ -22,7 +22,6 @@ class Backoff {
     }
 
     void reset() { attempts_ = 0; }
-    uint32_t attempts() const { return attempts_; }
 
   private:
     uint32_t first_ms_;

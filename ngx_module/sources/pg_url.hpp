@@ -24,7 +24,7 @@ struct PgUrl {
 // Returns an empty string, or a reason that repeats no part of the URL but a parameter's name.
 std::string parse_pg_url(std::string_view text, PgUrl& out);
 
-// True when `host` must be looked up: neither a directory nor the default.
+// True when `host` is a UNIX socket's: its directory, an abstract name, or nothing for the default. Such are not looked up.
 inline bool is_pg_directory(std::string_view host) {
     return host.empty() || host.starts_with('/') || host.starts_with('@');
 }
