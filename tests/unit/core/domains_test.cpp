@@ -1,4 +1,6 @@
 // Virtual counters across domains that come and go, and their table when it is full.
+#include <algorithm>
+
 #include "ngx_module/core/core.hpp"
 #include "tests/unit/core/harness.hpp"
 
@@ -78,6 +80,48 @@ TEST_F(Domains, AModelThatIsNewFindsNoCountersOfAnEarlierDomain) {
     EXPECT_LE(before, 0) << "no counter, or one that has just begun";
     serve(1, "new", 100);
     EXPECT_LT(counter_of(z, 1, "new"), 10'000);
+}
+
+TEST_F(Domains, ALeadStaysALeadWhereDomainsJoin) {
+    z.load({{.id = 1}, {.id = 2}, {.id = 3}, {.id = 4}});
+    apart();
+    // Service stands far further in k's domain than in m's. In each somebody has had much, somebody little, and both wait.
+    serve(4, "k", 400'000);
+    const Verdict runs[] = {send(4, "k"), send(3, "m")};
+    for (uint32_t client : {1U, 2U, 1U, 2U}) {
+        EXPECT_EQ(send(client, "k").decision, Decision::queued);
+        EXPECT_EQ(send(client + 2, "m").decision, Decision::queued);
+    }
+    z.end(runs[0].ticket, 100, 5'000);
+    z.end(runs[1].ticket, 100, 7'000);
+    std::vector<Ticket> taken;
+    z.take_all(&taken);
+    ASSERT_EQ(taken.size(), 2U);
+    for (const Ticket ticket : taken) {
+        z.end(ticket, 100, 3'000);  // their next requests, which wait, know it
+    }
+    taken.clear();
+    z.take_all(&taken);
+    ASSERT_EQ(taken.size(), 2U);
+    const double k[] = {counter_of(z, 1, "k"), counter_of(z, 2, "k")};
+    const double m[] = {counter_of(z, 3, "m"), counter_of(z, 4, "m")};
+    const double k_base = std::min(k[0], k[1]);
+    const double m_base = std::min(m[0], m[1]);
+    ASSERT_GT(std::max(k[0], k[1]), k_base);
+    ASSERT_GT(std::max(m[0], m[1]), m_base);
+    ASSERT_GT(k_base, std::max(m[0], m[1])) << "the domains stand apart";
+
+    together();
+    const double base = std::min(counter_of(z, 1, "m"), counter_of(z, 2, "m"));
+    EXPECT_EQ(base, std::min(counter_of(z, 3, "m"), counter_of(z, 4, "m"))) << "nobody waits longer for coming from elsewhere";
+    for (uint32_t i : {0U, 1U}) {
+        EXPECT_DOUBLE_EQ(counter_of(z, i + 1, "m") - base, k[i] - k_base);
+        EXPECT_DOUBLE_EQ(counter_of(z, i + 3, "m") - base, m[i] - m_base);
+    }
+    EXPECT_EQ(z.check(), "");
+    for (const Ticket ticket : taken) {
+        z.end(ticket);
+    }
 }
 
 // A zone of the smallest size whose table of counters is smaller than clients times domains.
