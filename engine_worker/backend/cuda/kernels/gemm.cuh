@@ -13,6 +13,36 @@
 
 namespace llm::engine::cuda {
 
+// What is read to finish a tile's sums is asked for before any is written: after a store the compiler puts no load of what may be
+// the same memory, and each would be waited for alone.
+__device__ __forceinline__ GemvOutputs gemm_outputs(const GemvArgs& args, int tile, int lane) {
+    GemvOutputs out;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int n = tile * kGemvTile + half * 8 + lane / 4;
+        out.scale[half] = args.scale != nullptr ? args.scale[n] : 1.0f;
+        out.bias[half] = args.bias != nullptr ? args.bias[n] : 0.0f;
+        out.weight[half] = args.next.x != nullptr ? args.next.weight[n] : 0.0f;
+    }
+    return out;
+}
+// What each of the four sums that gemv_finish() takes is added to.
+__device__ __forceinline__ void gemm_before(const GemvArgs& args, int tile, int block, int lane, float (&before)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        before[i] = 0;
+    }
+    if (args.epilogue == GemvEpilogue::kAdd) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int row = block * 8 + lane % 4 * 2 + i;
+            const float* y = static_cast<const float*>(args.y) + row * args.y_stride + tile * kGemvTile + lane / 4;
+            before[i] = row < args.rows ? y[0] : 0.0f;
+            before[i + 2] = row < args.rows ? y[8] : 0.0f;
+        }
+    }
+}
+
 // How a block is made: activation rows of a warp in blocks of 8, and how many times 4 warps share the rows.
 template <int kBlocks, int kRowWarps, bool kE4m3>
 struct GemmTile {
@@ -232,14 +262,14 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
     const auto exists = [&](int i) { return (first_tile + i) * kGemvTile < args.n; };
     GemvOutputs outputs[kTiles];
     float before[kTiles][kBlocks][4];
-    // Asks for what finishing some of the sums needs, see gemv.cuh.
+    // Asks for what finishing some of the sums needs, see above.
     const auto ask = [&](int tile, int first, int blocks) {
         if (first == 0 && exists(tile)) {
-            outputs[tile] = gemv_outputs(block, first_tile + tile, lane);
+            outputs[tile] = gemm_outputs(block, first_tile + tile, lane);
         }
         for_each_sum([&](const float(&)[4], int i, int b) {
             if (i == tile && b >= first && b < first + blocks && exists(i)) {
-                gemv_before(block, first_tile + i, row_warp * kBlocks + b, lane, before[i][b]);
+                gemm_before(block, first_tile + i, row_warp * kBlocks + b, lane, before[i][b]);
             }
         });
     };

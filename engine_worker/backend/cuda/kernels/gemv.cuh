@@ -20,42 +20,13 @@ inline constexpr int kGemvUnroll = 4;  // chunks of 64 bytes per row and warp at
 // Of a block: sums of 32 rows by as many warps as there may be, squares of as many rows as have norms.
 inline constexpr int kGemvMostShared = (kGemvMaxWarps * 4 * 4 * kWarpSize + kGemvMaxRows * (kGemvMaxNorm / 16)) * 4;
 
-// What is read to finish a tile's sums is asked for before any is written: after a store the compiler puts no load of what may be
-// the same memory, and each would be waited for alone.
-
 // Of the rows g and g + 8 of a tile, for lane 4g + t.
 struct GemvOutputs {
     float scale[2];
     float bias[2];
     float weight[2];  // of the next norm
 };
-__device__ __forceinline__ GemvOutputs gemv_outputs(const GemvArgs& args, int tile, int lane) {
-    GemvOutputs out;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int n = tile * kGemvTile + half * 8 + lane / 4;
-        out.scale[half] = args.scale != nullptr ? args.scale[n] : 1.0f;
-        out.bias[half] = args.bias != nullptr ? args.bias[n] : 0.0f;
-        out.weight[half] = args.next.x != nullptr ? args.next.weight[n] : 0.0f;
-    }
-    return out;
-}
-// What each of the four sums that gemv_finish() takes is added to.
-__device__ __forceinline__ void gemv_before(const GemvArgs& args, int tile, int block, int lane, float (&before)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        before[i] = 0;
-    }
-    if (args.epilogue == GemvEpilogue::kAdd) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int row = block * 8 + lane % 4 * 2 + i;
-            const float* y = static_cast<const float*>(args.y) + row * args.y_stride + tile * kGemvTile + lane / 4;
-            before[i] = row < args.rows ? y[0] : 0.0f;
-            before[i + 2] = row < args.rows ? y[8] : 0.0f;
-        }
-    }
-}
+
 // The four sums that lane 4g + t holds of column block `block`: rows g and g + 8 of the tile, activation rows
 // 8 * block + 2t and + 1. All lanes of the warp call.
 __device__ __forceinline__ void gemv_finish(const GemvArgs& args, const GemvOutputs& outputs, int tile, int block, int lane,
@@ -100,6 +71,52 @@ __device__ __forceinline__ void gemv_finish(const GemvArgs& args, const GemvOutp
     }
 }
 
+// What finishing the sums of a block's tile takes from memory, for kBlocks * 8 rows: on its way to shared memory while they are made.
+template <int kBlocks>
+struct GemvAsked {
+    Vec16 before[kBlocks][kWarpSize];  // 4 outputs of one row each, so placed that lanes which read together find different banks
+    Vec16 scale[4];
+    Vec16 bias[4];
+    Vec16 weight[4];
+
+    // By the warp that will finish `block`; of all, warp 0 asks for the rest.
+    __device__ __forceinline__ void ask(const GemvArgs& args, int tile, int block, int lane) {
+        if (block == 0 && lane < 12) {
+            const float* from = lane < 4 ? args.scale : lane < 8 ? args.bias : args.next.x != nullptr ? args.next.weight : nullptr;
+            Vec16* to = lane < 4 ? scale : lane < 8 ? bias : weight;
+            if (from != nullptr) {
+                async_copy16(to + lane % 4, from + tile * kGemvTile + lane % 4 * 4, true);
+            }
+        }
+        const int row = block * 8 + lane % 8 / 2 * 2 + lane / 8 % 2;
+        if (args.epilogue == GemvEpilogue::kAdd && row < args.rows) {
+            async_copy16(&before[block][lane],
+                         static_cast<const float*>(args.y) + row * args.y_stride + tile * kGemvTile + lane / 16 * 8 + lane % 2 * 4, true);
+        }
+    }
+    // This and take() when it has come, and a barrier was passed.
+    __device__ __forceinline__ GemvOutputs outputs(const GemvArgs& args, int lane) const {
+        GemvOutputs out;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int n = half * 8 + lane / 4;
+            out.scale[half] = args.scale != nullptr ? reinterpret_cast<const float*>(scale)[n] : 1.0f;
+            out.bias[half] = args.bias != nullptr ? reinterpret_cast<const float*>(bias)[n] : 0.0f;
+            out.weight[half] = args.next.x != nullptr ? reinterpret_cast<const float*>(weight)[n] : 0.0f;
+        }
+        return out;
+    }
+    // What each of the four sums that gemv_finish() takes is added to.
+    __device__ __forceinline__ void take(const GemvArgs& args, int block, int lane, float (&out)[4]) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const bool live = args.epilogue == GemvEpilogue::kAdd && block * 8 + lane % 4 * 2 + i % 2 < args.rows;
+            const int at = i / 2 * 64 + i % 2 * 32 + lane % 4 * 8 + lane / 4;
+            out[i] = live ? reinterpret_cast<const float*>(before[block])[at] : 0.0f;
+        }
+    }
+};
+
 // Where a warp keeps the parts of the sums of squares of its rows, [args.rows][norm.parts]. It asks for them before its products and
 // adds them up afterwards, so that nobody waits for them; each lane reads what it copied itself.
 __device__ __forceinline__ void gemv_ask_squares(const GemvArgs& args, int warp, int warps, int lane, float* shared) {
@@ -111,12 +128,10 @@ __device__ __forceinline__ void gemv_ask_squares(const GemvArgs& args, int warp,
             async_copy16(shared + at + i, args.norm.squares + at + i, true);
         }
     }
-    async_commit();
 }
 
-// For each row of x: what rms_norm divides by.
+// For each row of x: what rms_norm divides by. The squares have come.
 __device__ __forceinline__ void gemv_row_scales(const GemvArgs& args, int warp, int warps, int lane, const float* shared, float* out) {
-    async_wait<0>();
 #pragma unroll 1
     for (int row = warp; row < args.rows; row += warps) {
         float squares = 0;
@@ -192,6 +207,11 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
     if (kNorms && args.norm.squares != nullptr) {
         gemv_ask_squares(args, warp, warps, lane, shared + warps * kSums);
     }
+    __shared__ GemvAsked<kBlocks> asked;
+    for (int b = warp; b < kBlocks; b += warps) {
+        asked.ask(args, tile, b, lane);
+    }
+    async_commit();
     // Few rows leave registers for all of a turn's activations at once, so that they are waited for once.
     constexpr bool kTogether = kBlocks == 1 && !kE4m3;
     const auto load_row = [&](int u, int b, int part) {
@@ -247,6 +267,7 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
         load_weights();
     }
 
+    async_wait<0>();
     __shared__ float row_scale[kBlocks * 8];
     if (kNorms && args.norm.squares != nullptr) {
         gemv_row_scales(args, warp, warps, lane, shared + warps * kSums, row_scale);
@@ -260,10 +281,9 @@ __global__ void __launch_bounds__(kGemvMaxWarps* kWarpSize, kBlocks == 1 ? 3 : 2
     }
     __syncthreads();
     const auto finish = [&](int b, const float(&total)[4]) {
-        const GemvOutputs outputs = gemv_outputs(args, tile, lane);
         float before[4];
-        gemv_before(args, tile, b, lane, before);
-        gemv_finish(args, outputs, tile, b, lane, total, before, row_scale);
+        asked.take(args, b, lane, before);
+        gemv_finish(args, asked.outputs(args, lane), tile, b, lane, total, before, row_scale);
     };
     for (int b = warp; b < kBlocks; b += warps) {
         float total[4] = {0, 0, 0, 0};
