@@ -248,13 +248,17 @@ void ClientDb::on_loaded(const std::string& error) {
     work_off_changes();
 }
 
-// The table has been read: what was told before that is in it.
+// The table has been read: what was told before that is in it. Rows that it lacks are still to be removed where it
+// did not replace the former one.
 void ClientDb::take_meanwhile() {
     to_change_.clear();
-    to_remove_.clear();
+    if (!sink_.refuses()) {
+        to_remove_.clear();
+    }
     remove_since_ = ngx_current_msec;
     for (auto& [id, record] : meanwhile_) {
         if (record) {
+            to_remove_.erase(id);
             to_change_.push_back(std::move(*record));
         } else {
             to_remove_.insert(id);

@@ -46,6 +46,10 @@ bool ClientSink::add(const ClientRecord& record) {
     }
     switch (load_.add(row)) {
         case core::RowResult::added:
+            if (known_only_) {
+                change(record);
+                return true;
+            }
             ++rows_;
             fresh_index_.set(row.row_id, row.hash);
             return true;
@@ -62,8 +66,8 @@ bool ClientSink::add(const ClientRecord& record) {
             if (refusal_.pass()) {
                 ngx_log_error(
                     NGX_LOG_ERR, ngx_cycle->log, 0,
-                    "llm: %s has more clients than the zone holds (%uD): no new ones are taken, only those known so far "
-                    "are followed; make llm_zone larger",
+                    "llm: %s has more clients than the zone holds (%uD): no new ones are taken, those known so far "
+                    "stay and are followed; make llm_zone larger",
                     source_.c_str(), hooks_.zone->plan().clients);
             }
             return false;
@@ -116,9 +120,9 @@ bool ClientSink::commit() {
                           skipped_ - complaints_.size(), source_.c_str());
         }
     }
-    if (refused_) {
+    if (refused_ || known_only_) {
         drop_load();
-        return false;
+        return !refused_;
     }
     bool committed;
     const int64_t now = hooks_.now_us();
@@ -130,16 +134,14 @@ bool ClientSink::commit() {
         drop_load();
         return false;
     }
-    if (!known_only_) {
-        if (!loaded_once_ || rows_ != last_rows_) {
-            ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uD clients loaded from %s", rows_,
-                          source_.c_str());
-        }
-        loaded_once_ = true;
-        last_rows_ = rows_;
-        refusal_.reset();
-        too_many_ = false;
+    if (!loaded_once_ || rows_ != last_rows_) {
+        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uD clients loaded from %s", rows_,
+                      source_.c_str());
     }
+    loaded_once_ = true;
+    last_rows_ = rows_;
+    refusal_.reset();
+    too_many_ = false;
     index_.swap(fresh_index_);
     cleared_ = 0;
     accounts_done_ = false;
@@ -179,7 +181,7 @@ void ClientSink::finish_commit() {
 void ClientSink::change(const ClientRecord& record) {
     const core::ClientRow row = record.row();
     const TokenHash* old = index_.find(row.row_id);
-    if (too_many_ && old == nullptr) {
+    if (too_many_ && !is_known(row)) {
         return;  // the table has been refused as a whole: it says so with every load
     }
     core::WakeSet wakes;

@@ -28,11 +28,12 @@ class ClientSink {
     bool add(const ClientRecord& record);
     // A row that is not valid: counted and, unless the last load had the very same complaints, logged.
     void skip(std::string_view row, std::string_view reason);
-    // Makes the new table the current one, or logs why not; whether it did. O(1) here; clients that have gone
-    // are dealt with on later rounds of the loop, some thousand at a time.
+    // Makes the new table the current one, or logs why not; whether what was read is in force. O(1) here; clients
+    // that have gone are dealt with on later rounds of the loop, some thousand at a time.
     bool commit();
-    // After a commit: the table has more clients than the zone holds. It should be read once more, at once: that load takes what
-    // is said of the known clients, so that those that are gone or disabled end.
+    // After a commit: the table has more clients than the zone holds, and the old one stays. The table should be read
+    // once more, at once: that load changes each client of the old one as its row says (some are disabled now). Who
+    // has no row any more stays.
     bool reads_again() const { return known_next_; }
     void abandon();
 
@@ -40,7 +41,8 @@ class ClientSink {
     bool refuses() const { return too_many_; }
     // Whether this row is in the table in force.
     bool knows(std::string_view row_id) const { return index_.find(row_number(row_id)) != nullptr; }
-    // One row that has changed since the load. A new one is not taken while the table has more than the zone holds.
+    // One row that has changed since the load. A new client is not taken while the table has more than the zone
+    // holds.
     void change(const ClientRecord& record);
     // One row that is there no more, or is not valid any more. O(1), as change() is.
     void remove(std::string_view row_id);

@@ -198,7 +198,7 @@ def test_a_known_client_behind_thousands_of_others_is_followed(database, fake_en
 def test_a_new_process_follows_known_clients_of_a_table_too_large(database, fake_engine, gateway):
     """It knew no row of a table that it could not take: whom its predecessor knew was never revoked."""
     cluster, name, connection = database
-    connection.execute("INSERT INTO users (token, priority, threshold) VALUES ('bob', 5, 10), ('carol', 5, 10)")
+    connection.execute("INSERT INTO users (token, priority, threshold) VALUES ('bob', 5, 10), ('carol', 5, 10), ('dave', 5, 10)")
     gate = gateway([fake_engine()], users=None, http=use(cluster, name, "refresh=1h"))
     gate.wait_ready()
     too_many = int(gate.status()["zone"]["clients"])
@@ -208,11 +208,14 @@ def test_a_new_process_follows_known_clients_of_a_table_too_large(database, fake
     until(lambda: gate.error_log().count("more clients than the zone holds") == 2, "the new process has read the table")
     connection.execute("UPDATE users SET disabled = true WHERE token = 'alice'")
     until(lambda: gate.client.ask(token="alice").status == 401, "a client that is disabled is refused")
-    connection.execute("ALTER TABLE users DISABLE TRIGGER ALL")
     connection.execute("DELETE FROM users WHERE token = 'bob'")
+    until(lambda: gate.client.ask(token="bob").status == 401, "a client that is deleted is refused")
+    connection.execute("ALTER TABLE users DISABLE TRIGGER ALL")
+    connection.execute("UPDATE users SET disabled = true WHERE token = 'carol'")
+    connection.execute("DELETE FROM users WHERE token = 'dave'")
     gate.reload()
-    until(lambda: gate.client.ask(token="bob").status == 401, "a client that went between two processes is refused")
-    assert [gate.client.ask(token=token).status for token in ("carol", "t1")] == [200, 401]
+    until(lambda: gate.client.ask(token="carol").status == 401, "a client that was disabled between two processes is refused")
+    assert [gate.client.ask(token=token).status for token in ("dave", "t1")] == [200, 401], "the old table stays"
     assert "clients loaded from" not in gate.error_log().split("more clients than the zone holds")[-1]
     connection.execute("DELETE FROM users WHERE token = 't1' OR token = 't2' OR token = 't3'")
     gate.reload()

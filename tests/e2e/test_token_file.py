@@ -100,16 +100,17 @@ def _waits(gate):
 
 
 def test_a_file_too_large_for_the_zone_still_revokes(fake_engine, gateway):
-    """It was refused as a whole, with what it said of the clients known so far."""
-    gate = gateway([fake_engine()], [user("alice"), user("bob")])
+    """It was refused as a whole, with what it said of the clients known so far. Who is not named in it stays: it may be the wrong file."""
+    gate = gateway([fake_engine()], [user("alice"), user("bob"), user("carol")])
     many = [user(f"t{i}") for i in range(int(gate.status()["zone"]["clients"]))]
-    write_tokens(gate.tokens, [*many, user("bob", priority=7)])
-    until(lambda: gate.client.ask(token="alice").status == 401, "who is not in the file is refused")
-    assert [gate.client.ask(token=token).status for token in ("bob", "t0")] == [200, 401]
+    write_tokens(gate.tokens, [*many, user("bob", priority=7), user("bob", priority=8), user("carol", disabled=True)])
+    until(lambda: gate.client.ask(token="carol").status == 401, "a client that is disabled is refused")
+    assert [gate.client.ask(token=token).status for token in ("alice", "bob", "t0")] == [200, 200, 401]
     assert "no new ones are taken" in gate.error_log()
     assert [entry["priority"] for entry in gate.status()["clients"] if entry["name"] == "bob"] == [7]
     write_tokens(gate.tokens, [user("t0"), user("bob")])
     until(lambda: gate.client.ask(token="t0").status == 200, "what fits is taken")
+    assert gate.client.ask(token="alice").status == 401
 
 
 def test_unicode_and_escapes_in_the_file(fake_engine, gateway):
