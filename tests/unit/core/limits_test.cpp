@@ -1,4 +1,7 @@
 // threshold, max_running, tokens_per_minute, queue size.
+#include <set>
+
+#include "ngx_module/core/core.hpp"
 #include "tests/unit/core/harness.hpp"
 
 namespace llm::core {
@@ -212,6 +215,49 @@ TEST_F(Limits, MoreClientsThanAccountsAreServedInTurn) {
         }
     }
     EXPECT_EQ(small.check(), "");
+}
+
+// The clients that are held back for their tokens, as the sweep goes through them; fails where that list is not whole.
+std::set<uint32_t> held_for_tokens(TestZone& z) {
+    const Tables t(z.zone);
+    std::set<uint32_t> listed;
+    uint32_t before = kNone;
+    for (uint32_t i = t.header.held_head; i != kNone; i = t.accounts[i].held_next) {
+        EXPECT_EQ(t.accounts[i].held_prev, before);
+        EXPECT_TRUE(t.accounts[i].used != 0 && t.accounts[i].held_tokens != 0) << i;
+        if (!listed.insert(i).second) {
+            ADD_FAILURE() << "a circle at " << i;
+            break;
+        }
+        before = i;
+    }
+    EXPECT_EQ(t.header.held_tail, before);
+    for (uint32_t i = 0; i < t.header.account_end; ++i) {
+        EXPECT_EQ(t.accounts[i].used != 0 && t.accounts[i].held_tokens != 0, listed.count(i) != 0) << i;
+    }
+    return listed;
+}
+
+TEST_F(Limits, AccountsOfClientsWithoutTokensLeftAreGivenToOthersToo) {
+    TestZone small(plan_zone(1).min_bytes);
+    std::vector<TestClient> clients;
+    for (uint32_t i = 0; i < 200; ++i) {
+        clients.push_back({.id = i, .tokens_per_minute = i % 2 == 0 ? 50U : 0U});
+    }
+    small.load(clients);
+    ASSERT_TRUE(small.engines({{.url = "http://a", .max_running = 4}}));
+    ASSERT_LT(small.zone.plan().accounts, 200u);
+    for (uint32_t i = 0; i < 200; ++i) {
+        const Verdict v = small.send(i);
+        ASSERT_EQ(v.decision, Decision::granted);
+        small.end(v.ticket, 100, 100);
+    }
+    EXPECT_EQ(held_for_tokens(small).size(), small.zone.plan().accounts / 2);
+    EXPECT_EQ(small.check(), "");
+    for (uint32_t second = 0; second < 130; ++second) {
+        small.tick(1'000'000);
+    }
+    EXPECT_TRUE(held_for_tokens(small).empty());
 }
 
 TEST(Pools, AskingForWhatNobodyServesTakesNoRoom) {
