@@ -35,6 +35,8 @@ constexpr std::string_view kOutcomeNames[] = {
 };
 static_assert(std::size(kOutcomeNames) == kOutcomes);
 
+constexpr std::string_view kOthers = "other";  // clients without a series of their own
+
 static_assert(std::size(kWaitBounds) < kMaxBuckets && std::size(kFirstTokenBounds) < kMaxBuckets);
 static_assert(std::size(kInterTokenBounds) < kMaxBuckets && std::size(kDurationBounds) < kMaxBuckets);
 static_assert(std::size(kDispatchBounds) < kMaxBuckets);
@@ -89,6 +91,9 @@ void observe_wait(const Tables& t, const Request& r, int64_t us) {
 
 uint32_t client_series(Core& c, const char* name) {
     ZoneHeader& h = c.header;
+    if (kOthers == name) {
+        return kClientSeries;  // a series is there once
+    }
     const auto hash = static_cast<uint32_t>(hash_bytes(name));
     for (uint32_t i = 0; i < h.client_series; ++i) {
         if (h.series[i].name_hash == hash && std::string_view(h.series[i].name) == name) {
@@ -166,8 +171,8 @@ bool read_client_tokens(const Zone& zone, uint32_t series, ClientTokens& out) {
     const ClientSeries& entry = h.series[series];
     out.tokens = {load(entry.tokens.prompt), load(entry.tokens.completion)};
     if (series == kClientSeries) {
-        copy_text(out.name, "other");
-        return used == kClientSeries;
+        copy_text(out.name, kOthers);
+        return used == kClientSeries || out.tokens.prompt + out.tokens.completion > 0;
     }
     if (series >= used) {
         out = ClientTokens();

@@ -54,8 +54,8 @@ TokenTotals read_model_tokens(const Zone& zone, uint32_t model);
 // Of the model's prompt tokens, those that engines say their prefix caches had.
 uint64_t read_cached_tokens(const Zone& zone, uint32_t model);
 
-// Token series of clients: 0..199 are the first clients to appear, by name; one more named "other" follows.
-// False past the end.
+// Token series of clients: 0..199 are the first clients to appear, by name; kClientSeries is "other", all further ones
+// and those who bear that name. False for a series that is not there.
 struct ClientTokens {
     char name[kMaxNameBytes + 1] = {};
     TokenTotals tokens;

@@ -112,3 +112,17 @@ def test_a_long_name_is_cut_between_characters(fake_engine, gateway):
     gate.wait_outcomes({"completed": 2})
     text = gate.client.get("/metrics").body.decode("utf-8")
     assert 'client="xé' in text and 'client="éé' in text
+
+
+def test_a_client_named_as_the_series_of_all_others(gateway, fake_engine):
+    """Behind 200 further clients there were two series of that name, and Prometheus refused the page."""
+    users = [user(name, threshold=300) for name in ("other", *(f"user{number}" for number in range(201)))]
+    gate = gateway([fake_engine()], users)
+    tokens = lambda client: gate.metrics().total("llm_client_tokens_total", type="completion", client=client)
+    assert ask_all(gate, [("other", chat_body())]) == {200: 1}
+    alone = tokens("other")
+    assert alone > 0
+    assert ask_all(gate, [(one["token"], chat_body()) for one in users[1:]]) == {200: 201}
+    samples = [line for line in gate.client.get("/metrics").body.decode().splitlines() if line.startswith('llm_client_tokens_total{client="other",type="completion"}')]
+    assert len(samples) == 1
+    assert tokens("other") == 2 * alone, "its own, and those of the one client that came too late"
