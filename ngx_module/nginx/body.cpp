@@ -131,13 +131,14 @@ bool take_keys(Request& request, const core::ControlKeys& keys, Refusal& refusal
 }
 
 template <class Scanner>
-bool finish_scan(Request& request, Scanner& scanner, bool read, uint64_t offset, Refusal& refusal) {
+bool finish_scan(Request& request, Scanner& scanner, bool read, Refusal& refusal) {
     if (!read) {
         refusal.code = ErrorCode::internal_error;
         return false;
     }
     if (!scanner.finish()) {
-        refuse_scan(request, scanner.error_kind(), scanner.error(), scanner.error_key(), offset, refusal);
+        refuse_scan(request, scanner.error_kind(), scanner.error(), scanner.error_key(), scanner.error_offset(),
+                    refusal);
         return false;
     }
     return take_keys(request, scanner.keys(), refusal);
@@ -381,13 +382,12 @@ void set_vllm_priority(const Request& request, Edits& edits) {
 }  // namespace
 
 bool scan_body(Request& request, Refusal& refusal) {
-    uint64_t offset = 0;
     std::string_view type;
     if (is_multipart(request, type)) {
         core::MultipartScan scanner;
         scanner.begin(type);
         const bool read = walk_body(request.r, [&](std::string_view piece) { scanner.feed(piece); });
-        return finish_scan(request, scanner, read, offset, refusal);
+        return finish_scan(request, scanner, read, refusal);
     }
     core::JsonScan scanner;
     std::optional<core::PrefixHash> prefix;
@@ -403,7 +403,7 @@ bool scan_body(Request& request, Refusal& refusal) {
     if (prefix) {
         request.prefix = prefix->keys();
     }
-    return finish_scan(request, scanner, read, scanner.error_offset(), refusal);
+    return finish_scan(request, scanner, read, refusal);
 }
 
 bool rewrite_body(Request& request) {

@@ -194,6 +194,15 @@ def test_multipart_model_field(fake_engine, gateway):
     assert engine.requests[0].body == body
 
 
+def test_a_bad_form_is_told_where_it_is_bad(fake_engine, gateway):
+    """It was always "near byte 0"."""
+    gate = gateway([fake_engine()])
+    body = b'--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--xyz!\r\n'
+    reply = gate.client.ask(body, token="alice", headers=[("Content-Type", "multipart/form-data; boundary=xyz")])
+    assert reply.status == 400
+    assert reply.json()["error"]["message"] == f"The request body is not valid: bytes after a multipart boundary near byte {body.index(b'!') + 1}."
+
+
 def test_an_engine_cannot_slow_down_or_relabel_its_answer(fake_engine, gateway):
     """One byte per second, as it asks, would be an hour. Without proxy_buffering nginx has no limit."""
     body = json.dumps({"text": "x" * 4000}).encode()

@@ -107,6 +107,9 @@ void MultipartScan::feed(std::string_view chunk) {
     while (p < end && state_ != State::failed) {
         p = step(p, end);
     }
+    if (state_ == State::failed) {
+        error_offset_ = offset(p);
+    }
     base_ += chunk.size();
     chunk_ = nullptr;
 }
@@ -118,6 +121,7 @@ bool MultipartScan::finish() {
     if (base_ == 0) {
         fail(ErrorKind::empty, "no body");
     } else if (state_ != State::epilogue) {
+        error_offset_ = base_;
         fail(ErrorKind::truncated, "the multipart body is not complete");
     } else if (too_long_ != Field::none) {
         fail(ErrorKind::value_too_long, "value too long", too_long_);

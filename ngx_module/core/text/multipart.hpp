@@ -39,6 +39,7 @@ class MultipartScan {
     ErrorKind error_kind() const { return error_kind_; }
     const char* error() const { return error_; }  // static text; "" without an error
     std::string_view error_key() const;           // control field at fault, static text; else empty
+    uint64_t error_offset() const { return error_offset_; }  // bytes of the body that had been scanned by then
 
     // Only model, stream, priority, n and routing-mode (with the spans of model and priority) and text_bytes
     // (the bytes of fields that are no files) are ever set. An empty stream, priority or n counts as absent.
@@ -98,6 +99,7 @@ class MultipartScan {
     ErrorKind error_kind_ = ErrorKind::none;
     Field error_field_ = Field::none;
     const char* error_ = "";
+    uint64_t error_offset_ = 0;
 };
 
 static_assert(sizeof(MultipartScan) < 3072);

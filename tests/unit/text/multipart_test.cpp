@@ -35,6 +35,7 @@ MultipartScan scan_every_way(std::string_view body, std::string_view type = kTyp
         EXPECT_EQ(scan.error_kind(), whole.error_kind()) << cut << ": " << scan.error() << '\n' << body;
         EXPECT_STREQ(scan.error(), whole.error());
         EXPECT_EQ(scan.error_key(), whole.error_key());
+        EXPECT_EQ(scan.error_offset(), whole.error_offset()) << cut << ": " << scan.error() << '\n' << body;
         EXPECT_EQ(scan.keys().has_model, whole.keys().has_model);
         EXPECT_EQ(scan.keys().model(), whole.keys().model());
         EXPECT_EQ(scan.keys().model_span.begin, whole.keys().model_span.begin);
@@ -195,6 +196,13 @@ TEST(Multipart, RefusesWhatParsersReadDifferently) {
     for (const std::string& body : bodies) {
         expect_refused(body, ErrorKind::syntax);
     }
+}
+
+TEST(Multipart, SaysWhereItIsWrong) {
+    const std::string good = field("model", "m");
+    EXPECT_EQ(scan_every_way(good + "--XyZ!").error_offset(), good.size() + 6);
+    EXPECT_EQ(scan_every_way(good + "--XyZ\r\nno colon\r\n").error_offset(), good.size() + 17);
+    EXPECT_EQ(scan_every_way(good).error_offset(), good.size()) << "incomplete";
 }
 
 TEST(Multipart, ReadsTheBoundary) {
