@@ -460,4 +460,15 @@ bool hash_body(ngx_http_request_t* r, ngx_str_t& digest) {
     return digest.data != nullptr;
 }
 
+bool copy_body(ngx_http_request_t* r, size_t limit, std::string& text) {
+    bool fits = true;
+    const bool read = walk_body(r, [&](std::string_view piece) {
+        fits = fits && piece.size() <= limit - text.size();
+        if (fits) {
+            text += piece;
+        }
+    });
+    return read && fits;
+}
+
 }  // namespace llm::nginx

@@ -1,6 +1,8 @@
 // What the gateway needs to know of a request body, and the little it may change in it.
 #pragma once
 
+#include <string>
+
 #include "ngx_module/nginx/request.hpp"
 
 namespace llm::nginx {
@@ -15,5 +17,9 @@ bool rewrite_body(Request& request);
 
 // Lower-case hexadecimal SHA-256 of the body as it stands. False when it cannot be read or memory is short.
 bool hash_body(ngx_http_request_t* r, ngx_str_t& digest);
+
+// Appends the body that nginx has read to `text`. False when it is longer than `limit` bytes, cannot be read or
+// memory is short.
+bool copy_body(ngx_http_request_t* r, size_t limit, std::string& text);
 
 }  // namespace llm::nginx

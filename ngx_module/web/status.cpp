@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ngx_module/core/dispatcher.hpp"
+#include "ngx_module/nginx/body.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/headers.hpp"
 #include "ngx_module/nginx/worker.hpp"
@@ -16,6 +17,7 @@ namespace llm::nginx::web {
 namespace {
 
 constexpr std::string_view kJson = "application/json";
+constexpr size_t kLongestChange = 4096;  // bytes of a body that says what to change
 
 ngx_int_t send_error(ngx_http_request_t* r, ngx_uint_t status, std::string_view code,
                      std::string_view message) {
@@ -94,13 +96,8 @@ ngx_int_t end_request_by_admin(ngx_http_request_t* r, core::Ticket ticket) {
 // The body of PATCH: {"priority": n}.
 bool read_priority(ngx_http_request_t* r, int32_t& priority) {
     std::string text;
-    for (ngx_chain_t* link = r->request_body != nullptr ? r->request_body->bufs : nullptr; link != nullptr;
-         link = link->next) {
-        if (!ngx_buf_in_memory(link->buf)) {
-            return false;  // no sensible body is so large
-        }
-        text.append(reinterpret_cast<char*>(link->buf->pos),
-                    static_cast<size_t>(link->buf->last - link->buf->pos));
+    if (!copy_body(r, kLongestChange, text)) {
+        return false;
     }
     const auto body = nlohmann::json::parse(text, nullptr, false);
     if (!body.is_object() || !body.contains("priority") || !body["priority"].is_number_unsigned()) {

@@ -217,6 +217,32 @@ def test_administrator_changes_a_waiting_request(gateway, fake_engine):
     assert [one.reply().status for one in pending] == [200, 200]
 
 
+@pytest.mark.parametrize("server,chunked", [("", True), ("client_body_in_file_only clean;", False), ("client_body_in_file_only clean;", True)],
+                         ids=["chunked", "file", "chunked-file"])
+def test_administrator_changes_a_request_however_nginx_keeps_the_body(gateway, fake_engine, server, chunked):
+    """An empty last buffer, as of a chunked body, and one in a file were both taken for a body that is too large."""
+    engine = fake_engine(max_running=1)
+    engine.hold()
+    gate = gateway([engine], server=server)
+    pending = [gate.client.send(chat_body(), token="alice")]
+    engine.wait_requests(1)
+    pending.append(gate.client.send(chat_body(), token="alice"))
+    gate.wait_queued(1)
+    [ticket] = [request["id"] for request in gate.status()["requests"] if request["state"] == "queued"]
+
+    def change(body):
+        sent = {"chunks": [body[:5], body[5:]]} if chunked else {"body": body}
+        return gate.client.ask(method="PATCH", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")], **sent).status
+
+    assert change(b'{"priority": 3}') == 200
+    assert [request["priority"] for request in gate.status()["requests"] if request["id"] == ticket] == [3]
+    assert change(b'{"priority": 4}'.ljust(4096)) == 200
+    assert change(b'{"priority": 5}'.ljust(4097)) == 400
+    assert [request["priority"] for request in gate.status()["requests"] if request["id"] == ticket] == [4]
+    engine.open_gate()
+    assert [one.reply().status for one in pending] == [200, 200]
+
+
 def test_failed_engine_then_a_fallback_model(fake_engine, gateway):
     """The fallback went to the failed engine again, and a body rewritten once was rewritten at the wrong places."""
     big, small = fake_engine(["big-model"], script=lambda exchange: exchange.reset()), fake_engine(["s"])
