@@ -19,15 +19,25 @@ inline std::string set_text(const std::string& text, size_t max, std::string& ou
     return "";
 }
 
+// What a report can hold as an id or an org.
+inline std::string set_report_name(const std::string& text, std::string& out) {
+    if (!is_report_name(text)) {
+        return "expected 1 to " + std::to_string(kMaxNameBytes) + " bytes without control characters";
+    }
+    out = text;
+    return "";
+}
+
 // Appends names separated by commas, as many and as long as an engine's report can hold.
 inline std::string set_names(const std::string& text, std::vector<std::string>& out) {
     std::vector<std::string> names = out;
     for (size_t at = 0; at <= text.size();) {
         const size_t comma = std::min(text.find(',', at), text.size());
-        if (comma == at || comma - at > kMaxModelBytes) {
-            return "expected names of 1 to " + std::to_string(kMaxModelBytes) + " characters, separated by commas";
-        }
         names.push_back(text.substr(at, comma - at));
+        if (!is_model_name(names.back())) {
+            return "expected names of 1 to " + std::to_string(kMaxModelBytes) +
+                   " bytes without control characters, separated by commas";
+        }
         at = comma + 1;
     }
     if (names.size() > kMaxModels) {

@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxReportBytes = 64 * 1024;
-constexpr size_t kMaxNameBytes = 127;
+constexpr size_t kMaxUrlBytes = 255;
 constexpr double kMaxCounter = 1e18;
 
 constexpr std::string_view kStateNames[] = {"loading", "ready", "draining", "failed", "gone"};
@@ -190,16 +190,18 @@ bool is_authority(std::string_view text) {
     return error == std::errc() && end == port.data() + port.size() && number != 0;
 }
 
-void check_url(Reader& reader, const std::string& url) {
-    const std::string_view text = url;
-    const size_t scheme = text.starts_with("http://") ? 7 : text.starts_with("https://") ? 8 : 0;
-    const std::string_view rest = text.substr(scheme);
-    if (scheme == 0 || rest.find_first_of("/?#@ \"\\") != std::string_view::npos || !is_authority(rest)) {
-        reader.fail("url", "must be http(s)://host[:port]");
-    }
+}  // namespace
+
+bool is_report_name(std::string_view name) {
+    return !name.empty() && name.size() <= kMaxNameBytes && !has_control_character(name);
 }
 
-}  // namespace
+bool is_engine_url(std::string_view url) {
+    const size_t scheme = url.starts_with("http://") ? 7 : url.starts_with("https://") ? 8 : 0;
+    const std::string_view rest = url.substr(scheme);
+    return scheme != 0 && url.size() <= kMaxUrlBytes && !has_control_character(url) &&
+           rest.find_first_of("/?#@ \"\\") == std::string_view::npos && is_authority(rest);
+}
 
 bool is_model_name(std::string_view name) {
     return !name.empty() && name.size() <= kMaxModelBytes && !has_control_character(name);
@@ -225,9 +227,9 @@ std::string parse_engine_report(std::string_view text, EngineReport& out) {
     uint64_t version = 0;
     reader.integer("v", true, 1, 1, version);
     reader.text("id", true, kMaxNameBytes, out.id);
-    reader.text("url", true, 255, out.url);
-    if (reader.error().empty()) {
-        check_url(reader, out.url);
+    reader.text("url", true, kMaxUrlBytes, out.url);
+    if (reader.error().empty() && !is_engine_url(out.url)) {
+        reader.fail("url", "must be http(s)://host[:port]");
     }
     reader.models(out.models);
     read_state(reader, out);

@@ -23,6 +23,14 @@ enum class EngineState : uint8_t {
 // The wire name of a state ("loading", "ready", …).
 std::string_view to_string(EngineState state);
 
+// Of a report's id and org.
+inline constexpr size_t kMaxNameBytes = 127;
+// Whether it may stand there: 1 to kMaxNameBytes bytes, no control characters.
+bool is_report_name(std::string_view name);
+
+// Whether it may stand there as the url: http(s)://host[:port], at most 255 bytes.
+bool is_engine_url(std::string_view url);
+
 // Of a report's models.
 inline constexpr size_t kMaxModels = 64;
 inline constexpr size_t kMaxModelBytes = 255;

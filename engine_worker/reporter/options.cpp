@@ -37,21 +37,22 @@ std::string set_count(const std::string& text, uint32_t high, uint32_t& out) {
     return why;
 }
 
-std::string set_url(std::string text, std::string& out) {
-    while (text.ends_with('/')) {
-        text.pop_back();
-    }
+// Of any page.
+std::string set_url(const std::string& text, std::string& out) {
     out = text;
     return check_http_url(text);
 }
 
 // http(s)://host[:port] and nothing behind it.
-std::string set_base_url(const std::string& text, std::string& out) {
-    std::string why = set_url(text, out);
-    if (why.empty() && out.find_first_of("/?#@", out.find("://") + 3) != std::string::npos) {
-        why = "expected http://host:port without a path";
+std::string set_base_url(std::string text, std::string& out) {
+    while (text.ends_with('/')) {
+        text.pop_back();
     }
-    return why;
+    if (!is_engine_url(text)) {
+        return "expected http://host:port without a path, or https://…; at most 255 bytes";
+    }
+    out = text;
+    return "";
 }
 
 std::string read_key(const std::string& path, std::string& out) {
@@ -86,11 +87,11 @@ const std::vector<OptionSpec>& specs() {
         {"--prefix", "TEXT", "before every Redis key and channel [llm:]",
          [](Options& o, const std::string& v) { return set_text(v, 127, o.prefix); }},
         {"--id", "NAME", "name in reports [HOST:PORT of the engine]",
-         [](Options& o, const std::string& v) { return set_text(v, 127, o.id); }},
+         [](Options& o, const std::string& v) { return set_report_name(v, o.id); }},
         {"--advertise-url", "URL", "http(s)://HOST:PORT under which gateways reach the engine [--url]",
          [](Options& o, const std::string& v) { return set_base_url(v, o.advertise_url); }},
         {"--org", "NAME", "organisation that owns the engine [none]",
-         [](Options& o, const std::string& v) { return set_text(v, 127, o.org); }},
+         [](Options& o, const std::string& v) { return set_report_name(v, o.org); }},
         {"--model", "NAME[,NAME]", "the models it serves [as it lists them]",
          [](Options& o, const std::string& v) { return set_names(v, o.models); }},
         {"--max-running", "N", "requests it runs at once [as it says, else its usual number]",
@@ -118,15 +119,16 @@ const std::vector<OptionSpec>& specs() {
 }
 
 std::string host_and_port(const std::string& url) {
-    std::string out = url.substr(url.find("://") + 3);
-    const std::string_view host = std::string_view(out).substr(0, out.rfind(':'));
-    if (host == "127.0.0.1" || host == "localhost" || host == "[::1]" || out == host) {
-        // many hosts have an engine at their own 127.0.0.1
-        char name[256] = "localhost";
-        gethostname(name, sizeof name - 1);
-        out = out == host ? out : std::string(name) + out.substr(host.size());
+    const std::string out = url.substr(url.find("://") + 3);
+    const size_t end = out.starts_with('[') ? out.find(']') + 1 : std::min(out.find(':'), out.size());
+    const std::string_view host = std::string_view(out).substr(0, end);
+    if (!host.starts_with("127.") && host != "localhost" && host != "[::1]") {
+        return out;
     }
-    return out;
+    // many hosts have an engine at their own 127.0.0.1
+    char name[256] = "localhost";
+    gethostname(name, sizeof name - 1);
+    return name + out.substr(end);
 }
 
 }  // namespace
@@ -152,6 +154,9 @@ std::string parse_options(const std::vector<std::string>& arguments, Options& ou
             return "unknown option " + name + "; --help lists all";
         }
         if (!spec->set) {
+            if (joined) {
+                return name + " takes no value";
+            }
             out.once = true;
             continue;
         }

@@ -121,9 +121,9 @@ const std::vector<OptionSpec>& specs() {
         {"--prefix", "TEXT", "before every Redis key and channel [llm:]",
          [](Options& o, const std::string& v) { return set_text(v, 127, o.prefix); }},
         {"--id", "NAME", "name in reports [HOSTNAME:PORT]",
-         [](Options& o, const std::string& v) { return set_text(v, 127, o.id); }},
+         [](Options& o, const std::string& v) { return set_report_name(v, o.id); }},
         {"--org", "NAME", "organisation that owns this engine [none]",
-         [](Options& o, const std::string& v) { return set_text(v, 127, o.org); }},
+         [](Options& o, const std::string& v) { return set_report_name(v, o.org); }},
         {"--backend", "NAME", "auto, cuda, cpu or sim [auto]",
          [](Options& o, const std::string& v) {
              return set_choice(v, {"auto", "cuda", "cpu", "sim"}, o.backend);

@@ -257,3 +257,20 @@ def test_a_wrong_command_line(pages):
     assert "--redis is missing" in refused("--engine", "vllm", "--url", "http://h:1")
     help_text = subprocess.run([REPORTER, "--help"], capture_output=True, text=True, check=True).stdout
     assert "--advertise-url" in help_text and "tensorrt-llm" in help_text
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--url", "http://h:99999"], "--url"), (["--url", "http://:80"], "--url"), (["--advertise-url", "http://h:0"], "--advertise-url"),
+    (["--advertise-url", "http://" + "h" * 255], "--advertise-url"), (["--id", "a\nb"], "--id"), (["--org", "a\x7fb"], "--org"),
+    (["--model", "a\tb"], "--model"), (["--once=no"], "--once")])
+def test_what_no_report_can_hold_is_refused_at_the_start(words, told):
+    """It would look at the engine for ever, and never report."""
+    done = subprocess.run([REPORTER, "--engine", "vllm", "--url", "http://h:1", "--redis", "redis://127.0.0.1:1", *words], capture_output=True,
+                          text=True, timeout=20, check=False, env=environment())
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_metrics_at_a_path_that_ends_with_a_slash(pages):
+    """Where an application is mounted, the path without it only redirects."""
+    engine = pages({"/health": "", "/inner/metrics/": vllm(running=3), "/inner/metrics": (307, ""), "/v1/models": MODELS})
+    assert once("--engine", "vllm", "--url", engine.url, "--metrics-url", engine.url + "/inner/metrics/")["running"] == 3

@@ -23,6 +23,15 @@ TEST(ReporterOptions, Defaults) {
     EXPECT_EQ(parse_options({"--once", "--engine=vllm", "--url=http://127.0.0.1:8000"}, out = Options{}), "");
     EXPECT_EQ(out.id.find("127.0.0.1"), std::string::npos) << "every host has one of those";
     EXPECT_TRUE(out.id.ends_with(":8000"));
+    for (const char* loopback : {"http://127.0.0.1", "https://localhost", "http://[::1]", "http://127.0.0.2:8000"}) {
+        EXPECT_EQ(parse({"--url", loopback}, out), "");
+        EXPECT_EQ(out.id.find_first_of("[]"), std::string::npos) << out.id;
+        EXPECT_FALSE(out.id.starts_with("127.") || out.id == "localhost") << out.id;
+    }
+    for (const char* other : {"[fd00::1]", "[fd00::1]:8000", "gpu0", "gpu0:80"}) {
+        EXPECT_EQ(parse({"--url", "http://" + std::string(other)}, out), "");
+        EXPECT_EQ(out.id, other);
+    }
 }
 
 TEST(ReporterOptions, TakesThemAll) {
