@@ -86,9 +86,11 @@ std::string HttpClient::send(const HttpRequest& request, HttpReply& out) {
     if (result != CURLE_OK) {
         out.body.clear();
         unreachable_ = result == CURLE_COULDNT_CONNECT || result == CURLE_COULDNT_RESOLVE_HOST;
-        return answer.too_long ? "the answer is longer than " + std::to_string(options_.max_body) + " bytes"
-               : why[0] != 0   ? why
-                               : curl_easy_strerror(result);
+        // of these two libcurl also says how long they took: no two would be alike
+        const bool timed = result == CURLE_OPERATION_TIMEDOUT || result == CURLE_COULDNT_CONNECT;
+        return answer.too_long        ? "the answer is longer than " + std::to_string(options_.max_body) + " bytes"
+               : why[0] != 0 && !timed ? why
+                                       : curl_easy_strerror(result);
     }
     long status = 0;
     const char* type = nullptr;

@@ -39,7 +39,8 @@ class HttpClient {
     HttpClient(const HttpClient&) = delete;
     HttpClient& operator=(const HttpClient&) = delete;
 
-    // Empty, and `out` holds the answer whatever its status; or one line saying why there is none.
+    // Empty, and `out` holds the answer whatever its status; or one line saying why there is none, the same
+    // one for the same reason.
     std::string send(const HttpRequest& request, HttpReply& out);
     std::string get(const std::string& url, HttpReply& out);
 

@@ -274,3 +274,11 @@ def test_metrics_at_a_path_that_ends_with_a_slash(pages):
     """Where an application is mounted, the path without it only redirects."""
     engine = pages({"/health": "", "/inner/metrics/": vllm(running=3), "/inner/metrics": (307, ""), "/v1/models": MODELS})
     assert once("--engine", "vllm", "--url", engine.url, "--metrics-url", engine.url + "/inner/metrics/")["running"] == 3
+
+
+def test_a_silent_engine_is_complained_of_once(redis_server, pages, reporter):
+    """However long each wait took."""
+    engine = pages({"/health": "", "/metrics": lambda: time.sleep(0.5) or vllm(), "/v1/models": MODELS})
+    one = reporter(engine="vllm", url=engine.url, redis=redis_server.url, arguments=["--id", "e", "--timeout", "0.05"])
+    until(lambda: engine.asked.count("/metrics") > 15, "it goes on asking", 30)
+    assert one.output().count("trying again") == 1, one.output()
