@@ -127,6 +127,12 @@ std::string RedisClient::exchange(const std::vector<Command>& commands) {
 }
 
 std::string RedisClient::run(const std::vector<Command>& commands) {
+    const bool was_connected = context_ != nullptr;
+    const std::string why = attempt(commands);
+    return !why.empty() && was_connected ? attempt(commands) : why;
+}
+
+std::string RedisClient::attempt(const std::vector<Command>& commands) {
     std::string why = context_ == nullptr ? connect() : "";
     if (why.empty()) {
         why = exchange(commands);

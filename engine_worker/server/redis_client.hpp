@@ -22,11 +22,13 @@ class RedisClient {
 
     using Command = std::vector<std::string>;
     // Sends the commands in one go, connecting (and logging in) first if need be, and reads the replies.
-    // Returns an empty string, or why it failed; the connection is closed then. At most about 2 s per
-    // command.
+    // Once more on a new connection if this fails on an old one, which Redis may have ended since: commands
+    // may run twice. Returns an empty string, or why it failed; the connection is closed then. At most about
+    // 2 s per command and attempt.
     std::string run(const std::vector<Command>& commands);
 
   private:
+    std::string attempt(const std::vector<Command>& commands);
     std::string connect();
     std::string exchange(const std::vector<Command>& commands);
     std::string send(const Command& command);

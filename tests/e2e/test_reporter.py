@@ -282,3 +282,24 @@ def test_a_silent_engine_is_complained_of_once(redis_server, pages, reporter):
     one = reporter(engine="vllm", url=engine.url, redis=redis_server.url, arguments=["--id", "e", "--timeout", "0.05"])
     until(lambda: engine.asked.count("/metrics") > 15, "it goes on asking", 30)
     assert one.output().count("trying again") == 1, one.output()
+
+
+def test_goodbye_over_a_connection_that_redis_has_closed(redis_server, pages, reporter):
+    """Nothing is said of a silent engine, so that Redis may have ended the connection meanwhile."""
+    engine = pages({"/health": "", "/metrics": vllm(), "/v1/models": MODELS})
+    watcher = redis_server.client.pubsub()
+    watcher.subscribe("llm:engines")
+    one = reporter(engine="vllm", url=engine.url, redis=redis_server.url, arguments=["--id", "e", "--timeout", "0.2"])
+    until(lambda: report_of(redis_server, "e"), "it is reported")
+    engine.pages["/health"] = lambda: time.sleep(1) or ""
+    one.wait_said("trying again")
+    asked = len(engine.asked)
+    until(lambda: len(engine.asked) > asked + 4, "nothing is published any more")
+    assert redis_server.client.client_kill_filter(_type="normal", skipme=True) == 1
+    assert one.stop() == 0
+    states = []
+    while message := watcher.get_message(ignore_subscribe_messages=False, timeout=0.5):
+        if message["type"] == "message":
+            states.append(json.loads(message["data"])["state"])
+    watcher.close()
+    assert states[-1] == "gone" and report_of(redis_server, "e") is None
