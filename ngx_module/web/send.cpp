@@ -1,6 +1,13 @@
 #include "ngx_module/web/send.hpp"
 
+#include <algorithm>
+
 namespace llm::nginx::web {
+namespace {
+
+constexpr std::string_view kCharset = "; charset=";
+
+}  // namespace
 
 ngx_int_t send(ngx_http_request_t* r, ngx_uint_t status, std::string_view content_type,
                std::string_view body) {
@@ -9,7 +16,11 @@ ngx_int_t send(ngx_http_request_t* r, ngx_uint_t status, std::string_view conten
     }
     r->headers_out.status = status;
     r->headers_out.content_type = to_ngx(content_type);
-    r->headers_out.content_type_len = content_type.size();
+    r->headers_out.content_type_len = std::min(content_type.find(';'), content_type.size());  // what gzip_types name
+    const size_t charset = content_type.find(kCharset);
+    if (charset != std::string_view::npos) {
+        r->headers_out.charset = to_ngx(content_type.substr(charset + kCharset.size()));
+    }
     r->headers_out.content_length_n = static_cast<off_t>(body.size());
     const ngx_int_t sent = ngx_http_send_header(r);
     if (sent == NGX_ERROR || sent > NGX_OK || r->header_only) {

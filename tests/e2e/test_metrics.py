@@ -1,7 +1,10 @@
 """/metrics and /llm/status.json: present, in form, and right after known traffic."""
 
+import gzip
 import re
 import time
+
+import pytest
 
 from support.client import chat_body
 from support.paths import ROOT
@@ -159,3 +162,15 @@ def test_dashboard_and_status(fake_engine, gateway):
     assert status.header("content-type") == "application/json"
     assert isinstance(status.json(), dict)
     assert gate.client.get("/llm/nothing").status == 404
+
+
+@pytest.mark.parametrize("target,kind", [("/metrics", "text/plain; version=0.0.4; charset=utf-8"), ("/llm/", "text/html; charset=utf-8")])
+def test_pages_are_compressed_as_gzip_types_say(gateway, fake_engine, target, kind):
+    """Their types were compared with the charset behind them, so that none was ever in the list."""
+    gate = gateway([fake_engine(models=["modèle"])], server="gzip on; gzip_types text/plain; charset koi8-r; charset_types *;")
+    plain = gate.client.get(target)
+    packed = gate.client.get(target, headers=[("Accept-Encoding", "gzip")])
+    assert (plain.header("content-encoding"), packed.header("content-encoding")) == (None, "gzip")
+    for reply, body in ((plain, plain.body), (packed, gzip.decompress(packed.body))):
+        assert reply.header("content-type") == kind, "what it is written in is not changed"
+        assert ("modèle" if target == "/metrics" else "–") in body.decode()
