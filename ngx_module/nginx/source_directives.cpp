@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "ngx_module/core/text/string_skip.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/conf_words.hpp"
 
@@ -104,7 +105,8 @@ bool split_models(std::string_view list, std::vector<std::string>& out) {
     while (true) {
         const size_t comma = list.find(',');
         const std::string_view name = list.substr(0, comma);
-        if (name.empty() || name.size() > core::kMaxModelBytes || out.size() == core::kMaxEngineModels ||
+        if (name.empty() || name.size() > core::kMaxModelBytes || !core::is_valid_utf8(name) ||
+            out.size() == core::kMaxEngineModels ||
             std::find(out.begin(), out.end(), name) != out.end()) {
             return false;
         }
@@ -122,11 +124,11 @@ char* set_engine_parameter(ngx_conf_t* cf, const ngx_str_t& word, StaticEngine& 
     if (take_parameter(word, "model", value)) {
         if (!split_models(value, engine.models)) {
             return refuse(cf, word,
-                          "model= expects up to 64 different names of 1 to 255 bytes, divided by commas");
+                          "model= expects up to 64 different names of 1 to 255 bytes of UTF-8, divided by commas");
         }
     } else if (take_parameter(word, "id", value)) {
-        if (value.empty() || value.size() > core::kMaxEngineIdBytes) {
-            return refuse(cf, word, "id= expects 1 to 127 bytes");
+        if (value.empty() || value.size() > core::kMaxEngineIdBytes || !core::is_valid_utf8(value)) {
+            return refuse(cf, word, "id= expects 1 to 127 bytes of UTF-8");
         }
         engine.id = value;
     } else if (take_parameter(word, "max_running", value)) {

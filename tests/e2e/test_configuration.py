@@ -80,6 +80,15 @@ def test_wrong_values_are_refused(nginx, block, directive, text):
     assert re.search(r"\[emerg\].*" + directive + rf".* in \S+nginx\.conf:{line}$", output, re.MULTILINE), output
 
 
+@pytest.mark.parametrize("parameters", ["model=mod\xe8le", "model=m id=mod\xe8le"], ids=["model", "id"])
+def test_names_are_utf_8(nginx, tmp_path, parameters):
+    """They are the labels of metrics, and Prometheus refuses a page for one that is not."""
+    for encoding, refused in (("latin-1", 1), ("utf-8", 0)):
+        (tmp_path / "engines.conf").write_text(f"llm_engine http://127.0.0.1:1 {parameters};", encoding=encoding)
+        status, output = nginx(start=False, http=f"include {tmp_path}/engines.conf;").test_conf()
+        assert (status, "of UTF-8" in output) == (refused, bool(refused)), output
+
+
 def test_a_password_in_an_engines_url_is_not_shown(nginx):
     gate = nginx(start=False, http="llm_engine http://user:pass-word@127.0.0.1:1 model=m;")
     status, output = gate.test_conf()

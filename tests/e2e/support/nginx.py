@@ -69,7 +69,7 @@ class Nginx:
     def test_conf(self):
         """nginx -t: (exit status, what it printed)."""
         self.write_conf()
-        done = subprocess.run([*self._argv(), "-t"], capture_output=True, text=True, check=False,
+        done = subprocess.run([*self._argv(), "-t"], capture_output=True, text=True, errors="replace", check=False,
                               env={**os.environ, **self._env})
         return done.returncode, done.stderr
 
