@@ -1,4 +1,6 @@
 // How engines come, change and go, and where requests go.
+#include <set>
+
 #include "tests/unit/core/harness.hpp"
 
 namespace llm::core {
@@ -446,6 +448,26 @@ TEST_F(Engines, ModelViewCounts) {
     EXPECT_EQ(view.oldest_us, z.now);
     EXPECT_EQ(view.desired_engines, 5u);
     EXPECT_FALSE(model_view(lock, 1, z.now, view));
+}
+
+TEST_F(Engines, AnyThatIsUsableIsFoundButTheOneThatFailed) {
+    ASSERT_TRUE(z.engines({{.url = "http://a"}, {.url = "http://b"}}));
+    EngineReport loading = TestZone::report("c");
+    loading.state = EngineState::loading;
+    z.apply(loading);
+    const auto found = [this](uint32_t but) {
+        std::set<uint32_t> engines;
+        const ZoneLock lock(z.zone);
+        for (uint32_t random = 0; random < 12; ++random) {
+            engines.insert(any_usable_engine(lock, z.now, random, but));
+        }
+        return engines;
+    };
+    EXPECT_EQ(found(kNone), (std::set<uint32_t>{0, 1})) << "each of them, and nobody who loads";
+    EXPECT_EQ(found(0), std::set<uint32_t>{1});
+    EXPECT_EQ(found(1), std::set<uint32_t>{0});
+    ASSERT_TRUE(z.engines({{.url = "http://a"}}));
+    EXPECT_EQ(found(0), std::set<uint32_t>{kNone});
 }
 
 }  // namespace

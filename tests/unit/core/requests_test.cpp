@@ -478,6 +478,42 @@ TEST_F(Requests, RefusedByTheOnlyEngineTriesItAgainThenPasses) {
     finish(lock, v.ticket, Outcome::completed, {}, z.now, z.wakes);
 }
 
+TEST_F(Requests, PlacesInTheQueue) {
+    z.load({{.id = 1}, {.id = 2, .band = 1}, {.id = 3, .band = 2}});
+    const Ticket running = z.send(1).ticket;
+    const auto places = [this](const std::vector<Ticket>& tickets) {
+        std::vector<uint32_t> out;
+        const ZoneLock lock(z.zone);
+        for (const Ticket ticket : tickets) {
+            out.push_back(queue_position(lock, ticket));
+        }
+        return out;
+    };
+    std::vector<Ticket> waiting;
+    const auto wait = [&](uint32_t client) {
+        const Verdict v = z.send(client);
+        EXPECT_EQ(v.decision, Decision::queued);
+        waiting.push_back(v.ticket);
+        EXPECT_EQ(v.position, places({v.ticket})[0]) << "what it is told when it comes";
+    };
+    wait(1);
+    wait(1);
+    EXPECT_EQ(places(waiting), (std::vector<uint32_t>{1, 2}));
+    wait(3);
+    wait(3);
+    wait(2);
+    EXPECT_EQ(places(waiting), (std::vector<uint32_t>{4, 5, 1, 2, 3})) << "higher bands first, the lowest behind all of them";
+    EXPECT_TRUE(z.drop(waiting[2]));
+    EXPECT_EQ(places(waiting), (std::vector<uint32_t>{3, 4, 0, 1, 2}));
+    EXPECT_EQ(places({running}), (std::vector<uint32_t>{0}));
+    z.end(running);
+    std::vector<Ticket> next;
+    z.take_all(&next);
+    EXPECT_EQ(next, std::vector<Ticket>{waiting[3]});
+    EXPECT_EQ(places(waiting), (std::vector<uint32_t>{2, 3, 0, 0, 1}));
+    z.end(next[0]);
+}
+
 TEST_F(Requests, WithoutAProcessSlotNothingIsHeld) {
     RequestArgs stray = z.args();
     stray.process = kNone;
