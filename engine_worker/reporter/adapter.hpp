@@ -46,11 +46,13 @@ struct Adapter {
     std::string_view health_path;
     std::string_view metrics_path;  // empty: the engine has none
     std::string_view metrics_hint;  // what to do when there are no metrics
-    std::string_view signature;     // a metric that this engine has from its start; without it the text is another's
+    std::string_view signature;     // a metric that this engine has from its start (but see late_metrics); without it
+                                    // the text is another's
     std::span<const MetricRule> metrics;
     std::span<const JsonRule> facts;  // asked for now and then, in this order, for as long as something is not known
     uint32_t max_running = 64;        // where neither the operator nor the engine says
     std::string_view replica_label{};  // of the signature: every value is a replica, with max_running of its own
+    bool late_metrics = false;        // they come into being with its first requests, the signature too
     bool rare_health = false;         // its health costs an inference: asked for now and then only
     std::string_view models_path = "/v1/models";  // OpenAI's list
 };

@@ -81,6 +81,18 @@ std::optional<double> number_at(const json& content, std::string_view pointer) {
     return sum;
 }
 
+bool has(const std::vector<Sample>& samples, std::string_view metric) {
+    return std::any_of(samples.begin(), samples.end(),
+                       [metric](const Sample& sample) { return sample.name == metric; });
+}
+
+// Whether the text may be of this engine before its first request: it is no other engine's.
+bool may_be_new(const Adapter& adapter, const std::vector<Sample>& samples) {
+    return adapter.late_metrics &&
+           std::none_of(adapters().begin(), adapters().end(),
+                        [&](const Adapter* other) { return has(samples, other->signature); });
+}
+
 // Of a page: "answers 404; " and what to do.
 std::string refusal(int status, std::string_view hint) {
     if (status == 401 || status == 403) {
@@ -100,13 +112,14 @@ std::string first_line(std::string_view text) {
 }  // namespace
 
 std::string read_metrics(const Adapter& adapter, std::string_view text, Observation& out) {
+    if (adapter.late_metrics && text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+        return "";
+    }
     std::vector<Sample> samples;
     if (const std::string why = parse_metrics_text(text, samples); !why.empty()) {
         return why;
     }
-    const bool known = std::any_of(samples.begin(), samples.end(),
-                                   [&](const Sample& sample) { return sample.name == adapter.signature; });
-    if (!known) {
+    if (!has(samples, adapter.signature) && !may_be_new(adapter, samples)) {
         return "there is no " + std::string(adapter.signature) + ": not the metrics of " +
                std::string(adapter.title) +
                (adapter.metrics_hint.empty() ? "" : " (" + std::string(adapter.metrics_hint) + ")");
@@ -299,6 +312,9 @@ Observation EngineProbe::ask(double now) {
     out.models = facts_.models;
     out.note = facts_.note;
     if (!ask_metrics(out)) {
+        // Where health is asked for rarely, it is here that an engine is seen to be away. What answers but is strange
+        // or late is not asked for all its facts each time.
+        next_facts_ = out.health == Health::absent ? -1 : next_facts_;
         return out;
     }
     for (const Field field : {Field::max_running, Field::max_context}) {

@@ -132,6 +132,7 @@ std::optional<EngineReport> ReportMaker::take(const Observation& seen, double no
         return out;
     }
     if (seen.health == Health::silent || seen.health == Health::strange) {
+        away_since_.reset();  // somebody listens
         return std::nullopt;  // may be busy, or what answers is not the engine: nothing is known
     }
     away_since_ = away_since_.value_or(now);

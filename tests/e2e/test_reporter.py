@@ -278,9 +278,9 @@ def test_metrics_at_a_path_that_ends_with_a_slash(pages):
 
 def test_a_silent_engine_is_complained_of_once(redis_server, pages, reporter):
     """However long each wait took."""
-    engine = pages({"/health": "", "/metrics": lambda: time.sleep(0.5) or vllm(), "/v1/models": MODELS})
+    engine = pages({"/health": lambda: time.sleep(0.5) or ""})
     one = reporter(engine="vllm", url=engine.url, redis=redis_server.url, arguments=["--id", "e", "--timeout", "0.05"])
-    until(lambda: engine.asked.count("/metrics") > 15, "it goes on asking", 30)
+    until(lambda: engine.asked.count("/health") > 15, "it goes on asking", 30)
     assert one.output().count("trying again") == 1, one.output()
 
 
@@ -303,3 +303,36 @@ def test_goodbye_over_a_connection_that_redis_has_closed(redis_server, pages, re
             states.append(json.loads(message["data"])["state"])
     watcher.close()
     assert states[-1] == "gone" and report_of(redis_server, "e") is None
+
+
+@pytest.mark.parametrize("kind, metrics", [("tgi", "/metrics"), ("tensorrt-llm", "/prometheus/metrics")])
+def test_an_engine_that_tells_nothing_before_its_first_request(redis_server, pages, reporter, kind, metrics):
+    """A gateway that never hears of it would never send one."""
+    engine = pages({"/health": "", metrics: "", "/v1/models": MODELS})
+    reporter(engine=kind, url=engine.url, redis=redis_server.url, arguments=["--id", "e"])
+    assert until(lambda: report_of(redis_server, "e"), "it is reported")["state"] == "ready"
+    engine.pages[metrics] = golden(f"{kind}_metrics.txt")
+    until(lambda: report_of(redis_server, "e")["completed"] > 0, "its first requests count")
+
+
+def test_a_restarted_engine_is_asked_for_its_models_at_once(redis_server, pages, reporter):
+    """Where health costs an inference, it is not health that shows that the engine was away."""
+    engine = pages({"/health": "", "/metrics": golden("sglang_metrics.txt"), "/v1/models": MODELS})
+    one = reporter(engine="sglang", url=engine.url, redis=redis_server.url, arguments=["--id", "e"])
+    watcher = redis_server.client.pubsub()
+    ttl = until(lambda: report_of(redis_server, "e"), "it is reported")["ttl_ms"]
+    engine.stop()
+    one.wait_said("trying again")
+    until(lambda: redis_server.client.pttl("llm:engine:e") < ttl - 1000, "nothing is said any more")
+    engine.pages["/v1/models"] = MODELS.replace('"m"', '"other"')
+    last = report_of(redis_server, "e")["seq"]
+    watcher.subscribe("llm:engines")
+    engine.start()
+    until(lambda: (report_of(redis_server, "e") or {"seq": 0})["seq"] > last + 1, "it is reported")
+    assert one.stop() == 0
+    models = set()
+    while message := watcher.get_message(ignore_subscribe_messages=False, timeout=0.5):
+        if message["type"] == "message":
+            models.update(json.loads(message["data"])["models"])
+    watcher.close()
+    assert models == {"other"}

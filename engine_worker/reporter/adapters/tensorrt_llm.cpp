@@ -27,6 +27,7 @@ const Adapter kTensorRtLlm = {
     .signature = "trtllm_request_success_total",
     .metrics = kMetrics,
     .facts = {},
+    .late_metrics = true,
 };
 
 }  // namespace llm::reporter

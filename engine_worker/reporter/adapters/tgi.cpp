@@ -29,6 +29,7 @@ const Adapter kTgi = {
     .signature = "tgi_queue_size",
     .metrics = kMetrics,
     .facts = kFacts,
+    .late_metrics = true,
 };
 
 }  // namespace llm::reporter

@@ -247,6 +247,18 @@ TEST(Adapters, AnotherEnginesTextIsRefused) {
     read("vllm", "up 1\n", "vllm:generation_tokens_total");
 }
 
+// Their counters come into being with the first request; TensorRT-LLM's page is empty until then.
+TEST(Adapters, NewEnginesWithoutMetricsOfTheirOwn) {
+    for (const char* kind : {"tgi", "tensorrt-llm"}) {
+        for (const char* text : {"", "\n", "# HELP x y\n", "python_info 1\n", "trtllm_model_config_info{m=\"x\"} 1\n"}) {
+            expect(read(kind, text), {});
+        }
+        read(kind, "<html></html>", "HTML");
+        read(kind, "{}", "JSON");
+        read(kind, text_of("sglang_metrics.txt"), "not the metrics");
+    }
+}
+
 TEST(Adapters, EveryTableIsWhole) {
     for (const Adapter* one : adapters()) {
         EXPECT_EQ(find_adapter(one->kind), one);

@@ -134,6 +134,10 @@ TEST_F(Maker, States) {
     EXPECT_EQ(state(is(Health::absent), 107.9), "silence");
     EXPECT_EQ(state(is(Health::absent), 108), "failed");
     EXPECT_EQ(state(up(3), 109), "ready");
+    EXPECT_EQ(state(is(Health::absent), 110), "silence");
+    EXPECT_EQ(state(is(Health::silent), 111), "silence");  // somebody listens
+    EXPECT_EQ(state(is(Health::absent), 200), "silence");
+    EXPECT_EQ(state(is(Health::absent), 205), "failed");
 }
 
 TEST_F(Maker, AFailedEngineRunsNothing) {
