@@ -17,6 +17,7 @@ using nlohmann::ordered_json;
 constexpr size_t kShownClients = 500;
 constexpr size_t kShownRequests = 200;  // waiting ones, and as many running ones
 
+// `now` is asked for after what it is compared with was read: others write meanwhile.
 int64_t age_ms(int64_t now, int64_t since) {
     return since == 0 ? 0 : (now - since) / 1000;
 }
@@ -62,9 +63,11 @@ ordered_json totals() {
             {"held", totals.held}};
 }
 
-ordered_json models(int64_t now) {
+ordered_json models() {
+    const std::vector<core::ModelView> all = all_models();
+    const int64_t now = now_us();
     ordered_json out = ordered_json::array();
-    for (const core::ModelView& model : all_models()) {
+    for (const core::ModelView& model : all) {
         out.push_back({{"name", model.name},
                        {"queued", model.waiting},
                        {"running", model.running},
@@ -155,9 +158,11 @@ ordered_json engine_id_or_null(const std::vector<core::EngineSnapshot>& all, uin
     return {};
 }
 
-ordered_json requests(const std::vector<core::EngineSnapshot>& engines, int64_t now) {
+ordered_json requests(const std::vector<core::EngineSnapshot>& engines) {
+    const std::vector<core::RequestSnapshot> all = live_requests(kShownRequests);
+    const int64_t now = now_us();
     ordered_json out = ordered_json::array();
-    for (const core::RequestSnapshot& request : live_requests(kShownRequests)) {
+    for (const core::RequestSnapshot& request : all) {
         const int64_t until = request.dispatched_us != 0 ? request.dispatched_us : now;
         out.push_back({{"id", request_id(request.ticket)},
                        {"state", state_name(request.state)},
@@ -222,8 +227,8 @@ ordered_json history_json() {
 }  // namespace
 
 std::string status_json(const MainConf& conf, bool admin) {
-    const int64_t now = now_us();
     const std::vector<core::EngineSnapshot> all = all_engines();
+    const int64_t now = now_us();
     const core::ZonePlan& plan = zone().plan();
     ordered_json out;
     out["version"] = LLM_VERSION;
@@ -232,10 +237,10 @@ std::string status_json(const MainConf& conf, bool admin) {
     out["scheduler"] =
         static_cast<core::Scheduler>(conf.scheduler) == core::Scheduler::strict ? "strict" : "weighted";
     out["totals"] = totals();
-    out["models"] = models(now);
+    out["models"] = models();
     out["engines"] = engines(all, now);
     out["clients"] = clients();
-    out["requests"] = requests(all, now);
+    out["requests"] = requests(all);
     out["sources"] = sources_state(conf);
     out["history"] = history_json();
     out["zone"] = {{"clients", plan.clients}, {"requests", plan.requests}, {"engines", plan.engines}};

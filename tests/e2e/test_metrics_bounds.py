@@ -1,8 +1,10 @@
 """Metrics under what an operator has to expect: ten thousand clients, invented models, reloads; and promtool's opinion of them."""
 
+import concurrent.futures
 import json
 import re
 import subprocess
+import threading
 
 from support.bulk import ask_all, quick_engine
 from support.client import chat_body
@@ -126,3 +128,26 @@ def test_a_client_named_as_the_series_of_all_others(gateway, fake_engine):
     samples = [line for line in gate.client.get("/metrics").body.decode().splitlines() if line.startswith('llm_client_tokens_total{client="other",type="completion"}')]
     assert len(samples) == 1
     assert tokens("other") == 2 * alone, "its own, and those of the one client that came too late"
+
+
+def test_nothing_that_status_shows_is_younger_than_nothing(gateway):
+    """The clock was read first, the requests last: those that came between had an age of some milliseconds less than none."""
+    users = [user(f"t{number}", threshold=1000) for number in range(100)]
+    gate = gateway(users=users, http=quick_engine(free_port()), zone="64m")
+    gate.wait_ready()
+    over = threading.Event()
+
+    def traffic():
+        while not over.is_set():
+            assert set(ask_all(gate, [(one["token"], chat_body()) for one in users] * 20)) == {200}
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asking = pool.submit(traffic)
+        try:
+            shown = [gate.status() for _ in range(150)]
+        finally:
+            over.set()
+        asking.result()
+    assert sum(len(status["requests"]) for status in shown) > 0
+    assert min(request[age] for status in shown for request in status["requests"] for age in ("wait_ms", "age_ms")) >= 0
+    assert min(model["oldest_ms"] for status in shown for model in status["models"]) >= 0
