@@ -90,11 +90,11 @@ bool ReportPublisher::publish(const EngineReport& snapshot) {
         {"SET", options_.prefix + "engine:" + report.id, json, "PX", std::to_string(report.ttl_ms)},
         {"PUBLISH", options_.prefix + "engines", json},
     });
-    if (why.empty() == failing_) {
-        failing_ = !failing_;
+    if (why != trouble_) {
+        trouble_ = why;
         std::fprintf(stderr,
-                     failing_ ? "%s: Redis is not reachable, everything else goes on: %s\n"
-                              : "%s: Redis is reachable%s\n",
+                     why.empty() ? "%s: Redis is reachable%s\n"
+                                 : "%s: Redis is not reachable, everything else goes on: %s\n",
                      options_.program.c_str(), why.c_str());
     }
     if (why.empty()) {

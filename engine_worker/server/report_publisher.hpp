@@ -65,7 +65,7 @@ class ReportPublisher {
     RedisClient redis_;
     RecentRates rates_;
     uint64_t seq_ = 0;
-    bool failing_ = false;
+    std::string trouble_;  // why Redis could not be told the last time; empty = it was
 
     std::mutex mutex_;
     std::condition_variable wake_;

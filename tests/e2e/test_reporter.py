@@ -336,3 +336,18 @@ def test_a_restarted_engine_is_asked_for_its_models_at_once(redis_server, pages,
             models.update(json.loads(message["data"])["models"])
     watcher.close()
     assert models == {"other"}
+
+
+def test_another_trouble_with_redis_is_told_too(redis_server, pages, reporter):
+    """Else the log goes on naming a password that was set right long ago, while it is the network that fails."""
+    engine = pages({"/health": "", "/metrics": vllm(), "/v1/models": MODELS})
+    one = reporter(engine="vllm", url=engine.url, redis=redis_server.url, arguments=["--id", "e"])
+    until(lambda: report_of(redis_server, "e"), "it is reported")
+    redis_server.client.config_set("requirepass", "secret")
+    redis_server.client.client_kill_filter(_type="normal", skipme=True)
+    one.wait_said("Redis is not reachable.*NOAUTH")
+    redis_server.stop()
+    one.wait_said("NOAUTH.*\n.*Redis is not reachable.*refused")
+    redis_server.start()
+    one.wait_said("Redis is reachable")
+    assert one.output().count("NOAUTH") == 1, one.output()
