@@ -24,7 +24,7 @@ bool is_ready(const MainConf& conf) {
 
 ngx_int_t health_handler(ngx_http_request_t* r) {
     if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
-        return NGX_HTTP_NOT_ALLOWED;
+        return refuse_method(r);
     }
     constexpr std::string_view kText = "text/plain";
     const std::string_view uri = view(r->uri);

@@ -245,7 +245,7 @@ void write_state(PrometheusText& out, const MainConf& conf) {
 
 ngx_int_t metrics_handler(ngx_http_request_t* r) {
     if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
-        return NGX_HTTP_NOT_ALLOWED;
+        return refuse_method(r);
     }
     const std::vector<core::ModelView> models = all_models();
     std::vector<core::EngineSnapshot> all = all_engines();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ngx_module/nginx/headers.hpp"
+
 namespace llm::nginx::web {
 namespace {
 
@@ -44,6 +46,11 @@ ngx_int_t send_copy(ngx_http_request_t* r, ngx_uint_t status, std::string_view c
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     return send(r, status, content_type, view(copy));
+}
+
+ngx_int_t refuse_method(ngx_http_request_t* r) {
+    return add_response_header(r, "Allow", to_ngx("GET, HEAD")) ? NGX_HTTP_NOT_ALLOWED
+                                                                : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 }  // namespace llm::nginx::web

@@ -16,4 +16,7 @@ ngx_int_t send(ngx_http_request_t* r, ngx_uint_t status, std::string_view conten
 ngx_int_t send_copy(ngx_http_request_t* r, ngx_uint_t status, std::string_view content_type,
                     std::string_view body);
 
+// Refuses a request of any method but GET and HEAD, and says which are allowed. Returns what a content handler returns.
+ngx_int_t refuse_method(ngx_http_request_t* r);
+
 }  // namespace llm::nginx::web

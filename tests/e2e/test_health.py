@@ -54,3 +54,11 @@ def test_dispatch_inherited_from_the_server_does_not_reach_handlers(fake_engine,
     assert gate.client.get("/health/liveness").status == 200
     assert gate.client.get("/metrics").status == 200
     assert gate.client.get("/llm/status.json").status == 200
+
+
+def test_another_method_is_told_which_ones_are_allowed(gateway):
+    """RFC 9110, section 15.5.6: a 405 must say so. Only llm_status did."""
+    gate = gateway()
+    for target in ("/health/liveness", "/metrics", "/llm/status.json"):
+        reply = gate.client.ask(b"", method="PUT", target=target)
+        assert (reply.status, reply.header("allow")) == (405, "GET, HEAD"), target
