@@ -116,13 +116,12 @@ void EngineSink::resolve(const std::string& id, Place& place) {
     place.resolved_at = ngx_time();
     place.lookup.resolve(
         place.parts.host, place.parts.port,
-        [this, id, target = &place](const std::vector<PeerAddress>& found, const char* error) {
-            if (error != nullptr || found.empty()) {
+        [this, id, target = &place](const HostAddresses& found, const char* error) {
+            if (error != nullptr) {
                 if (may_log(About::name, id)) {
                     ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
                                   "llm: engine \"%s\": host \"%s\" cannot be resolved: %s",
-                                  printable(id).c_str(), target->parts.host.c_str(),
-                                  error != nullptr ? error : "no address");
+                                  printable(id).c_str(), target->parts.host.c_str(), error);
                 }
                 return;  // an old address stays
             }

@@ -99,9 +99,10 @@ ngx_resolver_t* http_resolver(ngx_conf_t* cf) {
     return usable(core->resolver);
 }
 
-void HostResolver::resolve(const std::string& host, uint16_t port, Done done) {
+void HostResolver::resolve(const std::string& host, uint16_t port, Done done, HostAddresses known) {
     cancel();
     done_ = std::move(done);
+    known_ = std::move(known);
     port_ = port;
     PeerAddress numeric;
     if (parse_numeric_address(host, port, numeric)) {
@@ -110,6 +111,10 @@ void HostResolver::resolve(const std::string& host, uint16_t port, Done done) {
     }
     if (resolver_ == nullptr) {
         finish({}, "a host name needs the directive \"resolver\" in http{}");
+        return;
+    }
+    if (!asks_) {
+        finish({}, "the process ends");
         return;
     }
     host_ = host;
@@ -138,9 +143,14 @@ void HostResolver::cancel() {
     done_ = nullptr;
 }
 
+void HostResolver::stop_asking() {
+    cancel();
+    asks_ = false;
+}
+
 void HostResolver::on_answer(ngx_resolver_ctx_t* context) {
     auto* self = static_cast<HostResolver*>(context->data);
-    std::vector<PeerAddress> addresses;
+    HostAddresses addresses;
     const char* error = nullptr;
     self->valid_until_ = 0;
     if (context->state != NGX_OK) {
@@ -157,9 +167,14 @@ void HostResolver::on_answer(ngx_resolver_ctx_t* context) {
     self->finish(addresses, error);
 }
 
-void HostResolver::finish(const std::vector<PeerAddress>& addresses, const char* error) {
-    Done done = std::exchange(done_, nullptr);
-    done(addresses, error);
+void HostResolver::finish(const HostAddresses& addresses, const char* error) {
+    const Done done = std::exchange(done_, nullptr);
+    const HostAddresses known = std::exchange(known_, {});
+    if (!addresses.empty() || known.empty()) {
+        done(addresses, !addresses.empty() ? nullptr : error != nullptr ? error : "no address");
+    } else {
+        done(known, nullptr);
+    }
 }
 
 }  // namespace llm::nginx::sources

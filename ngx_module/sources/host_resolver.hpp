@@ -40,8 +40,8 @@ ngx_resolver_t* http_resolver(ngx_conf_t* cf);
 // One look-up at a time over nginx's resolver. Pending work is dropped when the object goes away.
 class HostResolver {
   public:
-    // `addresses` is empty when `error` is set; `error` is a static text.
-    using Done = std::function<void(const std::vector<PeerAddress>& addresses, const char* error)>;
+    // `addresses` is empty when `error` is set, and only then; `error` is a static text.
+    using Done = std::function<void(const HostAddresses& addresses, const char* error)>;
 
     explicit HostResolver(ngx_resolver_t* resolver) : resolver_(resolver) {}
     ~HostResolver() { cancel(); }
@@ -49,22 +49,27 @@ class HostResolver {
     HostResolver& operator=(const HostResolver&) = delete;
 
     // Calls `done` once, from here for numbers and at once known answers, later otherwise; a look-up still
-    // running is cancelled without a call. `done` may destroy this object or start the next look-up.
-    void resolve(const std::string& host, uint16_t port, Done done);
+    // running is cancelled without a call. `done` may destroy this object or start the next look-up. `known`
+    // is the answer where there is no resolver, or it knows none.
+    void resolve(const std::string& host, uint16_t port, Done done, HostAddresses known = {});
     void cancel();
+    // Answers at once from now on: the event loop, by which the resolver's answers come, has ended. Cancels.
+    void stop_asking();
     bool busy() const { return context_ != nullptr; }
     // When the last answer ends to hold, in nginx's seconds; 0 before there is one, and after a failure.
     time_t valid_until() const { return valid_until_; }
 
   private:
     static void on_answer(ngx_resolver_ctx_t* context);
-    void finish(const std::vector<PeerAddress>& addresses, const char* error);
+    void finish(const HostAddresses& addresses, const char* error);
 
     ngx_resolver_t* resolver_;
     ngx_resolver_ctx_t* context_ = nullptr;
     std::string host_;  // nginx keeps a pointer to it while it looks
     uint16_t port_ = 0;
     time_t valid_until_ = 0;
+    bool asks_ = true;
+    HostAddresses known_;
     Done done_;
 };
 

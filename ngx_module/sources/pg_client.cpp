@@ -36,6 +36,15 @@ bool has_decrypted_bytes(PGconn* connection) {
     return ssl != nullptr && SSL_pending(ssl) > 0;
 }
 
+// As libpq wants it: without a port, nor brackets.
+std::string number_of(const PeerAddress& address) {
+    u_char text[NGX_SOCKADDR_STRLEN];
+    const size_t length =
+        ngx_sock_ntop(const_cast<sockaddr*>(address.get()), address.length, text, sizeof(text), 0);
+    const std::string number(reinterpret_cast<const char*>(text), length);
+    return number.starts_with('[') ? number.substr(1, number.size() - 2) : number;
+}
+
 }  // namespace
 
 std::string one_line(const char* message) {
@@ -101,36 +110,18 @@ void PgClient::resolve_next() {
             targets_.push_back({.host = item.host, .port = item.port, .address = item.host});
             continue;
         }
-        const auto take = [this, &item](const HostAddresses& found) {
-            for (const PeerAddress& address : found) {
-                u_char text[NGX_SOCKADDR_STRLEN];
-                const size_t length =
-                    ngx_sock_ntop(const_cast<sockaddr*>(address.get()), address.length, text, sizeof(text), 0);
-                std::string number(reinterpret_cast<const char*>(text), length);
-                if (number.starts_with('[')) {
-                    number = number.substr(1, number.size() - 2);
-                }
-                targets_.push_back({.host = item.host, .port = item.port, .address = std::move(number)});
-            }
-        };
         const size_t name = names_known_++;
-        const bool known = name < endpoint_.addresses.size() && !endpoint_.addresses[name].empty();
-        if ((endpoint_.resolver == nullptr || !asks_resolver_) && known) {
-            take(endpoint_.addresses[name]);
-            continue;
-        }
         timer_.start(kResolveDeadlineMs);
-        resolver_.resolve(item.host, item.port,
-                          [this, take, known, name](const HostAddresses& found, const char* error) {
-                              if (error == nullptr && !found.empty()) {
-                                  take(found);
-                              } else if (known) {
-                                  take(endpoint_.addresses[name]);
-                              } else {
-                                  unresolved_ = error != nullptr ? error : "no address";
-                              }
-                              resolve_next();
-                          });
+        resolver_.resolve(
+            item.host, item.port,
+            [this, &item](const HostAddresses& found, const char* error) {
+                unresolved_ = error != nullptr ? error : unresolved_;
+                for (const PeerAddress& address : found) {
+                    targets_.push_back({.host = item.host, .port = item.port, .address = number_of(address)});
+                }
+                resolve_next();
+            },
+            name < endpoint_.addresses.size() ? endpoint_.addresses[name] : HostAddresses());
         return;
     }
     if (targets_.empty() && !unresolved_.empty()) {
@@ -411,9 +402,8 @@ bool PgClient::wait_until_done(int limit_ms) {
         return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
     };
     const auto deadline = now_ms() + limit_ms;
-    asks_resolver_ = false;  // its answers come by the event loop
+    resolver_.stop_asking();
     if (state_ == State::waiting || state_ == State::resolving) {
-        resolver_.cancel();
         attempt();  // there will be no other
     }
     while (state_ == State::connecting || state_ == State::asking) {

@@ -122,7 +122,6 @@ class PgClient {
     size_t names_known_ = 0;       // those of them that are names
     std::vector<Target> targets_;  // their addresses
     std::string unresolved_;       // why a name has none
-    bool asks_resolver_ = true;    // until the process ends
     size_t first_target_ = 0;      // moves on when a target lets us wait: libpq has no time limit of its own here
 
     OnRow on_row_;

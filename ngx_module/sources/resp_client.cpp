@@ -78,23 +78,17 @@ void RespClient::attempt() {
         connect_to(address);
         return;
     }
-    const auto connect_to_one = [this](const std::vector<PeerAddress>& of) { connect_to(of[next_address_++ % of.size()]); };
-    const bool known = !endpoint_.addresses.empty();
-    if (endpoint_.resolver == nullptr && known) {
-        connect_to_one(endpoint_.addresses);
-        return;
-    }
     set_state(State::resolving, kResolveDeadlineMs);
     resolver_.resolve(
-        url.host, url.port, [=, this](const std::vector<PeerAddress>& found, const char* error) {
-            if (error == nullptr && !found.empty()) {
-                connect_to_one(found);
-            } else if (known) {
-                connect_to_one(endpoint_.addresses);
+        url.host, url.port,
+        [this](const HostAddresses& found, const char* error) {
+            if (error != nullptr) {
+                fail(std::string("the name cannot be resolved: ") + error);
             } else {
-                fail(std::string("the name cannot be resolved: ") + (error != nullptr ? error : "no address"));
+                connect_to(found[next_address_++ % found.size()]);
             }
-        });
+        },
+        endpoint_.addresses);
 }
 
 void RespClient::connect_to(const PeerAddress& address) {

@@ -24,7 +24,7 @@ namespace llm::nginx::sources {
 
 struct RespEndpoint {
     RedisUrl url;
-    std::vector<PeerAddress> addresses;  // where `url` leads, when the resolver knows nothing
+    HostAddresses addresses;             // where `url` leads, when the resolver knows nothing
     ngx_resolver_t* resolver = nullptr;  // asked at each connect when it is there and the host is a name
 };
 
