@@ -47,7 +47,7 @@ bool ClientSink::add(const ClientRecord& record) {
     switch (load_.add(row)) {
         case core::RowResult::added:
             if (known_only_) {
-                change(record);
+                follow(record, row);
                 return true;
             }
             ++rows_;
@@ -180,10 +180,13 @@ void ClientSink::finish_commit() {
 
 void ClientSink::change(const ClientRecord& record) {
     const core::ClientRow row = record.row();
+    if (!too_many_ || is_known(row)) {
+        follow(record, row);
+    }  // else the table has been refused as a whole: it says so with every load
+}
+
+void ClientSink::follow(const ClientRecord& record, const core::ClientRow& row) {
     const TokenHash* old = index_.find(row.row_id);
-    if (too_many_ && !is_known(row)) {
-        return;  // the table has been refused as a whole: it says so with every load
-    }
     core::WakeSet wakes;
     core::RowResult result;
     const int64_t now = hooks_.now_us();

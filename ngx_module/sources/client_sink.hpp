@@ -52,6 +52,8 @@ class ClientSink {
 
   private:
     bool is_known(const core::ClientRow& row) const;
+    // Puts a row into the table in force. `row` is that of `record`.
+    void follow(const ClientRecord& record, const core::ClientRow& row);
     void spoke();
     void complain(const std::string& line);
     void drop_load();

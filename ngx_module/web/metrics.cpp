@@ -126,17 +126,13 @@ void write_tokens(PrometheusText& out) {
     out.family("llm_client_tokens_total", "counter",
                "Tokens by client; the first 200 clients have a series of their own.");
     core::ClientTokens client;
-    const auto write = [&] {
-        out.sample("llm_client_tokens_total", {{"client", client.name}, {"type", "prompt"}},
-                   client.tokens.prompt);
-        out.sample("llm_client_tokens_total", {{"client", client.name}, {"type", "completion"}},
-                   client.tokens.completion);
-    };
-    for (uint32_t i = 0; i < core::kClientSeries && core::read_client_tokens(zone(), i, client); ++i) {
-        write();
-    }
-    if (core::read_client_tokens(zone(), core::kClientSeries, client)) {
-        write();
+    for (uint32_t i = 0; i <= core::kClientSeries; ++i) {
+        if (core::read_client_tokens(zone(), i, client)) {
+            out.sample("llm_client_tokens_total", {{"client", client.name}, {"type", "prompt"}},
+                       client.tokens.prompt);
+            out.sample("llm_client_tokens_total", {{"client", client.name}, {"type", "completion"}},
+                       client.tokens.completion);
+        }
     }
 }
 
