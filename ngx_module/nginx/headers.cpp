@@ -120,7 +120,7 @@ const ngx_table_elt_t* find_request_header(ngx_http_request_t* r, std::string_vi
 bool has_content_encoding(ngx_http_request_t* r) {
     const ngx_table_elt_t* header = find_request_header(r, "content-encoding");
     return header != nullptr && header->value.len != 0 &&
-           !(header->value.len == 8 && ngx_strncasecmp(header->value.data, to_ngx("identity").data, 8) == 0);
+           !same_name(view(header->value), "identity");
 }
 
 bool set_request_id(Request& request) {

@@ -22,6 +22,12 @@ inline std::string_view lower_case_name(const ngx_table_elt_t& header) {
     return {reinterpret_cast<const char*>(header.lowcase_key), header.key.len};
 }
 
+// Whether these are one name, or token, whose case does not count.
+inline bool same_name(std::string_view name, std::string_view other) {
+    return name.size() == other.size() &&
+           ngx_strncasecmp(to_ngx(name).data, to_ngx(other).data, name.size()) == 0;
+}
+
 // A header of the client's by its lower-case name; nullptr when there is none.
 const ngx_table_elt_t* find_request_header(ngx_http_request_t* r, std::string_view lower_name);
 

@@ -3,6 +3,8 @@
 // written the directive, except that a directive of the user's own still wins.
 #include "ngx_module/nginx/proxy_defaults.hpp"
 
+#include "ngx_module/nginx/headers.hpp"
+
 extern "C" {
 extern ngx_module_t ngx_http_proxy_module;
 }
@@ -35,8 +37,7 @@ const ngx_array_t* inherited_headers(const ProxyLevel& level) {
 bool has_header(const ngx_array_t& headers, std::string_view name) {
     const auto* header = static_cast<const ngx_keyval_t*>(headers.elts);
     for (ngx_uint_t i = 0; i < headers.nelts; ++i) {
-        if (header[i].key.len == name.size() &&
-            ngx_strncasecmp(header[i].key.data, to_ngx(name).data, name.size()) == 0) {
+        if (same_name(view(header[i].key), name)) {
             return true;
         }
     }
