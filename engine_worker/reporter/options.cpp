@@ -1,7 +1,5 @@
 #include "engine_worker/reporter/options.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -9,6 +7,7 @@
 #include <functional>
 #include <string_view>
 
+#include "engine_worker/host_name.hpp"
 #include "engine_worker/option_values.hpp"
 #include "shared/http_client.hpp"
 
@@ -125,10 +124,7 @@ std::string host_and_port(const std::string& url) {
     if (!host.starts_with("127.") && host != "localhost" && host != "[::1]") {
         return out;
     }
-    // many hosts have an engine at their own 127.0.0.1
-    char name[256] = "localhost";
-    gethostname(name, sizeof name - 1);
-    return name + out.substr(end);
+    return host_name() + out.substr(end);  // many hosts have an engine at their own 127.0.0.1
 }
 
 }  // namespace

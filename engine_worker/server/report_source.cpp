@@ -1,22 +1,15 @@
 #include "engine_worker/server/report_source.hpp"
 
-#include <unistd.h>
-
 #include <utility>
 
 #include "engine_worker/clock.hpp"
+#include "engine_worker/host_name.hpp"
 #include "engine_worker/server/load_model.hpp"
 
 namespace llm::engine {
 namespace {
 
 constexpr uint32_t kReportTtlMs = 3000;
-
-std::string host_name() {
-    char name[256] = "localhost";
-    gethostname(name, sizeof name - 1);
-    return name;
-}
 
 }  // namespace
 
