@@ -22,7 +22,7 @@ inline std::string set_text(const std::string& text, size_t max, std::string& ou
 // What a report can hold as an id or an org.
 inline std::string set_report_name(const std::string& text, std::string& out) {
     if (!is_report_name(text)) {
-        return "expected 1 to " + std::to_string(kMaxNameBytes) + " bytes without control characters";
+        return "expected 1 to " + std::to_string(kMaxReportNameBytes) + " bytes without control characters";
     }
     out = text;
     return "";

@@ -193,7 +193,7 @@ bool is_authority(std::string_view text) {
 }  // namespace
 
 bool is_report_name(std::string_view name) {
-    return !name.empty() && name.size() <= kMaxNameBytes && !has_control_character(name);
+    return !name.empty() && name.size() <= kMaxReportNameBytes && !has_control_character(name);
 }
 
 bool is_engine_url(std::string_view url) {
@@ -226,7 +226,7 @@ std::string parse_engine_report(std::string_view text, EngineReport& out) {
     Reader reader(object);
     uint64_t version = 0;
     reader.integer("v", true, 1, 1, version);
-    reader.text("id", true, kMaxNameBytes, out.id);
+    reader.text("id", true, kMaxReportNameBytes, out.id);
     reader.text("url", true, kMaxUrlBytes, out.url);
     if (reader.error().empty() && !is_engine_url(out.url)) {
         reader.fail("url", "must be http(s)://host[:port]");
@@ -236,7 +236,7 @@ std::string parse_engine_report(std::string_view text, EngineReport& out) {
     reader.integer("boot", true, 0, UINT64_MAX, out.boot);
     reader.integer("seq", true, 0, UINT64_MAX, out.seq);
     reader.integer("ttl_ms", true, 1, 3'600'000, out.ttl_ms);
-    reader.text("org", false, kMaxNameBytes, out.org);
+    reader.text("org", false, kMaxReportNameBytes, out.org);
     reader.integer("max_running", false, 1, 1'000'000, out.max_running);
     reader.integer("max_context", false, 0, UINT32_MAX, out.max_context);
     reader.boolean("preempts", out.preempts);

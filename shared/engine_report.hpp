@@ -24,8 +24,8 @@ enum class EngineState : uint8_t {
 std::string_view to_string(EngineState state);
 
 // Of a report's id and org.
-inline constexpr size_t kMaxNameBytes = 127;
-// Whether it may stand there: 1 to kMaxNameBytes bytes, no control characters.
+inline constexpr size_t kMaxReportNameBytes = 127;
+// Whether it may stand there: 1 to kMaxReportNameBytes bytes, no control characters.
 bool is_report_name(std::string_view name);
 
 // Whether it may stand there as the url: http(s)://host[:port], at most 255 bytes.
