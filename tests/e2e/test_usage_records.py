@@ -27,6 +27,25 @@ def database(postgres_cluster):
         yield postgres_cluster.url(name), connection
 
 
+def refuse_rows(connection, where, error, after_s=0):
+    """The server refuses rows that meet `where` with the `error`, after so many seconds."""
+    connection.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF {where} THEN PERFORM pg_sleep({after_s}); RAISE {error}; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+
+
+def fill_disk(connection, after_s=0):
+    connection.execute("CREATE TABLE state (full_disk boolean); INSERT INTO state VALUES (true)")
+    refuse_rows(connection, "(SELECT full_disk FROM state)", "'no space left' USING ERRCODE = 'disk_full'", after_s)
+
+
+def empty_disk(connection):
+    connection.execute("UPDATE state SET full_disk = false")
+
+
 def ask_many(port, count):
     """Requests one after the other over one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -251,17 +270,11 @@ def test_records_wait_while_the_server_takes_none(database, fake_engine, gateway
     url, connection = database
     gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
     gate.wait_ready()
-    connection.execute("""
-        CREATE TABLE state (full_disk boolean); INSERT INTO state VALUES (true);
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF (SELECT full_disk FROM state) THEN RAISE 'no space left' USING ERRCODE = 'disk_full'; END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    fill_disk(connection)
     for _ in range(3):
         assert gate.client.ask(token="alice").status == 200
     gate.wait_logged("usage records wait.*no space left")
-    connection.execute("UPDATE state SET full_disk = false")
+    empty_disk(connection)
     rows(connection, 3)
     assert gate.metrics().total("llm_usage_dropped_total") == 0
 
@@ -272,12 +285,7 @@ def test_a_server_that_refuses_slowly_does_not_stop_the_others(database, fake_en
     engine = fake_engine()
     gate = gateway([engine], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
     gate.wait_ready()
-    connection.execute("""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.prompt_tokens IS NULL THEN PERFORM pg_sleep(1.2); RAISE 'no count'; END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    refuse_rows(connection, "NEW.prompt_tokens IS NULL", after_s=1.2, error="'no count'")
     assert gate.client.ask(chat_body(), token="alice").status == 200
     engine.script = error(400)
     assert gate.client.ask(chat_body(), token="alice").status == 400
@@ -291,16 +299,10 @@ def test_records_that_are_refused_late_are_written_later(database, fake_engine, 
     url, connection = database
     gate = gateway([fake_engine()], users=None, workers=1, http=f'llm_priority_db "{url}"; llm_usage on;')
     gate.wait_ready()
-    connection.execute("""
-        CREATE TABLE state (full_disk boolean); INSERT INTO state VALUES (true);
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF (SELECT full_disk FROM state) THEN PERFORM pg_sleep(1.5); RAISE 'no space left' USING ERRCODE = 'disk_full'; END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    fill_disk(connection, after_s=1.5)
     assert gate.client.ask(token="alice").status == 200
     gate.wait_logged("1 usage records wait.*no space left")
-    connection.execute("UPDATE state SET full_disk = false")
+    empty_disk(connection)
     rows(connection, 1)
 
 

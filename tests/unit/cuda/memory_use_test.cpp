@@ -11,32 +11,48 @@
 namespace llm::engine::cuda {
 namespace {
 
-using MemoryUse = CudaBackendTest;
+class MemoryUse : public CudaBackendTest {
+  protected:
+    // A backend without graphs for steps of up to 48 sequences, of a random model whose config.json holds
+    // `sizes` and what all have here.
+    CudaBackend random_backend(const std::string& sizes) {
+        llm::testing::write_random_model(dir_.path(),
+                                         R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true, )" +
+                                             sizes + "}",
+                                         5, DType::kBf16);
+        BackendOptions o = options(dir_.path());
+        o.max_step_seqs = 48;
+        o.max_step_tokens = 640;
+        o.kv_tokens = 4096;
+        return CudaBackend(o, {.graphs = false, .tune = false, .overlap = false, .algorithm_file = ""});
+    }
+
+    const TempDir dir_;
+};
+
+// One token more of each of the first `n` of `sequences`.
+std::vector<Feed> feed(std::vector<Sequence>& sequences, size_t n) {
+    std::vector<Feed> feeds;
+    for (size_t i = 0; i < n; i++) {
+        sequences[i].tokens.push_back(1);
+        feeds.push_back({&sequences[i], 1});
+    }
+    return feeds;
+}
 
 TEST_F(MemoryUse, NoKernelTakesMuchMoreThanTheLeast) {
-    const TempDir dir;
-    llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_size": 512, "intermediate_size": 768, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1,
-        "head_dim": 128, "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true})", 5, DType::kBf16);
-    BackendOptions o = options(dir.path());
-    o.max_step_seqs = 48;
-    o.max_step_tokens = 640;
-    o.kv_tokens = 4096;
-    CudaBackend backend(o, {.graphs = false, .tune = false, .overlap = false, .algorithm_file = ""});
+    CudaBackend backend =
+        random_backend(R"("hidden_size": 512, "intermediate_size": 768, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 128)");
     llm::ptx::MemoryProfile profile;
     StepRunner runner(backend);
-    Sequence first{prompt(0, 200), {}};
-    runner.run({{&first, first.tokens.size()}}, false);
+    std::vector<Sequence> sequences(1, {prompt(0, 200), {}});
+    runner.run({{&sequences[0], sequences[0].tokens.size()}}, false);
     for (const size_t n : {size_t{1}, size_t{12}, size_t{24}, size_t{40}}) {
-        std::vector<Sequence> others(n - 1);
-        std::vector<Feed> feeds;
-        first.tokens.push_back(1);
-        feeds.push_back({&first, 1});
-        for (Sequence& other : others) {
-            other.tokens = {1};
-            feeds.push_back({&other, 1});
-        }
-        runner.run(feeds, false);
+        sequences.resize(1);  // the others begin anew
+        sequences.resize(n);
+        runner.run(feed(sequences, n), false);
     }
 
     const struct {
@@ -72,15 +88,9 @@ TEST_F(MemoryUse, NoKernelTakesMuchMoreThanTheLeast) {
 
 // Blocks that share a sum, of products of few rows and of more, of attention of decodes and of prompts; and launches that begin early.
 TEST_F(MemoryUse, BlocksAndLaunchesReadWhatOthersWroteAfterIt) {
-    const TempDir dir;
-    llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-        "head_dim": 64, "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true})", 5, DType::kBf16);
-    BackendOptions o = options(dir.path());
-    o.max_step_seqs = 48;
-    o.max_step_tokens = 640;
-    o.kv_tokens = 4096;
-    CudaBackend backend(o, {.graphs = false, .tune = false, .overlap = false, .algorithm_file = ""});
+    CudaBackend backend =
+        random_backend(R"("hidden_size": 64, "intermediate_size": 2048, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64)");
     StepRunner runner(backend);
     Sequence first{prompt(0, 600), {}};
     runner.run({{&first, first.tokens.size() - 5}}, false);
@@ -94,32 +104,21 @@ TEST_F(MemoryUse, BlocksAndLaunchesReadWhatOthersWroteAfterIt) {
     EXPECT_GT(read({{&first, 1}}), 0u);
     std::vector<Sequence> others(40);
     for (const size_t n : {size_t{20}, size_t{40}}) {
-        std::vector<Feed> feeds;
-        for (size_t i = 0; i < n; i++) {
-            others[i].tokens.push_back(1);
-            feeds.push_back({&others[i], 1});
-        }
-        EXPECT_GT(read(feeds), 0u) << n;
+        EXPECT_GT(read(feed(others, n)), 0u) << n;
     }
 }
 
 // Or none would begin while the one before it ends.
 TEST_F(MemoryUse, LaunchesOfASmallStepDivideAMultiprocessorAlike) {
-    const TempDir dir;
-    llm::testing::write_random_model(dir.path(), kConfig, 5, DType::kBf16);
-    BackendOptions o = options(dir.path());
+    llm::testing::write_random_model(dir_.path(), kConfig, 5, DType::kBf16);
+    BackendOptions o = options(dir_.path());
     o.max_step_seqs = 24;
     CudaBackend backend(o, {.graphs = false, .tune = false, .overlap = true, .algorithm_file = ""});
     StepRunner runner(backend);
     std::vector<Sequence> sequences(24);
     const auto step = [&](size_t n) {
-        std::vector<Feed> feeds;
-        for (size_t i = 0; i < n; i++) {
-            sequences[i].tokens.push_back(1);
-            feeds.push_back({&sequences[i], 1});
-        }
         const size_t before = llm::emulation::device().divided_anew;
-        runner.run(feeds, false);
+        runner.run(feed(sequences, n), false);
         return llm::emulation::device().divided_anew - before;
     };
     step(1);
