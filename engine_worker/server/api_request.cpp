@@ -90,6 +90,14 @@ void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, con
                            " and one more is needed for the answer.",
                        param);
     }
+    // Padding that fine-tuning has added to the tokenizer alone, most often.
+    const auto unknown = std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id >= model.vocab_size; });
+    if (unknown != ids.end()) {
+        throw bad_value(param, "The prompt has the token " + std::to_string(*unknown) + " ('" +
+                                   std::string(model.tokenizer->id_to_token(*unknown)) +
+                                   "'): the tokenizer has it, but the model knows only those below " +
+                                   std::to_string(model.vocab_size) + ".");
+    }
 }
 
 std::vector<int32_t> checked_ids(const Json& list, const ServedModel& model, const std::string& param) {

@@ -107,8 +107,9 @@ LoadedModel load_model(const Options& options) {
     model.special_text = std::make_unique<SpecialText>(*model.tokenizer);
     out.backend = make_backend(options);
     model.hidden_size = out.backend->info().hidden_size;
+    model.vocab_size = out.backend->info().vocab_size;
     model.tool_format = tool_format_of(model.template_for(true));
-    model.grammars = std::make_unique<GrammarCache>(*model.tokenizer, out.backend->info().vocab_size);
+    model.grammars = std::make_unique<GrammarCache>(*model.tokenizer, model.vocab_size);
     return out;
 }
 

@@ -34,6 +34,7 @@ struct ServedModel {
     Task pooling = Task::embed_last;  // how /v1/embeddings makes one vector of many
     std::string no_embeddings;        // why it does not; empty = it does
     int32_t hidden_size = 0;          // numbers of an embedding
+    int32_t vocab_size = 0;           // tokens that the model knows; its tokenizer may have more
     int32_t max_context = 0;          // prompt and answer together
     int32_t max_running = 0;          // sequences at once
     int64_t created = 0;              // seconds since 1970

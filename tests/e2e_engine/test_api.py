@@ -415,14 +415,33 @@ def test_tool_calls_and_reasoning(start_engine, tmp_path):
     assert engine.chat(tools=[{}])[2]["error"]["param"] == "tools"
 
 
-def test_requests_that_say_nothing_take_the_models_own_defaults(start_engine, tmp_path):
-    model = tmp_path / "demo"
-    model.mkdir()
+def demo_with(directory, name, change):
+    """The demo model with another version of one of its files: change(its JSON) is what it says."""
+    directory.mkdir()
     for file in DEMO.iterdir():
-        (model / file.name).symlink_to(file)
-    config = json.loads((DEMO / "generation_config.json").read_text())
-    (model / "generation_config.json").unlink()
-    (model / "generation_config.json").write_text(json.dumps({**config, "temperature": 0, "max_new_tokens": 9}))
+        if file.name != name:
+            (directory / file.name).symlink_to(file)
+    (directory / name).write_text(json.dumps(change(json.loads((DEMO / name).read_text()))))
+    return directory
+
+
+def test_a_token_that_only_the_tokenizer_knows(start_engine, tmp_path):
+    """It was computed, and the engine was lost to everybody."""
+    def add_padding(tokenizer):
+        padding = {**tokenizer["added_tokens"][0], "id": 2560, "content": "<pad>"}
+        return {**tokenizer, "added_tokens": [*tokenizer["added_tokens"], padding]}
+
+    engine = start_engine("--served-model-name", "sim", model=str(demo_with(tmp_path / "demo", "tokenizer.json", add_padding)))
+    for path, field, value in [("completions", "prompt", "a<pad>b"), ("completions", "prompt", [7, 2560]),
+                               ("embeddings", "input", ["a", "<pad>"])]:
+        status, _, body = engine.request("POST", f"/v1/{path}", {"model": "sim", field: value})
+        assert (status, body["error"]["param"]) == (400, field) and "2560 ('<pad>')" in body["error"]["message"]
+    assert engine.chat("a<pad>b", max_tokens=2, stop_token_ids=[2560], logit_bias={"2560": 100})[0] == 200
+
+
+def test_requests_that_say_nothing_take_the_models_own_defaults(start_engine, tmp_path):
+    model = demo_with(tmp_path / "demo", "generation_config.json",
+                      lambda config: {**config, "temperature": 0, "max_new_tokens": 9})
     body = {"model": "demo", "messages": [{"role": "user", "content": "What is a bird?"}], "ignore_eos": True}
 
     def ask(engine, **fields):
