@@ -381,8 +381,9 @@ void ApiService::generate(ConnectionId connection, const HttpRequest& http, Gene
         throw bad_value("n", "The request asks for " + std::to_string(choices) +
                                  " choices; this engine takes at most " + std::to_string(room) + " at once.");
     }
-    // Inputs to embed come by the thousand and take a step each: they count as one.
-    if (open_choices_ + (embed ? 1 : choices) > room) {
+    // Inputs to embed come by the thousand and take a step each: a request of them counts as one, and those that wait
+    // keep out nothing but more of them.
+    if (open_choices_ + (embed ? open_inputs_ + 1 : choices) > room) {
         ApiError error(429, "rate_limit_error", "queue_full", "The engine's queue is full; try again later.");
         error.retry_after = 1;
         throw error;
@@ -392,9 +393,9 @@ void ApiService::generate(ConnectionId connection, const HttpRequest& http, Gene
     Exchange exchange{call.request.id,
                       make_answer(std::move(call.shape), call.request, std::move(id), *model_->tokenizer),
                       std::string(http.header("x-request-id"))};
+    open_of(exchange) += choices;
     connection_of_.emplace(call.request.id, connection);
     exchanges_.emplace(connection, std::move(exchange));
-    open_choices_ += choices;
     engine_->submit(std::move(call.request));
 }
 
@@ -408,7 +409,7 @@ void ApiService::deliver(Event&& event) {
     if (event.finish == FinishReason::failed) {
         return fail(connection, exchange, event.error);
     }
-    open_choices_ -= event.finish != FinishReason::none ? 1 : 0;
+    open_of(exchange) -= event.finish != FinishReason::none ? 1 : 0;
     exchange.answer->take(std::move(event));
     if (!exchange.listed) {
         exchange.listed = true;
@@ -459,7 +460,7 @@ void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::st
     } else {
         server_->reply(connection, error_reply(error));
     }
-    open_choices_ -= exchange.answer->open();
+    open_of(exchange) -= exchange.answer->open();
     connection_of_.erase(exchange.request);
     exchanges_.erase(connection);
 }
@@ -474,7 +475,7 @@ void ApiService::on_gone(ConnectionId connection) {
     }
     if (!found->second.answer->complete()) {
         engine_->cancel(found->second.request);
-        open_choices_ -= found->second.answer->open();
+        open_of(found->second) -= found->second.answer->open();
     }
     connection_of_.erase(found->second.request);
     exchanges_.erase(found);

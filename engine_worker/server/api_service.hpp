@@ -96,6 +96,9 @@ class ApiService : public HttpHandler {
     void read_in_background(ConnectionId connection, HttpRequest http);
     void proceed(ConnectionId connection, const HttpRequest& http, Read read);
     void generate(ConnectionId connection, const HttpRequest& http, GenerationCall call);
+    int64_t& open_of(const Exchange& exchange) {
+        return exchange.answer->shape().embeddings ? open_inputs_ : open_choices_;
+    }
     size_t n_open() const { return exchanges_.size() + reading_.size(); }  // requests being answered
     void deliver(Event&& event);
     void send(ConnectionId connection, Exchange& exchange);
@@ -120,6 +123,7 @@ class ApiService : public HttpHandler {
     std::unordered_set<ConnectionId> reading_;    // whose requests it reads
     uint64_t next_request_ = 1;
     int64_t open_choices_ = 0;  // of all exchanges: running or in line
+    int64_t open_inputs_ = 0;   // the same of those that embed
     std::mt19937_64 random_{std::random_device{}()};
     bool stopping_ = false;
     double stop_at_ = 0;

@@ -8,6 +8,8 @@ import struct
 
 import pytest
 
+from support.poll import until
+
 DEMO = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 
 
@@ -96,3 +98,16 @@ def test_thousands_of_inputs(start_engine):
     body = embed(engine, [f"text {i}" for i in range(2048)])[2]
     assert len(vectors(body)) == 2048
     assert embed(engine, ["x"] * 2049)[0] == 400
+
+
+def test_inputs_in_line_keep_nobody_else_out(start_engine):
+    """They count as one request where text is asked for: 2,048 of them made every chat a 429 until the last few."""
+    engine = start_engine("--max-running", "2", "--max-waiting", "1", sim="base=5")  # 5 s
+    connection = engine.connect()
+    connection.request("POST", "/v1/embeddings", json.dumps({"model": "sim", "input": ["x"] * 2048}))
+    until(lambda: engine.metric("num_requests_waiting") > 1000, "the inputs wait")
+    assert engine.chat(max_tokens=1, priority=-1)[0] == 200
+    assert embed(engine, ["x"])[0] == 429
+    connection.close()
+    until(lambda: engine.metric("num_requests_waiting") == 0, "they are gone")
+    assert embed(engine, ["x"])[0] == 200
