@@ -57,13 +57,18 @@ HttpServer::~HttpServer() {
             ::close(connection->fd);
         }
     }
+    close_listeners();
+    ::close(epoll_);
+}
+
+void HttpServer::close_listeners() {
     for (const Listener& listener : listeners_) {
         ::close(listener.fd);
         if (!listener.unix_path.empty()) {
             unlink(listener.unix_path.c_str());
         }
     }
-    ::close(epoll_);
+    listeners_.clear();
 }
 
 std::string HttpServer::listen(const std::string& address) {

@@ -67,6 +67,8 @@ class HttpServer {
 
     void run();  // until stop()
     void stop() { running_ = false; }
+    // After run(): nobody can connect any more, and the file of a UNIX socket is gone.
+    void close_listeners();
 
     void reply(ConnectionId connection, const HttpReply& reply);
     // The request under way costs no engine's time: closing its side is not leaving, as if it were answered at once.

@@ -1,10 +1,12 @@
 // llm-engine: one model, one process. The network thread serves HTTP, the engine thread computes, a third
-// reports to Redis; this one loads the model and waits for the end.
+// reports to Redis, a fourth loads the model; this one waits for the end.
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -161,15 +163,29 @@ int serve(const Options& options) {
 
     int status = 0;
     Engine engine;
-    try {
-        start_engine(options, service, source, report_change, server.port() != 0 ? fixed.url : options.listen,
-                     engine);
-    } catch (const std::exception& error) {
-        status = fail(error.what());
-        service.fail();
-        kill(getpid(), SIGTERM);  // blocked everywhere: the network thread reads it and stops
-    }
+    std::atomic<bool> loading{true};
+    std::thread loader([&] {
+        try {
+            start_engine(options, service, source, report_change, server.port() != 0 ? fixed.url : options.listen,
+                         engine);
+            loading = false;
+        } catch (const std::exception& error) {
+            status = fail(error.what());
+            loading = false;
+            service.fail();
+            kill(getpid(), SIGTERM);  // blocked everywhere: the network thread reads it and stops
+        }
+    });
     network.join();
+    if (loading) {
+        // A large model takes minutes, and nobody waits for it any more.
+        if (publisher != nullptr) {
+            publisher->goodbye();
+        }
+        server.close_listeners();
+        std::_Exit(0);
+    }
+    loader.join();
     service.detach();
     if (engine.thread != nullptr && !engine.thread->failure().empty()) {
         status = fail(engine.thread->failure());

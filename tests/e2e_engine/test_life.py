@@ -1,6 +1,9 @@
 """From the command line to the goodbye: bad options, reports to Redis, draining."""
 import http.client
 import json
+import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import threading
@@ -9,6 +12,9 @@ import pytest
 
 from support.paths import ENGINE
 from support.poll import until
+from support.process import Process
+
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 
 
 @pytest.mark.parametrize("options, word", [
@@ -167,6 +173,23 @@ def test_a_second_sigterm_ends_at_once(start_engine):
     engine.process.send_signal(signal.SIGTERM)
     assert engine.process.wait(5) == 0
     connection.close()
+
+
+def test_sigterm_does_not_wait_for_the_model(tmp_path, redis, announcements):
+    """Loading takes minutes, and signals were not even looked at any more."""
+    shutil.copytree(DEMO, tmp_path / "model")
+    (tmp_path / "model/tokenizer.json").unlink()
+    os.mkfifo(tmp_path / "model/tokenizer.json")  # nobody writes it
+    path = tmp_path / "socket"
+    process = Process([ENGINE, "--model", str(tmp_path / "model"), "--listen", f"unix:{path}", "--redis", redis.url,
+                       "--id", "e1", "--advertise", "http://127.0.0.1:1"], tmp_path / "engine.log")
+    try:
+        assert announcements.next()["state"] == "loading"
+        assert path.exists()
+    finally:
+        assert process.stop(signal.SIGTERM, 10) == 0
+    assert announcements.until_gone()[-1]["state"] == "gone"
+    assert not path.exists()
 
 
 def test_drain_keeps_the_process(start_engine):
