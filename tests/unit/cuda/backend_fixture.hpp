@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,12 @@ using llm::testing::TempDir;
 
 class CudaBackendTest : public ::testing::Test {
   protected:
+    // What is found out by timing is kept for the tests of this process, not at home.
+    static void SetUpTestSuite() {
+        static const TempDir cache;
+        setenv("LLM_ENGINE_CACHE", cache.path().c_str(), 1);
+    }
+
 #if defined(LLM_CUDA_EMULATION)
     void SetUp() override { llm::emulation::device() = {}; }
     void TearDown() override {
