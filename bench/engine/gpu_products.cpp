@@ -83,8 +83,9 @@ void print_products(const DeviceInfo& device, double ceiling) {
             }
             const GpuArray<float> partial(std::max<size_t>(1, gemm_partial_floats(shape.n, shape.k, bytes, device.multiprocessors)));
             const GpuArray<unsigned> tickets(
-                std::vector<unsigned>(static_cast<size_t>(gemm_blocks(shape.n, gemm_max_rows(bytes), bytes)), 0));
-            for (const int rows : bytes == 2 ? std::vector<int>{24, 32, 48, 64} : std::vector<int>{64, 128, 256}) {
+                std::vector<unsigned>(static_cast<size_t>(gemm_blocks(shape.n, kGemmMaxRows, bytes)), 0));
+            for (const int rows :
+                 bytes == 2 ? std::vector<int>{24, 32, 48, 64, 128, 256} : std::vector<int>{64, 128, 256}) {
                 GemvArgs args{};
                 args.scale = bytes == 1 ? scale.get() : nullptr;
                 args.x = x.get();

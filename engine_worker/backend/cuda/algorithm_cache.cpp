@@ -11,7 +11,7 @@
 namespace llm::engine::cuda {
 namespace {
 
-constexpr const char* kFirstLine = "llm-engine gemm algorithms 3";
+constexpr const char* kFirstLine = "llm-engine gemm algorithms 4";
 
 }  // namespace
 
@@ -46,7 +46,7 @@ const AlgorithmBytes* AlgorithmCache::find(const GemmShape& shape) const {
     return it == entries_.end() ? nullptr : &it->second;
 }
 
-int AlgorithmCache::own_choice(const GemmShape& shape, int most_rows) const {
+int AlgorithmCache::own_choice(const GemmShape& shape, int most_rows, int otherwise) const {
     const GemmShape first{shape.n, shape.k, shape.rows, 0};
     for (auto it = entries_.lower_bound(first); it != entries_.end(); ++it) {
         const GemmShape& known = it->first;
@@ -57,7 +57,7 @@ int AlgorithmCache::own_choice(const GemmShape& shape, int most_rows) const {
             return cuda::own_choice(it->second);
         }
     }
-    return 0;
+    return otherwise;
 }
 
 void AlgorithmCache::put(const GemmShape& shape, const AlgorithmBytes& algorithm) {

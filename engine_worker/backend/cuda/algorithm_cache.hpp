@@ -35,9 +35,9 @@ class AlgorithmCache {
     AlgorithmCache(std::string file, std::string owner);
 
     const AlgorithmBytes* find(const GemmShape& shape) const;
-    // own_choice() of what is known for this shape, or for the same with the next larger number of rows up to `most_rows`; 0 if
-    // nothing is.
-    int own_choice(const GemmShape& shape, int most_rows) const;
+    // own_choice() of what is known for this shape, or for the same with the next larger number of rows up to
+    // `most_rows`; `otherwise` if nothing is.
+    int own_choice(const GemmShape& shape, int most_rows, int otherwise) const;
     void put(const GemmShape& shape, const AlgorithmBytes& algorithm);
     size_t size() const { return entries_.size(); }
     // Replaces the file at once or not at all. False: it could not be written.

@@ -36,7 +36,7 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
         const GemvShape shape = plan_gemv(m.n, m.k, bytes, limits.multiprocessors);
         partial = std::max({partial, gemv_partial_floats(m.n, bytes, shape),
                             gemm_partial_floats(m.n, m.k, bytes, limits.multiprocessors)});
-        tickets = std::max({tickets, size(m.n) / 16, size(gemm_blocks(m.n, gemm_max_rows(bytes), bytes))});
+        tickets = std::max({tickets, size(m.n) / 16, size(gemm_blocks(m.n, kGemmMaxRows, bytes))});
         expanded = std::max(expanded, m.scale != nullptr ? size(m.n) * size(m.k) : 0);
     };
     for (const GpuLayer& layer : model.layers) {
@@ -115,7 +115,7 @@ AppliedNorm Forward::applied_norm(int first_row) const {
             static_cast<float>(model_.config.norm_eps)};
 }
 
-void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_t*>* tune) {
+bool Forward::matmul(const Product& p, int rows, const std::vector<const uint16_t*>* tune) {
     const GpuMatrix& m = *p.matrix;
     const bool e4m3 = m.scale != nullptr;
     const bool swiglu = p.epilogue == GemvEpilogue::kSwiglu;
@@ -128,11 +128,12 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
     call.rows = rows;
     call.y_stride = swiglu ? m.n : p.y_stride;
     call.bf16_out = swiglu;
-    // The bias is there before: not every combination of types has an epilogue for it.
+    // The bias is there before, or comes later: not every combination of types has an epilogue for it.
     const bool add = p.epilogue == GemvEpilogue::kAdd;
-    call.add = add || m.bias != nullptr;
+    const bool bias_first = m.bias != nullptr && !p.bias_later;
+    call.add = add || bias_first;
     const auto put_bias = [&] {
-        if (m.bias != nullptr) {
+        if (bias_first) {
             launch_bias_rows(m.bias, static_cast<float*>(p.y), m.n, p.y_stride, rows, add, stream_.get());
         }
     };
@@ -153,7 +154,7 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
             launch_gemm(args, plan_gemm(m.n, m.k, rows, bytes, multiprocessors, choice), stream_.get());
         }
     };
-    const bool few = rows <= gemm_max_rows(bytes);
+    const bool few = rows <= kGemmMaxRows;
     const bool only_few = gemv || (few && e4m3);  // cuBLASLt is never better
     if (tune != nullptr) {
         if (!only_few) {
@@ -163,22 +164,23 @@ void Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
                 activate();
             });
         }
-        return;
+        return false;
     }
     const int choice = only_few ? 0 : few ? gemm_->own_choice(call) : kLibrary;
     if (choice != kLibrary) {
         multiply(m.w, choice);
-    } else {
-        if (e4m3) {
-            launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
-        }
-        put_bias();
-        gemm_->run(call);
-        activate();
+        return false;
     }
+    if (e4m3) {
+        launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
+    }
+    put_bias();
+    gemm_->run(call);
+    activate();
+    return m.bias != nullptr && !bias_first;
 }
 
-void Forward::attention(const StepView& step, int layer) {
+void Forward::attention(const StepView& step, int layer, const float* bias) {
     const ModelConfig& config = model_.config;
     const size_t part = static_cast<size_t>(config.n_kv_heads) * static_cast<size_t>(kv_slots_) *
                         static_cast<size_t>(head_dim_padded_);
@@ -188,6 +190,7 @@ void Forward::attention(const StepView& step, int layer) {
 
     QkvArgs token{};
     token.qkv = qkv_;
+    token.bias = bias;
     token.rotation = rotation_;
     token.q_norm = weights.q_norm;
     token.k_norm = weights.k_norm;
@@ -252,9 +255,10 @@ void Forward::layers(const StepView& step) {
         const GpuLayer& layer = model_.layers[i];
         const float* norm_after = i + 1 < model_.layers.size() ? model_.layers[i + 1].attn_norm : model_.norm;
         norm(layer.attn_norm);
-        matmul({normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, applied, {}}, step.rows);
+        const bool bias_left = matmul(
+            {normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, applied, {}, true}, step.rows);
         done("qkv");
-        attention(step, static_cast<int>(i));
+        attention(step, static_cast<int>(i), bias_left ? layer.qkv.bias : nullptr);
         done("attention");
         matmul({attended_, &layer.o, hidden_, hidden, GemvEpilogue::kAdd, {}, next(layer.mlp_norm)}, step.rows);
         done("o");
@@ -304,7 +308,7 @@ void Forward::tune(const std::vector<int>& rows) {
         if (n > std::min(kFirstTunedRows, limits_.max_tokens)) {
             continue;
         }
-        matmul({normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, {}, {}}, n, &qkv);
+        matmul({normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, {}, {}, true}, n, &qkv);
         matmul({attended_, &layer.o, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, {}, {}}, n, &o);
         matmul({normed_, &layer.gate_up, ffn_, model_.ffn_stride, GemvEpilogue::kSwiglu, {}, {}}, n, &gate_up);
         matmul({ffn_, &layer.down, hidden_, model_.hidden_stride, GemvEpilogue::kAdd, {}, {}}, n, &down);

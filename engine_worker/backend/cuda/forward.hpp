@@ -74,10 +74,14 @@ class Forward {
         GemvEpilogue epilogue = GemvEpilogue::kStore;
         AppliedNorm norm = {};  // both only where norms_are_fused()
         NextNorm next = {};
+        bool bias_later =
+            false;  // who reads the result can add the bias: cuBLASLt's products would need a kernel for it
     };
-    // With `tune`, matrices that are read alike (all layers' of a kind), the product is not made, its algorithm chosen.
-    void matmul(const Product& product, int rows, const std::vector<const uint16_t*>* tune = nullptr);
-    void attention(const StepView& step, int layer);
+    // True if the bias is left to who reads the result. With `tune`, matrices that are read alike (all
+    // layers' of a kind), the product is not made, its algorithm chosen.
+    bool matmul(const Product& product, int rows, const std::vector<const uint16_t*>* tune = nullptr);
+    // `bias`: of q, k and v, if it is not in them yet; else nullptr.
+    void attention(const StepView& step, int layer, const float* bias);
     // Products of so few rows that norms need no kernels of their own.
     bool norms_are_fused(int rows) const { return rows <= kGemvMaxRows && model_.hidden_stride <= kGemvMaxNorm; }
     void done(const char* stage) const {

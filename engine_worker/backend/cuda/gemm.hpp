@@ -46,8 +46,9 @@ class Gemm {
     // cuBLASLt and what it takes besides, `more`.
     void tune(const GemmCall& call, const std::vector<const uint16_t*>& weights = {}, const OwnProduct& own = {},
               const std::function<void()>& more = nullptr);
-    // Which choice of the own product tune() found fastest for this shape, or for the same with the next larger number of rows;
-    // negative: cuBLASLt is faster. 0 if neither was timed.
+    // Which choice of the own product tune() found fastest for this shape, or for the same with the next
+    // larger number of rows (of those up to kGemmUntimedRows, or of those above); negative: cuBLASLt is
+    // faster. Where nothing was timed: 0 up to kGemmUntimedRows.
     int own_choice(const GemmCall& call) const;
     // Writes what tune() found to the file; failing to is not an error.
     void save() const;

@@ -220,7 +220,9 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
 }
 
 int Gemm::own_choice(const GemmCall& call) const {
-    return parts_->cache.own_choice(shape_of(call), gemm_max_rows(2));
+    const GemmShape shape = shape_of(call);
+    return call.rows <= kGemmUntimedRows ? parts_->cache.own_choice(shape, kGemmUntimedRows, 0)
+                                         : parts_->cache.own_choice(shape, kGemmMaxRows, kLibrary);
 }
 
 void Gemm::save() const {

@@ -172,7 +172,7 @@ GemmCut plan_gemm(int n, int k, int rows, int bytes_per_weight, int multiprocess
 
 size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors) {
     size_t most = 0;
-    for (int rows = 32; rows <= gemm_max_rows(bytes_per_weight); rows += 32) {
+    for (int rows = 32; rows <= kGemmMaxRows; rows += 32) {
         const int splits = gemm_splits(n, k, rows, bytes_per_weight, multiprocessors).most;
         const int floats = gemm_blocks(n, rows, bytes_per_weight) * kGemmOutputs * gemm_block_rows(rows, bytes_per_weight);
         most = std::max(most, splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(floats) : 0);

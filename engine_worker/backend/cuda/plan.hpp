@@ -63,14 +63,18 @@ GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors);
 // Floats of GemvArgs::partial for that shape with the most rows.
 size_t gemv_partial_floats(int n, int bytes_per_weight, const GemvShape& shape);
 
-// The most rows that launch_gemm() is meant for. Of two-byte weights: where arithmetic begins to cost more than reading them.
-// Of one-byte weights: where a copy of the matrix in bf16 costs less.
-constexpr int gemm_max_rows(int bytes_per_weight) { return bytes_per_weight == 1 ? 256 : 64; }
+// The most rows that launch_gemm() is meant for. Of two-byte weights: where its fused activation and early
+// launch no longer make up for slower tensor cores than cuBLASLt's. Of one-byte weights: where a copy of the
+// matrix in bf16 costs less.
+inline constexpr int kGemmMaxRows = 256;
+// Of two-byte weights, up to which rows it is taken where nothing was timed: arithmetic costs more than
+// reading the weights above it.
+inline constexpr int kGemmUntimedRows = 64;
 // How such a product is cut. 1 to 8 blocks share k, none of them without work: so that each multiprocessor has one block, or two if
 // they widen weights. `choice` in [0, gemm_choices()), to be timed: more of them, up to two per multiprocessor, and fewer warps.
 GemmCut plan_gemm(int n, int k, int rows, int bytes_per_weight, int multiprocessors, int choice = 0);
 int gemm_choices(int n, int k, int rows, int bytes_per_weight, int multiprocessors);
-// Floats of GemvArgs::partial for the worst choice and number of rows up to gemm_max_rows().
+// Floats of GemvArgs::partial for the worst choice and number of rows up to kGemmMaxRows.
 size_t gemm_partial_floats(int n, int k, int bytes_per_weight, int multiprocessors);
 
 // Tiles of the sequences [step.n_decode, step.n_seq), those with the longest context first.

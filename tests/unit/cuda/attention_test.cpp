@@ -58,8 +58,9 @@ class Attention {
         }
     }
 
-    // The new tokens come as they leave the product: not rotated (by angle zero here), keys and values not in the cache.
-    void check_decode(int splits) {
+    // The new tokens come as they leave the product: not rotated (by angle zero here), keys and values not in
+    // the cache; with `bias` less that.
+    void check_decode(int splits, bool with_bias = false) {
         const auto sequences = static_cast<int>(contexts_.size());
         const int group = s_.n_heads / s_.n_kv;
         const int qkv_stride = (s_.n_heads + 2 * s_.n_kv) * s_.head_dim;
@@ -83,12 +84,16 @@ class Attention {
                 }
             }
         }
+        std::vector<float> bias = random_values(static_cast<size_t>(qkv_stride), 9);
+        for (size_t i = 0; with_bias && i < qkv.size(); i++) {
+            qkv[i] -= bias[i % bias.size()];
+        }
         std::vector<float> rotation;
         for (int i = 0; i < sequences * s_.head_dim; i++) {
             rotation.push_back(i % s_.head_dim < s_.head_dim / 2 ? 1.0f : 0.0f);
         }
         const GpuArray<uint16_t> gpu_keys(keys), gpu_values(values);
-        const GpuArray<float> gpu_qkv(qkv), gpu_rotation(rotation);
+        const GpuArray<float> gpu_qkv(qkv), gpu_bias(bias), gpu_rotation(rotation);
         const GpuArray<int> gpu_slots(slots);
         const GpuArray<float> partial(contexts_.size() * static_cast<size_t>(s_.n_heads * splits * s_.padded));
         const GpuArray<float> ml(contexts_.size() * static_cast<size_t>(s_.n_heads * splits * 2));
@@ -96,6 +101,7 @@ class Attention {
             std::vector<unsigned>(contexts_.size() * static_cast<size_t>(s_.n_kv * head_parts(group)), 0));
         QkvArgs token{};
         token.qkv = gpu_qkv.get();
+        token.bias = with_bias ? gpu_bias.get() : nullptr;
         token.rotation = gpu_rotation.get();
         token.slots = gpu_slots.get();
         token.keys = gpu_keys.get();
@@ -238,7 +244,7 @@ TEST(DecodeAttention, GroupsAndHeadDimensions) {
         Attention attention(shape, {1, 17, 150}, {1, 1, 1});
         for (const int splits : {1, 4, 7}) {
             SCOPED_TRACE(splits);
-            attention.check_decode(splits);
+            attention.check_decode(splits, splits == 4);
         }
     }
 }

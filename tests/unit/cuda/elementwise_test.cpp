@@ -95,9 +95,11 @@ TEST(Elementwise, RmsNorm) {
 TEST(Elementwise, RotateAndStore) {
     struct {
         int n_heads, n_kv, head_dim, padded;
-        bool norm;
-    } const cases[] = {{4, 2, 128, 128, true}, {7, 1, 64, 64, false}, {3, 3, 80, 128, true}, {2, 1, 16, 64, false},
-                       {1, 1, 256, 256, true},  {2, 1, 30, 64, true},   {1, 2, 130, 256, true},  {2, 2, 254, 256, false}};
+        bool norm, bias;
+    } const cases[] = {{4, 2, 128, 128, true, false}, {7, 1, 64, 64, false, true},
+                       {3, 3, 80, 128, true, true},   {2, 1, 16, 64, false, false},
+                       {1, 1, 256, 256, true, true},  {2, 1, 30, 64, true, true},
+                       {1, 2, 130, 256, true, false}, {2, 2, 254, 256, false, true}};
     for (const auto& c : cases) {
         constexpr int kTokens = 3, kSlots = 10;
         const int heads = c.n_heads + 2 * c.n_kv;
@@ -105,6 +107,7 @@ TEST(Elementwise, RotateAndStore) {
         const int half = c.head_dim / 2;
         const std::vector<float> qkv = random_values(static_cast<size_t>(kTokens * stride), 4);
         const std::vector<float> norms = random_values(static_cast<size_t>(2 * c.head_dim), 5);
+        const std::vector<float> bias = random_values(static_cast<size_t>(heads * c.head_dim), 6);
         std::vector<float> rotation;
         for (int token = 0; token < kTokens; token++) {
             for (int i = 0; i < c.head_dim; i++) {
@@ -113,29 +116,36 @@ TEST(Elementwise, RotateAndStore) {
             }
         }
         const std::vector<int> slots = {9, 0, 4};
-        const GpuArray<float> gpu_qkv(qkv), gpu_norms(norms), gpu_rotation(rotation);
+        const GpuArray<float> gpu_qkv(qkv), gpu_norms(norms), gpu_bias(bias), gpu_rotation(rotation);
         const GpuArray<int> gpu_slots(slots);
         const GpuArray<uint16_t> query(static_cast<size_t>(kTokens * c.n_heads * c.padded));
         const GpuArray<uint16_t> keys(static_cast<size_t>(c.n_kv * kSlots * c.padded));
         const GpuArray<uint16_t> values(static_cast<size_t>(c.n_kv * kSlots * c.padded));
-        launch_rotate_and_store({gpu_qkv.get(), gpu_rotation.get(), c.norm ? gpu_norms.get() : nullptr,
-                                 c.norm ? gpu_norms.get() + c.head_dim : nullptr, gpu_slots.get(), keys.get(),
-                                 values.get(), stride, c.n_heads, c.n_kv, c.head_dim, c.padded, kSlots, 1e-6f},
-                                query.get(), 0, kTokens, test_stream().get());
+        launch_rotate_and_store(
+            {gpu_qkv.get(), c.bias ? gpu_bias.get() : nullptr, gpu_rotation.get(),
+             c.norm ? gpu_norms.get() : nullptr, c.norm ? gpu_norms.get() + c.head_dim : nullptr,
+             gpu_slots.get(), keys.get(), values.get(), stride, c.n_heads, c.n_kv, c.head_dim, c.padded,
+             kSlots, 1e-6f},
+            query.get(), 0, kTokens, test_stream().get());
         const std::vector<uint16_t> raw_keys = keys.values();
         const std::vector<float> got[] = {as_f32(query.values()), as_f32(raw_keys), as_f32(values.values())};
         for (int token = 0; token < kTokens; token++) {
             for (int head = 0; head < heads; head++) {
                 const int part = head < c.n_heads ? 0 : head < c.n_heads + c.n_kv ? 1 : 2;
-                const float* x = qkv.data() + token * stride + head * c.head_dim;
+                const float* from = qkv.data() + token * stride + head * c.head_dim;
+                std::vector<float> x(from, from + c.head_dim);
+                for (size_t i = 0; c.bias && i < x.size(); i++) {
+                    x[i] += bias[static_cast<size_t>(head * c.head_dim) + i];
+                }
                 double squares = 0;
                 for (int i = 0; i < c.head_dim; i++) {
-                    squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+                    squares += static_cast<double>(x[static_cast<size_t>(i)]) *
+                               static_cast<double>(x[static_cast<size_t>(i)]);
                 }
                 const double scale = c.norm && part < 2 ? 1 / std::sqrt(squares / c.head_dim + 1e-6) : 1;
                 const auto normed = [&](int i) {
                     const double w = c.norm && part < 2 ? static_cast<double>(norms[part * c.head_dim + i]) : 1;
-                    return static_cast<double>(x[i]) * scale * w;
+                    return static_cast<double>(x[static_cast<size_t>(i)]) * scale * w;
                 };
                 const int kv_head = head - c.n_heads - (part == 2 ? c.n_kv : 0);
                 const float* out = got[part].data() +
@@ -144,7 +154,7 @@ TEST(Elementwise, RotateAndStore) {
                 for (int i = 0; i < c.padded; i++) {
                     double expected = 0;
                     if (i < c.head_dim && part == 2) {
-                        expected = static_cast<double>(x[i]);
+                        expected = static_cast<double>(x[static_cast<size_t>(i)]);
                     } else if (i < c.head_dim) {
                         const double cosine = std::cos(token * 1.7 + (i % half) * 0.3);
                         const double sine = std::sin(token * 1.7 + (i % half) * 0.3);

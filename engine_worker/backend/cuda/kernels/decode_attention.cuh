@@ -234,6 +234,20 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
             mine[round] = load_head<kPairs>(args.token, static_cast<size_t>(sequence), head_at(i), lane);
         }
     }
+    if (args.token.bias != nullptr) {
+        HeadPairs<kPairs> bias[kMine];
+#pragma unroll
+        for (int round = 0; round < kMine; round++) {
+            const int i = warp + round * kDecodeWarps;
+            bias[round] = i < heads + 2 ? load_bias<kPairs>(args.token, head_at(i), lane) : HeadPairs<kPairs>{};
+        }
+#pragma unroll
+        for (int round = 0; round < kMine; round++) {
+            if (warp + round * kDecodeWarps < heads + 2) {
+                add_pairs(mine[round], bias[round]);
+            }
+        }
+    }
 #pragma unroll
     for (int round = 0; round < kMine; round++) {
         const int i = warp + round * kDecodeWarps;

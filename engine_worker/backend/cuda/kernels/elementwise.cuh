@@ -130,11 +130,23 @@ __device__ __forceinline__ HeadPairs<kPairs> load_pairs(const float* from, int h
     }
     return out;
 }
-// Head `head` of q, k and v of a token, and the token's rotation.
+// Of heads of q, k and v: head `head` of a token, a head's bias, and their sum; and the token's rotation.
 template <int kPairs>
 __device__ __forceinline__ HeadPairs<kPairs> load_head(const QkvArgs& args, size_t token, int head, int lane) {
     return load_pairs<kPairs>(args.qkv + token * static_cast<size_t>(args.qkv_stride) + static_cast<size_t>(head * args.head_dim),
                               args.head_dim / 2, lane);
+}
+template <int kPairs>
+__device__ __forceinline__ HeadPairs<kPairs> load_bias(const QkvArgs& args, int head, int lane) {
+    return load_pairs<kPairs>(args.bias + head * args.head_dim, args.head_dim / 2, lane);
+}
+template <int kPairs>
+__device__ __forceinline__ void add_pairs(HeadPairs<kPairs>& to, const HeadPairs<kPairs>& bias) {
+#pragma unroll
+    for (int j = 0; j < kPairs; j++) {
+        to.first[j] += bias.first[j];
+        to.second[j] += bias.second[j];
+    }
 }
 template <int kPairs>
 __device__ __forceinline__ HeadPairs<kPairs> load_rotation(const QkvArgs& args, size_t token, int lane) {
@@ -208,7 +220,12 @@ __global__ void __launch_bounds__(256) rotate_and_store_kernel(QkvArgs args, uin
                         : cache_row(args, head < args.n_heads + args.n_kv_heads ? args.keys : args.values, token,
                                     kv_head);
     constexpr int kPairs = kMaxHeadDim / 2 / kWarpSize;
-    rotate_head(args, head, lane, load_head<kPairs>(args, token, head, lane), load_rotation<kPairs>(args, token, lane), out);
+    HeadPairs<kPairs> x = load_head<kPairs>(args, token, head, lane);
+    const HeadPairs<kPairs> rotation = load_rotation<kPairs>(args, token, lane);
+    if (args.bias != nullptr) {
+        add_pairs(x, load_bias<kPairs>(args, head, lane));
+    }
+    rotate_head(args, head, lane, x, rotation, out);
 }
 
 __device__ __forceinline__ float silu_times(float gate, float up) {

@@ -1,5 +1,5 @@
-// Products of more rows than gemv.cuh takes, and few enough that reading the weights still is what takes the time: they are read
-// once per 64 rows. One-byte weights are widened to bf16 on the way to the tensor cores, so that they cost a byte each.
+// Products of more rows than gemv.cuh takes, and few enough that reading the weights still is what takes the time, or launches do: the
+// weights are read once, from the second-level cache once per 64 rows. One-byte weights are widened to bf16 on the way to the tensor cores, so that they cost a byte each.
 //
 // A block computes 128 rows of the matrix for 32 or 64 activation rows. Both operands pass through shared memory, several steps
 // ahead: enough under way that one block per multiprocessor keeps memory busy. Each of 4 warps has 32 rows of the matrix; with
@@ -58,6 +58,7 @@ struct GemmTile {
     static_assert(kStages >= 3, "two steps under way while one is multiplied");
 };
 
+// Grid (activation rows, splits, matrix rows): neighbours multiply the same weights, which are read from memory once for all of them.
 // Registers: two blocks and, where 4 warps have all the rows, room for one of the next launch.
 template <int kBlocks, int kRowWarps, bool kE4m3>
 __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads, kRowWarps == 1 ? 3 : 2) gemm_kernel(GemvArgs args) {
@@ -75,9 +76,9 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
     const int t = lane % 4;
     const int split = static_cast<int>(blockIdx.y);
     const int splits = static_cast<int>(gridDim.y);
-    const int first_row = static_cast<int>(blockIdx.z) * Tile::kRows;
+    const int first_row = static_cast<int>(blockIdx.x) * Tile::kRows;
     const int rows = args.rows - first_row < Tile::kRows ? args.rows - first_row : Tile::kRows;
-    const int first_output = static_cast<int>(blockIdx.x) * kGemmOutputs;
+    const int first_output = static_cast<int>(blockIdx.z) * kGemmOutputs;
     const size_t matrix_row = static_cast<size_t>(args.k) * kWeightSize;  // bytes
 
     int low = 0;
@@ -273,7 +274,7 @@ __global__ void __launch_bounds__(GemmTile<kBlocks, kRowWarps, kE4m3>::kThreads,
             }
         });
     };
-    // [split][row tile][column tile][warp][tile, block][lane][4]
+    // [split][column tile][row tile][warp][tile, block][lane][4]
     constexpr int kWarpSums = kTiles * kBlocks * kWarpSize * 4;
     constexpr size_t kBlockSums = static_cast<size_t>(kGemmOutputs) * Tile::kRows;
     static_assert(kWarpSums * Tile::kThreads / kWarpSize == kGemmOutputs * Tile::kRows, "every sum of the block, once");

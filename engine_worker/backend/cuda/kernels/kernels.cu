@@ -143,7 +143,7 @@ struct GemmVariant {
     using Tile = GemmTile<kBlocks, kRowWarps, kE4m3>;
     static constexpr auto kernel = gemm_kernel<kBlocks, kRowWarps, kE4m3>;
     static void launch(const char* name, const GemvArgs& args, int splits, cudaStream_t stream) {
-        const dim3 grid(blocks_for(args.n, kGemmOutputs), static_cast<unsigned>(splits), blocks_for(args.rows, Tile::kRows));
+        const dim3 grid(blocks_for(args.rows, Tile::kRows), static_cast<unsigned>(splits), blocks_for(args.n, kGemmOutputs));
         cuda::launch(name, kernel, grid, Tile::kThreads, Tile::kSharedBytes, stream, args);
     }
     static void prepare() { allow_shared(kernel, Tile::kSharedBytes); }

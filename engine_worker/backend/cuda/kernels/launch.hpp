@@ -72,6 +72,7 @@ void launch_rms_norm(const NormArgs& args, int rows, cudaStream_t stream);
 // What attention needs of a token, before its rotation.
 struct QkvArgs {
     const float* qkv;       // [tokens][qkv_stride]: heads of q, of k, of v
+    const float* bias;      // [heads of q, of k, of v][head_dim], to be added to qkv first; or nullptr
     const float* rotation;  // [tokens][head_dim]
     const float* q_norm;    // [head_dim] or nullptr
     const float* k_norm;
