@@ -344,15 +344,18 @@ ApiService::Read ApiService::read(const HttpRequest& http, const ServedModel& mo
 
 // Megabytes take their time to be parsed and cut into tokens; everybody's text would stand still.
 void ApiService::read_in_background(ConnectionId connection, HttpRequest http) {
-    reading_.insert(connection);
+    const auto left = reading_.emplace(connection, std::make_shared<std::atomic<bool>>(false)).first->second;
     if (http.path == kTokenize || http.path == kDetokenize) {
         server_->owe(connection);
     }
     const auto request = std::make_shared<const HttpRequest>(std::move(http));
-    background_->post([this, connection, request, seed = random_(), &model = *model_]() -> Background::Done {
+    background_->post([this, connection, request, left, seed = random_(), &model = *model_]() -> Background::Done {
+        if (*left) {
+            return [] {};
+        }
         const auto result = std::make_shared<Read>(read(*request, model, seed));
         return [this, connection, request, result] {
-            if (reading_.erase(connection) != 0) {  // else the client has left
+            if (reading_.erase(connection) != 0) {  // else the client has left meanwhile
                 proceed(connection, *request, std::move(*result));
             }
         };
@@ -466,7 +469,9 @@ void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::st
 }
 
 void ApiService::on_gone(ConnectionId connection) {
-    if (reading_.erase(connection) != 0) {
+    if (const auto reading = reading_.find(connection); reading != reading_.end()) {
+        *reading->second = true;
+        reading_.erase(reading);
         return stop_when_done();
     }
     const auto found = exchanges_.find(connection);

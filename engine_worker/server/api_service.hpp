@@ -10,7 +10,6 @@
 #include <random>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "engine_worker/scheduler/engine_thread.hpp"
@@ -120,7 +119,8 @@ class ApiService : public HttpHandler {
     std::unordered_map<uint64_t, ConnectionId> connection_of_;  // by request
     std::vector<ConnectionId> touched_;
     std::unique_ptr<Background> background_;      // from start() on
-    std::unordered_set<ConnectionId> reading_;    // whose requests it reads
+    // Whose requests it reads, or will; true: the client has left.
+    std::unordered_map<ConnectionId, std::shared_ptr<std::atomic<bool>>> reading_;
     uint64_t next_request_ = 1;
     int64_t open_choices_ = 0;  // of all exchanges: running or in line
     int64_t open_inputs_ = 0;   // the same of those that embed

@@ -1,6 +1,7 @@
 """HTTP as it goes wrong: clients that leave, that do not read, that speak badly."""
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -76,6 +77,32 @@ def test_a_large_request_holds_up_nobody(start_engine):
     engine.process.send_signal(signal.SIGTERM)
     assert b"context_length_exceeded" in read_until(last, b"}}")
     assert engine.process.wait(10) == 0
+
+
+def test_who_has_left_is_not_read_any_more(start_engine):
+    """Large requests are read one after the other: those of clients who had given up held up the next ones."""
+    engine = start_engine()
+
+    def large(n):  # many messages take much longer to be read than to be sent
+        return body_of(messages=[{"role": "user", "content": "x"}] * n)
+
+    def processor_seconds():
+        fields = pathlib.Path(f"/proc/{engine.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    first = send(engine, large(100_000))
+    until(lambda: engine.request("GET", "/load")[2]["server_load"] == 1, "the first one is being read")
+    body = large(20_000)
+    for leaver in [send(engine, body) for _ in range(30)]:
+        leaver.shutdown(socket.SHUT_WR)
+        while leaver.recv(65536):
+            pass  # it came too late to leave
+        leaver.close()
+    last = send(engine, body_of(messages=[{"role": "user", "content": "x" * 70_000}]))
+    assert b'"messages"' in read_until(first, b"}}")
+    for_the_first = processor_seconds()
+    assert b"context_length_exceeded" in read_until(last, b"}}")
+    assert processor_seconds() < 2 * for_the_first
 
 
 def test_256_streams_share_one_network_thread(start_engine):
