@@ -220,6 +220,14 @@ function cut(list, button, word) {
   return few || open ? list : list.slice(0, ROWS);
 }
 
+// What a row of a request and its buttons are about; without the rest of the table a button "Cancel" would not say what it ends.
+function setRequest(row, request) {
+  row.item = request;
+  row.dataset.request = request.id;
+  for (const button of row.querySelectorAll("button")) {
+    button.setAttribute("aria-label", `${button.textContent}: request ${request.id} of ${request.client || "an anonymous client"}`);
+  }
+}
 function makeWaiting() {
   const row = make("tr", "", field("client", "", "td"), field("priority", "number", "td"), field("wait", "number", "td"));
   row.append(make("td", "admin", make("div", "acts",
@@ -227,8 +235,7 @@ function makeWaiting() {
   return row;
 }
 function updateWaiting(row, request) {
-  row.item = request;
-  row.dataset.request = request.id;
+  setRequest(row, request);
   set(row, "client", request.client || "anonymous");
   row.title = request.held_back ? "Waits for a limit of its client, not for an engine" : "";
   set(row, "priority", request.priority + (request.held_back ? " · held back" : ""));
@@ -387,8 +394,7 @@ function makeRunning() {
 function showRunning(s) {
   const running = s.requests.filter(request => request.state === "running");
   keyed($("running").tBodies[0], cut(running, $("more-running"), "that are listed"), request => request.id, makeRunning, (row, request) => {
-    row.item = request;
-    row.dataset.request = request.id;
+    setRequest(row, request);
     set(row, "client", request.client || "anonymous");
     set(row, "model", request.model ?? "");
     set(row, "engine", request.engine ?? "");
@@ -418,8 +424,10 @@ function show(s) {
   if (!$("charts").childElementCount) { $("charts").append(...CHARTS.map(makeChart)); }
   CHARTS.forEach(drawChart);
 }
-function showLive(text, kind) {
-  setText($("live"), text);
+// `since` is apart, or a screen reader would say at every look how long it has been.
+function showLive(text, kind, since = "") {
+  setText($("live-now"), text);
+  setText($("live-since"), since);
   setClass($("live"), `pill ${kind}`);
   document.body.dataset.state = kind;
 }
@@ -450,7 +458,7 @@ async function refresh() {
     if (mine !== round) { return; }
     const why = problem instanceof TypeError || problem.name === "TimeoutError" ? "no answer from the gateway" : problem.message;
     $("page").className = last ? "lost" : "loading";
-    showLive(last ? `${why} for ${duration(Date.now() - lastAt)}` : why, "bad");
+    showLive(why, "bad", last ? ` for ${duration(Date.now() - lastAt)}` : "");
   }
   if (!document.hidden) { timer = setTimeout(refresh, REFRESH_MS); }
 }

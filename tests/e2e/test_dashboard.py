@@ -139,6 +139,8 @@ def test_cancel_and_priority_of_a_waiting_request(fake_engine, gateway, browser)
     (_, _), (bob, client), (last, _) = [(request["id"], request["client"]) for request in gate.status()["requests"] if request["state"] == "queued"]
     assert client == "bob"  # one class: older first
     open_dashboard(browser, gate)
+    assert browser.run(f"[...document.querySelectorAll({json.dumps(selector('request', bob, ' button'))})].map(e => e.ariaLabel)") == [
+        f"Priority: request {bob} of bob", f"Cancel: request {bob} of bob"]
     browser.click(selector("request", bob, " [data-action=cancel]"))
     browser.click("#confirm-yes")
     reply = pending[2].reply()
@@ -259,6 +261,7 @@ def test_problems_and_a_lost_gateway(redis_server, fake_engine, gateway, browser
     gate.reload()
     browser.wait("document.body.dataset.state === 'bad' && document.querySelector('#page').className === 'lost'")
     assert browser.text("#live").startswith("answered 503 for")
+    assert browser.text("[role=status]") == "answered 503"  # said once, not every two seconds
     gate.blocks["server"] = ""
     gate.reload()
     browser.wait("document.body.dataset.state === 'good' && document.querySelector('#page').className === ''")
