@@ -276,9 +276,9 @@ void send_error_event(Request& request, ErrorCode code) {
     }
     ngx_http_request_t* r = request.r;
     StreamScan* stream = request.scan;
-    if (stream == nullptr || !stream->event_stream || !stream->readable || r->header_only ||
-        r->connection->error || !stream->scan.at_event_boundary()) {
-        return;
+    if (stream == nullptr || !stream->event_stream || !stream->readable || !r->header_sent ||
+        r->header_only || r->connection->error || !stream->scan.at_event_boundary()) {
+        return;  // without a head: a filter behind ours has refused it
     }
     ngx_buf_t* event = event_buffer(r->pool, error_body(r->pool, code));
     if (event == nullptr || !stays_incomplete(r, ngx_buf_size(event))) {

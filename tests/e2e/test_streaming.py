@@ -244,6 +244,18 @@ def test_broken_event_stream_of_a_declared_length(fake_engine, gateway, missing)
     gate.wait_outcomes({"engine_error": 1})
 
 
+def test_a_head_that_nginx_replaces(fake_engine, gateway):
+    """The error event came before nginx's own head."""
+    def script(exchange):
+        exchange.head(200, [("Content-Type", "text/event-stream"), ("Content-Length", "10000")])
+        exchange.send(b'data: {"choices":[]}\n\n')
+        exchange.fin()
+
+    gate = gateway([fake_engine(script=script)], location="proxy_force_ranges on;")
+    reply = ask_stream(gate, headers=[("Range", "bytes=20000-")]).reply()
+    assert reply.status == 416 and reply.json()["error"]
+
+
 def test_client_that_leaves_ends_the_generation(fake_engine, gateway):
     gone = threading.Event()
 
