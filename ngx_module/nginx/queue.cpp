@@ -118,6 +118,14 @@ void refuse_suspended(Request& request, ErrorCode code) {
     refuse_suspended(request, refusal_of(code));
 }
 
+// Closes the connection of a request for which a thread works, or which waits for the lock of a cache: nginx lets go of it
+// after that, and takes no answer, nor post_action, before. As its own worker_shutdown_timeout does it.
+void close_blocked(ngx_connection_t& connection) {
+    connection.close = 1;
+    connection.error = 1;
+    connection.read->handler(connection.read);
+}
+
 // An administrator ends a request that an engine is answering. Nothing of it may be touched afterwards.
 void end_running(Request& request) {
     ngx_http_request_t* r = request.r;
@@ -128,6 +136,9 @@ void end_running(Request& request) {
     ngx_http_set_log_request(connection->log, r);
     request.ended_by_engine = true;
     request.outcome = core::Outcome::cancelled_running;
+    if (r->blocked != 0) {
+        return close_blocked(*connection);
+    }
     if (!r->header_sent) {
         return refuse_suspended(request, ErrorCode::aborted);
     }

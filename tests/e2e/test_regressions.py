@@ -162,6 +162,28 @@ def test_administrator_ends_what_error_page_sends_on(fake_engine, gateway):
     gate.wait_outcomes({"completed": 9})
 
 
+def test_administrator_ends_what_waits_for_a_cache(fake_engine, gateway, tmp_path):
+    """It went on without its client, whose seat it kept, and nginx complained of its count."""
+    engine = fake_engine()
+    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
+                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
+                   "proxy_cache_key one; proxy_cache_lock on;")
+    running = engine.occupy(gate.client, token="alice")
+    [first] = [request["id"] for request in gate.status()["requests"]]
+    waiting = gate.client.send(token="alice", headers=[("Connection", "close")])
+    gate.wait_held(2)
+    [ticket] = [request["id"] for request in gate.status()["requests"] if request["id"] != first]
+    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    with pytest.raises(ConnectionError):
+        waiting.reply()
+    gate.wait_held(1)
+    gate.wait_outcomes({"cancelled_running": 1})
+    engine.open_gate()
+    assert running.reply().status == 200
+    gate.wait_outcomes({"cancelled_running": 1, "completed": 1})
+    assert len(engine.requests) == 1
+
+
 def test_post_action_keeps_no_place(fake_engine, gateway):
     """It led a request whose client had left the queue to another location, and left its place there until that had answered."""
     engine, after = fake_engine(max_running=1), fake_engine(name="after")
