@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "ngx_module/core/text/string_skip.hpp"
 
@@ -193,7 +194,7 @@ std::string parse_models(const RawRow& row, ClientRecord& out) {
     if (row.models != nullptr) {
         models = *row.models;
     } else if (row[Column::models] && !parse_list(*row[Column::models], models)) {
-        return "models: neither a text[] nor a comma list";
+        return "models: neither a text[], nor a comma list, nor a JSON array of strings";
     }
     out.models.clear();
     for (const std::string& model : models) {
@@ -422,6 +423,16 @@ std::optional<bool> parse_flag(std::string_view text) {
 bool parse_list(std::string_view text, std::vector<std::string>& out) {
     out.clear();
     text = trim(text);
+    if (text.starts_with('[')) {
+        const auto array = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+        for (const auto& item : array) {
+            if (!item.is_string()) {
+                return false;
+            }
+            out.push_back(item.get<std::string>());
+        }
+        return array.is_array();
+    }
     if (!text.starts_with('{')) {
         while (!text.empty()) {
             const size_t comma = std::min(text.find(','), text.size());

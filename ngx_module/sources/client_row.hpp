@@ -94,8 +94,8 @@ bool parse_time(std::string_view text, int64_t& out_s);
 // A boolean in text: t, true, 1, f, false or 0, blanks around it left out. Nothing when it is none of these.
 std::optional<bool> parse_flag(std::string_view text);
 
-// PostgreSQL's text form of text[] ('{a,"b c"}') or a comma list ("a, b"). False on broken quoting or a NULL
-// element.
+// PostgreSQL's text form of text[] ('{a,"b c"}'), a JSON array of strings ('["a", "b c"]'), or a comma list
+// ("a, b"). False on broken quoting, a NULL element, or what begins like a JSON array and is none of strings.
 bool parse_list(std::string_view text, std::vector<std::string>& out);
 
 }  // namespace llm::nginx::sources

@@ -196,8 +196,10 @@ TEST(ClientRow, ModelLists) {
     EXPECT_TRUE(parse(" a , b,, ") && (list == Texts{"a", "b"}));
     EXPECT_TRUE(parse("{a,b/c:1}") && (list == Texts{"a", "b/c:1"}));
     EXPECT_TRUE(parse(R"({"a b","c\"d","e\\f","NULL"})") && (list == Texts{"a b", "c\"d", "e\\f", "NULL"}));
-    for (const char* bad :
-         {"{", "{a", "{a,}", "{,a}", "{NULL}", "{\"a}", "{\"a\\", "{\"a\"b}", "{{a},{b}}"}) {
+    EXPECT_TRUE(parse("[]") && list.empty());
+    EXPECT_TRUE(parse(R"( ["a", "b c/\u00e9"] )") && (list == Texts{"a", "b c/\u00e9"}));
+    for (const char* bad : {"[", "[a]", "[1]", "[null]", R"(["a",])", R"(["a"] b)", R"([["a"]])", "{", "{a",
+                            "{a,}", "{,a}", "{NULL}", "{\"a}", "{\"a\\", "{\"a\"b}", "{{a},{b}}"}) {
         EXPECT_FALSE(parse(bad)) << bad;
     }
     RawRow row = good_row();
