@@ -83,6 +83,7 @@ std::string HttpClient::send(const HttpRequest& request, HttpReply& out) {
         curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
     }
     const CURLcode result = curl_easy_perform(curl);
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, nullptr);  // what ends the connection later may fail, too
     if (result != CURLE_OK) {
         out.body.clear();
         unreachable_ = result == CURLE_COULDNT_CONNECT || result == CURLE_COULDNT_RESOLVE_HOST;
