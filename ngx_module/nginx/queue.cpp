@@ -130,8 +130,8 @@ void close_blocked(ngx_connection_t& connection) {
 void end_running(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_connection_t* connection = r->connection;
-    if (request.ended_by_engine && r->header_sent && r->buffered == 0 && connection->buffered == 0) {
-        return;  // over: nginx only waits for the client to close
+    if (r->done) {
+        return;  // over: nginx only waits for the client to close, or for a mirror
     }
     ngx_http_set_log_request(connection->log, r);
     request.ended_by_engine = true;

@@ -120,6 +120,25 @@ def test_administrator_comes_too_late(fake_engine, gateway):
     gate.wait_outcomes({"completed": 1})
 
 
+def test_administrator_comes_too_late_for_an_answer_from_a_cache(fake_engine, gateway, tmp_path):
+    """Only the mirror still runs: nginx let go of the request while it was being ended."""
+    shadow = fake_engine(script=lambda exchange: exchange.json({}))
+    gate = gateway([fake_engine()], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
+                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
+                   "proxy_cache_key one; mirror /shadow; add_header X-Cache $upstream_cache_status;",
+                   locations=f"location = /shadow {{ internal; proxy_pass {shadow.url}; }}")
+    until(lambda: gate.client.ask(token="alice").header("x-cache") == "HIT", "the answer is in the cache")
+    invariants.idle(gate)
+    shadow.hold(then=lambda exchange: exchange.json({}))
+    pending = gate.client.send(token="alice")
+    assert b"".join(pending.parts())
+    [ticket] = [request["id"] for request in gate.status()["requests"]]
+    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    shadow.release()
+    pending.close()
+    invariants.idle(gate)
+
+
 def test_administrator_ends_a_waiting_request(fake_engine, gateway):
     engine = fake_engine(max_running=1)
     engine.hold()
