@@ -13,6 +13,11 @@ uint64_t mix(uint64_t h, uint64_t value) {
 
 constexpr size_t kManySeen = 32;  // a linear search through as many costs about as much as one thread
 
+// Nothing is left to do there but to end.
+bool only_ends(const GrammarNode& node) {
+    return node.end && node.bytes.empty() && node.calls.empty() && node.epsilon.empty();
+}
+
 }  // namespace
 
 int32_t Automaton::push(const Frame& frame, int32_t stack) {
@@ -33,9 +38,15 @@ int32_t Automaton::push(const Frame& frame, int32_t stack) {
     return index;
 }
 
-// Takes up everything that is reached from `todo_` without a byte.
+// Takes up everything that is reached from `todo_` without a byte; nothing when that is too much.
 void Automaton::follow_all() {
     while (!todo_.empty()) {
+        if (seen_.size() > kMaxThreads) {
+            todo_.clear();
+            found_.clear();
+            ended_ = false;
+            return;
+        }
         const Thread thread = todo_.back();
         todo_.pop_back();
         ++work_;
@@ -53,17 +64,27 @@ void Automaton::follow_all() {
             todo_.push_back({target, thread.stack});
         }
         for (const CallEdge& call : node.calls) {
-            if (call.min == 0) {
-                todo_.push_back({call.target, thread.stack});
-            }
-            const Frame frame = {call.target, call.rule, std::max(call.min - 1, 0),
-                                 call.max == kUnbounded ? kUnbounded : call.max - 1};
-            todo_.push_back({grammar_.rule(call.rule).start, push(frame, thread.stack)});
+            follow_call(call, thread.stack);
         }
         if (node.end) {
             end_call(thread.stack);
         }
     }
+}
+
+void Automaton::follow_call(const CallEdge& call, int32_t stack) {
+    if (call.min == 0) {
+        todo_.push_back({call.target, stack});
+    }
+    const int32_t start = grammar_.rule(call.rule).start;
+    if (call.max == 1 && only_ends(grammar_.node(call.target))) {
+        // Returns where this rule would: without a frame all ways to the called rule are one.
+        todo_.push_back({start, stack});
+        return;
+    }
+    const Frame frame = {call.target, call.rule, std::max(call.min - 1, 0),
+                         call.max == kUnbounded ? kUnbounded : call.max - 1};
+    todo_.push_back({start, push(frame, stack)});
 }
 
 void Automaton::end_call(int32_t stack) {

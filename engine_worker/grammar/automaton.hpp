@@ -37,8 +37,11 @@ class Automaton {
     // `grammar` must outlive this object.
     explicit Automaton(const Grammar& grammar) : grammar_(grammar) {}
 
-    // The state of a text that starts at `node` within `stack`. O(what is reachable without a byte).
+    // The state of a text that starts at `node` within `stack`. O(what is reachable without a byte). kDead:
+    // it can be read in more ways than are followed (kMaxThreads); so with the two below.
     int32_t state(int32_t node, int32_t stack);
+    // The state of an empty text.
+    int32_t start() { return state(grammar_.rule(grammar_.root()).start, kEmptyStack); }
     // The state behind `byte`; kDead: no reading is left.
     int32_t next(int32_t state, uint8_t byte) {
         State& from = states_[static_cast<size_t>(state)];
@@ -70,6 +73,8 @@ class Automaton {
   private:
     static constexpr int32_t kUnknown = -2;
     static constexpr size_t kMaxTables = 16'384;  // of one KiB; beyond, steps are computed anew
+    // Where a text may stand: calls that begin alike multiply with every byte that does not tell them apart.
+    static constexpr size_t kMaxThreads = 16'384;
 
     struct State {
         std::vector<Thread> threads;  // sorted
@@ -82,6 +87,7 @@ class Automaton {
     };
 
     void follow_all();
+    void follow_call(const CallEdge& call, int32_t stack);
     void end_call(int32_t stack);
     int32_t take_state();
     int32_t step(int32_t state, uint8_t byte);

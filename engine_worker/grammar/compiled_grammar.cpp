@@ -49,6 +49,9 @@ const CompiledGrammar::Tokens* CompiledGrammar::tokens(const Place& place, uint6
     size_t n_allowed = 0;
     std::array<int32_t, 256> states;
     states[0] = local_.state(place.node, stack);
+    if (states[0] == Automaton::kDead) {
+        return nullptr;
+    }
     for (int32_t i = 0; i < trie_->n_nodes();) {
         const TokenTrie::Node& node = trie_->node(i);
         const int32_t state = local_.next(states[node.depth - 1U], node.byte);
@@ -93,10 +96,10 @@ const CompiledGrammar::Tokens* CompiledGrammar::tokens(const Place& place, uint6
 }
 
 GrammarMatcher::GrammarMatcher(std::shared_ptr<CompiledGrammar> compiled, std::vector<int32_t> end_tokens)
-    : compiled_(std::move(compiled)), end_tokens_(std::move(end_tokens)), automaton_(compiled_->grammar()) {
-    const Grammar& grammar = compiled_->grammar();
-    state_ = automaton_.state(grammar.rule(grammar.root()).start, Automaton::kEmptyStack);
-}
+    : compiled_(std::move(compiled)),
+      end_tokens_(std::move(end_tokens)),
+      automaton_(compiled_->grammar()),
+      state_(automaton_.start()) {}
 
 bool GrammarMatcher::may_end() const {
     return state_ != Automaton::kDead && automaton_.ended(state_);
@@ -136,6 +139,10 @@ const std::vector<uint32_t>& GrammarMatcher::mask() {
     const TokenTrie& trie = compiled_->trie();
     mask_.assign((static_cast<size_t>(trie.vocab_size()) + 31) / 32, 0);
     mask_is_current_ = true;
+    if (state_ == Automaton::kDead) {
+        mask_.clear();
+        return mask_;
+    }
     if (may_end()) {
         for (const int32_t token : end_tokens_) {
             if (token >= 0 && token < trie.vocab_size()) {
@@ -179,9 +186,14 @@ bool GrammarMatcher::add_thread(const Automaton::Thread& thread, uint64_t max_wo
     for (size_t i = 0; i < tokens->bits.size(); ++i) {
         mask_[i] |= tokens->bits[i];
     }
-    if (!tokens->leaving.empty() && surrounding != Automaton::kEmptyStack) {
-        add_leaving(tokens->leaving, automaton_.after_return(surrounding));
+    if (tokens->leaving.empty() || surrounding == Automaton::kEmptyStack) {
+        return true;
     }
+    const int32_t context = automaton_.after_return(surrounding);
+    if (context == Automaton::kDead) {
+        return false;
+    }
+    add_leaving(tokens->leaving, context);
     return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "engine_worker/grammar/automaton.hpp"
 #include "engine_worker/grammar/json_schema.hpp"
 #include "engine_worker/server/api_error.hpp"
 
@@ -83,7 +84,11 @@ class ConstraintGrammar {
     // A schema that nothing satisfies shows only when all is put together.
     Grammar finish(int32_t root) {
         try {
-            return builder_.finish(root);
+            Grammar grammar = builder_.finish(root);
+            if (Automaton(grammar).start() == Automaton::kDead) {
+                throw GrammarError("it can begin in too many ways");
+            }
+            return grammar;
         } catch (const GrammarError& error) {
             throw refused(constraint_.response == Constraint::Response::free ? "tools" : "response_format",
                           error);

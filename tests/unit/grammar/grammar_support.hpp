@@ -18,7 +18,7 @@ enum class Reading { no, start, whole };  // not of the grammar; could become; i
 
 inline Reading read_with(const engine::Grammar& grammar, std::string_view text) {
     engine::Automaton automaton(grammar);
-    int32_t state = automaton.state(grammar.rule(grammar.root()).start, engine::Automaton::kEmptyStack);
+    int32_t state = automaton.start();
     for (const char c : text) {
         state = automaton.next(state, static_cast<uint8_t>(c));
         if (state == engine::Automaton::kDead) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -45,8 +46,7 @@ TEST(GrammarMatcher, MaskIsExact) {
             const auto compiled = std::make_shared<CompiledGrammar>(testing::schema_grammar(schema), trie);
             GrammarMatcher matcher(compiled, {end});
             Automaton oracle(compiled->grammar());
-            int32_t state = oracle.state(compiled->grammar().rule(compiled->grammar().root()).start,
-                                         Automaton::kEmptyStack);
+            int32_t state = oracle.start();
             std::mt19937 random(seed);
             std::string text;
             for (int step = 0; step < 80 && !matcher.must_end(); ++step) {
@@ -140,6 +140,43 @@ TEST(GrammarMatcher, DeadEndIsAnEmptyMask) {
         std::make_shared<CompiledGrammar>(testing::schema_grammar(R"({"const":"x"})"), trie);
     GrammarMatcher matcher(compiled, {});
     EXPECT_TRUE(matcher.mask().empty());
+}
+
+// Every schema may be any of those behind it, or what `own` makes of it: 2^n ways lead to the last one.
+OrderedJson ways_to_one(int n, const std::function<OrderedJson(const OrderedJson& others)>& own) {
+    OrderedJson schema = {{"$ref", "#/$defs/0"}};
+    for (int i = 0; i <= n; ++i) {
+        OrderedJson others = OrderedJson::array({{{"const", i}}});
+        for (int later = i + 1; later <= n; ++later) {
+            others.push_back({{"$ref", "#/$defs/" + std::to_string(later)}});
+        }
+        schema["$defs"][std::to_string(i)] = own({{"anyOf", std::move(others)}});
+    }
+    return schema;
+}
+
+TEST(GrammarMatcher, AllWaysToOnePlaceAreOne) {
+    const OrderedJson schema = ways_to_one(80, [](const OrderedJson& others) { return others; });
+    const Grammar grammar = compile_json_schema(schema);
+    EXPECT_EQ(testing::read_with(grammar, "80"), Reading::whole);
+    EXPECT_EQ(testing::read_with(grammar, "81"), Reading::no);
+}
+
+// Each bracket may be that of many arrays, which are told apart only when they end.
+TEST(GrammarMatcher, ATextWithTooManyReadingsCannotGoOn) {
+    const auto trie = std::make_shared<const TokenTrie>(std::vector<std::string>{"[", "]", "40"});
+    const OrderedJson schema = ways_to_one(40, [](const OrderedJson& others) -> OrderedJson {
+        return {{"type", "array"}, {"items", others}};
+    });
+    const auto compiled = std::make_shared<CompiledGrammar>(compile_json_schema(schema), trie);
+    GrammarMatcher matcher(compiled, {});
+    int depth = 0;
+    while (depth < 40 && !matcher.mask().empty() && matcher.accept(0)) {
+        ++depth;
+    }
+    EXPECT_GE(depth, 3);
+    EXPECT_LT(depth, 40);
+    EXPECT_FALSE(matcher.accept(0));
 }
 
 TEST(GrammarMatcher, DeepNestingStaysSmallAndRight) {

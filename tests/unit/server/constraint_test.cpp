@@ -109,5 +109,30 @@ TEST_F(ConstraintTest, WhatCannotBeEnforcedIsNamed) {
     }
 }
 
+TEST_F(ConstraintTest, ASchemaThatBeginsInTooManyWaysIsRefused) {
+    Constraint constraint;
+    constraint.response = Constraint::Response::schema;
+    OrderedJson branches = OrderedJson::array(), defs = OrderedJson::object();
+    for (int i = 0; i < 130; ++i) {
+        const std::string path = "#/$defs/" + std::to_string(i);
+        branches.push_back({{"$ref", path}});
+        OrderedJson leaves = OrderedJson::array(), list = OrderedJson::array();
+        for (int j = 0; j < 130; ++j) {
+            leaves.push_back({{"$ref", path + "/$defs/" + std::to_string(j)}});
+            list.push_back({{"type", "null"}, {"description", path + "/" + std::to_string(j)}});
+        }
+        defs[std::to_string(i)] = {{"anyOf", leaves}, {"$defs", list}};
+    }
+    constraint.schema = {{"anyOf", branches}, {"$defs", defs}};
+    try {
+        compile(constraint, cache_);
+        FAIL() << "was taken";
+    } catch (const ApiError& error) {
+        EXPECT_EQ(error.status, 400);
+        EXPECT_NE(error.message.find("too many ways"), std::string::npos) << error.message;
+        EXPECT_EQ(error.param, "response_format");
+    }
+}
+
 }  // namespace
 }  // namespace llm::engine
