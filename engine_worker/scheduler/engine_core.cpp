@@ -93,7 +93,7 @@ void EngineCore::add(Request request) {
             s->root = root;
             s->arrived = s->waiting_since = now;
             s->text = std::make_unique<TextOutput>(tokenizer_, sampling->stop, sampling->include_stop,
-                                                   sampling->min_tokens);
+                                                   sampling->min_tokens, s->tokens);
             if (request.grammar != nullptr) {
                 s->grammar = std::make_unique<GrammarMatcher>(
                     request.grammar, sampling->ignore_eos ? std::vector<int32_t>() : options_.end_tokens);

@@ -22,8 +22,8 @@ size_t possible_stop(std::string_view text, const std::vector<std::string>& stop
 }  // namespace
 
 TextOutput::TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop,
-                       int32_t min_tokens)
-    : decoder_(tokenizer), stops_(stops), include_stop_(include_stop), free_tokens_(min_tokens) {}
+                       int32_t min_tokens, std::span<const int32_t> prompt)
+    : decoder_(tokenizer, prompt), stops_(stops), include_stop_(include_stop), free_tokens_(min_tokens) {}
 
 bool TextOutput::push(int32_t token, std::string& out) {
     if (free_tokens_ > 0) {

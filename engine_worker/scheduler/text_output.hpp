@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,9 @@ namespace llm::engine {
 class TextOutput {
   public:
     // `stops` must outlive this object and hold no empty string. They are not looked for in the text of the
-    // first `min_tokens` tokens.
+    // first `min_tokens` tokens. `prompt`: what the text goes on behind.
     TextOutput(const Tokenizer& tokenizer, const std::vector<std::string>& stops, bool include_stop,
-               int32_t min_tokens = 0);
+               int32_t min_tokens = 0, std::span<const int32_t> prompt = {});
 
     // Takes one token and appends to `out` what is certain now. True: a stop string was completed, the text
     // ends here (`out` has got what stood before it, with it if include_stop). O(held text · stop strings).

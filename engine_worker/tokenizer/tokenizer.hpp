@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,16 +53,19 @@ class Tokenizer {
 // Turns a stream of tokens into text without ever splitting a UTF-8 character: holds back an incomplete tail.
 class StreamDecoder {
   public:
-    explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+    // `before`: tokens that the text goes on behind; they are not part of it.
+    explicit StreamDecoder(const Tokenizer& tokenizer, std::span<const int32_t> before = {});
     // Text that became complete with this token (may be empty).
     std::string push(int32_t id);
     // What is left at the end; an incomplete character becomes U+FFFD.
     std::string flush();
 
   private:
+    bool begins_text(int32_t id) const;
+
     const Tokenizer& tokenizer_;
     std::string pending_;
-    bool first_ = true;
+    bool first_;  // the next token is the first of the text that it belongs to
 };
 
 }  // namespace llm::engine

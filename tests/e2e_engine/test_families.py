@@ -68,6 +68,26 @@ def test_logprobs_and_embeddings(start_engine, tmp_path, family):
         assert np.abs(got / np.linalg.norm(got) - row / np.linalg.norm(row)).max() < 1e-3
 
 
+def test_the_text_goes_on_behind_the_prompt(start_engine, tmp_path):
+    """A sentencepiece tokenizer takes one blank from the beginning of a text, which is the prompt's and not the answer's."""
+    model = tmp_path / "model"
+    make_model(model, "llama2")
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {"\u2581" + text: i for i, text in enumerate(TEXT_OF)}
+    tokenizer["decoder"] = {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    engine = start_engine("--served-model-name", "m", model=str(model))
+
+    body = engine.request("POST", "/v1/completions", {"model": "m", "prompt": [40, 41], "max_tokens": 4, "echo": True,
+                                                      "logprobs": 0})[2]
+    choice = body["choices"][0]
+    tokens = choice["logprobs"]["tokens"]
+    assert len(tokens) == 6 and all(token[0] == " " for token in tokens)
+    assert choice["text"] == "".join(tokens)[1:]
+
+
 def test_a_form_that_the_vocabulary_cannot_spell(start_engine, tmp_path):
     """The request fails with a reason; the engine goes on."""
     make_model(tmp_path / "model", "qwen3")

@@ -180,6 +180,23 @@ TEST(StreamDecoder, HoldsBackAnIncompleteCharacter) {
     EXPECT_EQ(stream.flush(), "\uFFFD");
 }
 
+// What it adds to a text: the text of both, less that of the first.
+TEST(StreamDecoder, GoesOnBehindOtherTokens) {
+    for (const char* family : {"llama3", "gpt2", "tekken", "llama2", "metaspace"}) {
+        const auto tokenizer = Tokenizer::load(kRoot + family);
+        const std::string text = "The capital of France is Paris.";
+        const auto ids = tokenizer->encode(text, {});
+        for (size_t cut = 0; cut <= ids.size(); ++cut) {
+            const std::vector<int32_t> before(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(cut));
+            StreamDecoder stream(*tokenizer, before);
+            std::string streamed = tokenizer->decode(before);
+            for (size_t i = cut; i < ids.size(); ++i)
+                streamed += stream.push(ids[i]);
+            EXPECT_EQ(streamed + stream.flush(), text) << family << ", " << cut;
+        }
+    }
+}
+
 TEST(Tokenizer, EncodesTheSameFromManyThreads) {
     const auto tokenizer = Tokenizer::load(kRoot + "llama3");
     std::mt19937 random(7);
