@@ -60,16 +60,32 @@ TEST(JsonSchema, Strings) {
     check({R"({"format":"date-time"})",
            {R"("2024-02-28T23:59:59.5+01:00")"},
            {R"("2024-02-30T00:00:00Z")", R"("x")"}});
-    check({R"({"format":"date"})", {R"("2024-12-31")"}, {R"("2024-13-01")", R"("2024-04-31")"}});
+    check({R"({"format":"date"})",
+           {R"("2024-12-31")", R"("2024-02-29")", R"("2000-02-29")", R"("1996-02-29")"},
+           {R"("2024-13-01")", R"("2024-04-31")", R"("2023-02-29")", R"("1900-02-29")", R"("2024-02-30")"}});
     check({R"({"format":"uuid"})", {R"("123e4567-e89b-12d3-a456-426614174000")"}, {R"("123e4567")"}});
     check({R"({"format":"ipv4"})", {R"("255.0.10.1")"}, {R"("256.0.0.1")", R"("1.2.3")"}});
     check({R"({"format":"ipv6"})",
-           {R"("::")", R"("fe80::1")", R"("1:2:3:4:5:6:7:8")"},
-           {R"("1:2")", R"("g::")"}});
-    check({R"({"format":"email"})", {R"("a.b@c-d.org")"}, {R"("a@b")", R"("@x.org")"}});
+           {R"("::")", R"("fe80::1")", R"("1:2:3:4:5:6:7:8")", R"("2001:db8::8:800:200c:417a")",
+            R"("1::3:4:5:6:7:8")", R"("::2:3:4:5:6:7:8")", R"("1:2:3:4:5:6:7::")", R"("::ffff:192.0.2.33")",
+            R"("64:ff9b::192.0.2.33")", R"("0:0:0:0:0:0:13.1.68.3")"},
+           {R"("1:2")", R"("g::")", R"("1::2::3")", R"("1:2:3:4:5:6:7:8:9")", R"("1::3:4:5:6:7:8:9")",
+            R"(":1")", R"("1:2:3:4:5:6:7:1.2.3.4")"}});
+    check({R"({"format":"email"})",
+           {R"("a.b@c-d.org")", R"("first.middle.last@mail.example.photography")"},
+           {R"("a@b")", R"("@x.org")", R"("a..b@x.org")", R"(".a@x.org")"}});
     check({R"({"format":"uri"})", {R"("https://a.org/b?c=%20#d")"}, {R"("a b")", R"("/x")"}});
-    check({R"({"format":"duration"})", {R"("P1DT2H3M4S")", R"("P2W")"}, {R"("P")", R"("PT")"}});
-    check({R"({"format":"hostname"})", {R"("www.a-b.org")"}, {R"("-a")"}});
+    check({R"({"format":"duration"})",
+           {R"("P1DT2H3M4S")", R"("P2W")", R"("PT5M")", R"("PT1H")", R"("PT90S")", R"("P1Y")", R"("P6M")",
+            R"("P1Y2M3DT4H5M6S")", R"("P1MT1H")"},
+           {R"("P")", R"("PT")", R"("P1")", R"("P1DT")", R"("PT1H2S")", R"("P1W2D")", R"("P1D2M")"}});
+    check({R"({"format":"hostname"})",
+           {R"("www.a-b.org")", R"("localhost")", R"("ec2-203-0-113-25.us-east-1.compute.example.com")"},
+           {R"("-a")", R"("a..b")", R"("a-.b")"}});
+    const std::string label(63, 'a'), most = label + "." + label + "." + label;  // 253 with what fits no more
+    const Grammar hostname = schema_grammar(R"({"format":"hostname"})");
+    EXPECT_EQ(read_with(hostname, "\"" + most + "\""), Reading::whole);
+    EXPECT_EQ(read_with(hostname, "\"" + most + "." + label + "\""), Reading::no);
     check({R"({"format":"time"})", {R"("12:00:00Z")"}, {R"("24:00:00Z")"}});
 }
 
