@@ -11,7 +11,10 @@
 namespace llm::engine::cuda {
 namespace {
 
-constexpr int kCandidates = 32;
+// How many algorithms are timed, those first of which cuBLASLt expects most. Of few rows it expects little that is right.
+constexpr int candidates_for(int rows) {
+    return rows <= kGemmUntimedRows ? 32 : 16;
+}
 constexpr int kRounds = 4;           // of timing, the best counts
 constexpr float kEnoughTimed = 1.0f;  // milliseconds after which there are no more rounds: long products vary less
 
@@ -182,7 +185,7 @@ void Gemm::tune(const GemmCall& call, const std::vector<const uint16_t*>& all_we
     int own_best = kLibrary;
     size_t turn = 0;
     GemmCall trial = call;
-    for (const auto& candidate : parts_->candidates(description, kCandidates)) {
+    for (const auto& candidate : parts_->candidates(description, candidates_for(call.rows))) {
         const float ms = parts_->time(weights, turn, best, in_a_row, [&](const uint16_t* w) {
             trial.w = w;
             const bool made = parts_->multiply(description, trial, candidate.algo) == CUBLAS_STATUS_SUCCESS;
