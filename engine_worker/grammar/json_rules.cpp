@@ -240,7 +240,7 @@ int32_t JsonRules::literal(int32_t from, const OrderedJson& value) {
     return builder_.literal(first ? from : builder_.then(from, space()), std::string(1, close));
 }
 
-int32_t JsonRules::other_name(int32_t from, const std::vector<std::string>& names) {
+int32_t JsonRules::other_name(int32_t from, const std::set<std::string>& names) {
     const int32_t rule = builder_.rule_of(from);
     NameTree tree;
     for (const std::string& name : names) {

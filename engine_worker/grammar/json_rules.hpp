@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
-#include <vector>
 
 #include "engine_worker/grammar/char_set.hpp"
 #include "engine_worker/grammar/grammar.hpp"
@@ -38,7 +38,7 @@ class JsonRules {
     int32_t literal(int32_t from, const OrderedJson& value);
 
     // The node behind a string that equals none of `names`; without escapes, which could spell one.
-    int32_t other_name(int32_t from, const std::vector<std::string>& names);
+    int32_t other_name(int32_t from, const std::set<std::string>& names);
 
   private:
     void add_escapes(int32_t from, int32_t to);

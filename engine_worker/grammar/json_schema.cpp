@@ -54,6 +54,7 @@ int32_t JsonSchemaCompiler::compile(const OrderedJson& schema, const std::string
     if (path_.size() > kMaxDepth) {
         throw GrammarError("it is nested more than " + std::to_string(kMaxDepth) + " deep");
     }
+    resolver_.charge(schema);
     const auto [at, fresh] =
         known_.try_emplace(schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), -1);
     int32_t rule = at->second;
@@ -329,15 +330,13 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
         bool required;
     };
     std::vector<Property> all;
-    std::vector<std::string> names;
-    const auto is_required = [&](const std::string& name) {
-        return std::find(required.begin(), required.end(), name) != required.end();
-    };
+    std::set<std::string> names;
+    const std::set<std::string> all_required(required.begin(), required.end());
     const OrderedJson nothing_named = OrderedJson::object();
     for (const auto& [name, value] : (properties == nullptr ? nothing_named : *properties).items()) {
         if (!allowed || allowed->contains(name)) {
-            all.push_back({name, compile(value, "properties/" + name), is_required(name)});
-            names.push_back(name);
+            all.push_back({name, compile(value, "properties/" + name), all_required.contains(name)});
+            names.insert(name);
         }
     }
     // Of a property that has no schema of its own; known after the first, whose reading may be dear.
@@ -352,15 +351,13 @@ void JsonSchemaCompiler::add_object(int32_t from, const OrderedJson& schema, int
         if (allowed && !allowed->contains(name)) {
             return;
         }
-        if (std::find(names.begin(), names.end(), name) == names.end()) {
+        if (names.insert(name).second) {
             all.push_back({name, value_of_unnamed(), true});
-            names.push_back(name);
         }
     }
     if (allowed && !forbidden && (additional != nullptr || properties == nullptr)) {
-        const std::set<std::string> named(names.begin(), names.end());
         for (const std::string& name : *allowed) {
-            if (!named.contains(name)) {
+            if (!names.contains(name)) {
                 all.push_back({name, value_of_unnamed(), false});
             }
         }

@@ -13,6 +13,7 @@ namespace {
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxAlternatives = 256;
 constexpr size_t kMaxComparisons = 4'000'000;
+constexpr size_t kMaxKeywords = 1'000;  // each is looked for among those before it
 
 // Keywords that say nothing about which values are valid.
 constexpr std::array<std::string_view, 21> kAnnotations = {
@@ -28,12 +29,15 @@ bool is_annotation(std::string_view key, const OrderedJson& value) {
            std::find(kAnnotations.begin(), kAnnotations.end(), key) != kAnnotations.end();
 }
 
-// The compiler has checked how deep the document is.
+// Values in `json`, long texts counted for as many. The compiler has checked how deep the document is.
 size_t n_values(const OrderedJson& json) {
+    constexpr size_t kTextOfOne = 64;
     size_t count = 1;
-    if (json.is_structured()) {
-        for (const OrderedJson& member : json) {
-            count += n_values(member);
+    if (json.is_string()) {
+        count += json.get_ref<const std::string&>().size() / kTextOfOne;
+    } else if (json.is_structured()) {
+        for (const auto& [key, member] : json.items()) {
+            count += key.size() / kTextOfOne + n_values(member);
         }
     }
     return count;
@@ -79,13 +83,16 @@ OrderedJson common_types(const OrderedJson& a, const OrderedJson& b) {
 }
 
 // Properties that only one side names must also satisfy what the other says about those it does not name.
+// `out` has none of them yet.
 void add_properties(OrderedJson& out, const OrderedJson& from, const OrderedJson* others,
                     const OrderedJson* others_additional) {
+    auto& members = out.get_ref<OrderedJson::object_t&>();
     for (const auto& [name, schema] : from.items()) {
         if (others != nullptr && others->contains(name)) {
-            out[name] = both(schema, (*others)[name]);
+            members.push_back({name, both(schema, (*others)[name])});
         } else {
-            out[name] = others_additional == nullptr ? schema : both(schema, *others_additional);
+            members.push_back(
+                {name, others_additional == nullptr ? schema : both(schema, *others_additional)});
         }
     }
 }
@@ -98,15 +105,19 @@ const OrderedJson* member(const OrderedJson& object, const char* key) {
 void merge_properties(OrderedJson& out, const OrderedJson& a, const OrderedJson& b) {
     const OrderedJson* of_a = member(a, "properties");
     const OrderedJson* of_b = member(b, "properties");
+    if (of_a != nullptr && of_b != nullptr) {
+        refuse_long("properties", *of_a, *of_b);
+    }
     OrderedJson properties = OrderedJson::object();
     if (of_a != nullptr && of_a->is_object()) {
         add_properties(properties, *of_a, of_b, member(b, "additionalProperties"));
     }
     if (of_b != nullptr && of_b->is_object()) {
         OrderedJson rest = OrderedJson::object();
+        auto& members = rest.get_ref<OrderedJson::object_t&>();
         for (const auto& [name, schema] : of_b->items()) {
             if (!properties.contains(name)) {
-                rest[name] = schema;
+                members.push_back({name, schema});
             }
         }
         add_properties(properties, rest, nullptr, member(a, "additionalProperties"));
@@ -264,7 +275,7 @@ void SchemaResolver::charge(const OrderedJson& copied) {
     constexpr size_t kEach = 8;  // of the bookkeeping around it
     work_ += kEach + n_values(copied);
     if (work_ > kMaxWork) {
-        throw GrammarError("its combinations are too many");
+        throw GrammarError("it is too large, or its combinations are too many");
     }
 }
 
@@ -279,6 +290,9 @@ std::vector<OrderedJson> SchemaResolver::expand(const OrderedJson& schema, bool 
     }
     if (depth > kMaxDepth) {
         throw GrammarError("it refers to itself without end, or is nested too deeply");
+    }
+    if (schema.size() > kMaxKeywords) {
+        throw GrammarError("it has more than " + std::to_string(kMaxKeywords) + " keywords");
     }
     OrderedJson base = OrderedJson::object();
     std::vector<std::pair<std::string, const OrderedJson*>> combined;

@@ -342,6 +342,29 @@ TEST(JsonSchema, Refusals) {
     EXPECT_EQ(read_with(schema_grammar(types.dump()), "\"a\""), Reading::whole);
     types["type"].push_back("strin");
     expect(types.dump().c_str(), "'strin'");
+    OrderedJson required = {{"type", "object"}, {"required", OrderedJson::array()}};
+    for (int i = 0; i < 200000; ++i) {
+        required["required"].push_back("r" + std::to_string(i));
+    }
+    expect(required.dump().c_str(), "states");
+    OrderedJson properties = OrderedJson::object();
+    for (int i = 0; i < 3000; ++i) {
+        properties["p" + std::to_string(i)] = true;
+    }
+    OrderedJson alike = {
+        {"allOf", {{{"properties", properties}, {"required", {"a"}}}, {{"properties", properties}}}}};
+    expect(alike.dump().c_str(), "of so many");
+    OrderedJson keywords = OrderedJson::object();
+    for (int i = 0; i < 2000; ++i) {
+        keywords["x-" + std::to_string(i)] = true;
+    }
+    expect(keywords.dump().c_str(), "keywords");
+    OrderedJson deep = {{"type", "null"},
+                        {"description", std::string(16U << 20, 'x')}};  // a copy at every depth
+    for (int i = 0; i < 90; ++i) {
+        deep = {{"items", std::move(deep)}};
+    }
+    expect(deep.dump().c_str(), "too large");
     expect(R"({"allOf":[{"items":{"$ref":"#/$defs/a"}},{"items":{"$ref":"#/$defs/b"}}],"$defs":{
         "a":{"items":{"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}]}},"b":{"items":{"$ref":"#/$defs/a"}}}})",
            "too many");
