@@ -406,7 +406,8 @@ void HttpServer::flush(Connection& connection) {
             handler_.on_writable(connection.id);
         }
     }
-    if (left == 0 && connection.state == Connection::State::closing) {
+    // What on_writable() has written is not sent yet.
+    if (connection.sent == out.size() && connection.state == Connection::State::closing) {
         // Closing with unread input would reset the connection and destroy the answer on its way.
         shutdown(connection.fd, SHUT_WR);
         connection.state = Connection::State::lingering;

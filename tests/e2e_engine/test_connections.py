@@ -147,6 +147,21 @@ def test_a_client_that_does_not_read_stops_nobody(start_engine):
     slow.close()
 
 
+@pytest.mark.parametrize("version, header", [(b"1.1", b"Connection: close\r\n"), (b"1.0", b"")])
+def test_a_slow_client_gets_the_last_of_its_stream(start_engine, version, header):
+    """What was written when there was room again was cut off where the connection ends with the answer."""
+    engine = start_engine("--max-context", "200000", sim="base=0,sequence=0,context=0,prefill=0")
+    body = body_of(max_tokens=60_000, stream=True, logprobs=True, top_logprobs=1)  # more than all buffers hold
+    with engine.raw() as slow:
+        slow.sendall(b"POST /v1/chat/completions HTTP/%s\r\nHost: h\r\n%sContent-Length: %d\r\n\r\n%s"
+                     % (version, header, len(body), body))
+        until(lambda: engine.metric("generation_tokens_total") == 60_000, "the engine is done with it")
+        data = b""
+        while part := slow.recv(65536):
+            data += part
+    assert data.count(b'"logprob":') == 2 * 60_000 and b"data: [DONE]" in data[-40:]
+
+
 def dechunk(data):
     head, _, rest = data.partition(b"\r\n\r\n")
     assert b"chunked" in head
