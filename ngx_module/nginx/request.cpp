@@ -451,6 +451,9 @@ bool final_outcome(const Request& request, core::Outcome& outcome) {
 }
 
 ngx_int_t log_handler(ngx_http_request_t* r) {
+    if (r != r->main) {
+        return NGX_OK;  // log_subrequest
+    }
     Request* request = get_request(r);
     if (request == nullptr) {
         // nginx answered before any of our phases: too large by Content-Length, malformed, denied

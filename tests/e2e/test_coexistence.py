@@ -297,6 +297,18 @@ def test_auth_request_of_a_fallback_sees_the_client(fake_engine, gateway):
     assert other.requests[0].header("authorization") is None
 
 
+def test_a_logged_subrequest_counts_nothing(fake_engine, gateway):
+    """What its request had come to by then was counted, besides how it ended."""
+    real, other = fake_engine(["real"], script=error(502)), fake_engine(["another"])
+    gate = gateway([real, other], server="log_subrequest on;",
+                   location="llm_retries 0; proxy_intercept_errors on; error_page 502 = @other;",
+                   locations="location @other { auth_request /judge; llm_dispatch on; llm_model another; proxy_pass http://llm_engines; }"
+                   "location = /judge { internal; return 204; }")
+    assert gate.client.ask(chat_body("real"), token="alice").status == 200
+    assert len(gate.access_log(2)) == 2
+    gate.wait_outcomes({"completed": 1})
+
+
 def test_blocks_inside_a_handlers_location(fake_engine, gateway):
     """In them the location was none of ours: limit_except answered 404, and after `if` an administrator might change nothing."""
     engine = fake_engine()
