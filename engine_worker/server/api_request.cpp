@@ -162,9 +162,9 @@ Json parse_body(const HttpRequest& http) {
         throw ApiError(415, "invalid_request_error", "unsupported_encoding",
                        "A Content-Encoding is not supported; send plain JSON.");
     }
-    if (nested_too_deep(http.body)) {
+    if (const char* excess = json_excess(http.body)) {
         throw ApiError(400, "invalid_request_error", "invalid_json",
-                       "The request body is nested more than " + std::to_string(kMaxJsonDepth) + " deep.");
+                       std::string("The request body has ") + excess + ".");
     }
     Json body = Json::parse(http.body, nullptr, false);
     if (!body.is_object()) {

@@ -110,9 +110,8 @@ void open_arguments(Json& calls, const std::string& param) {
         Json& arguments = call["function"]["arguments"];
         if (arguments.is_string()) {
             const std::string& text = arguments.get_ref<const std::string&>();
-            if (nested_too_deep(text)) {
-                throw bad_value(param, "The arguments of a call in '" + param + "' are nested more than " +
-                                           std::to_string(kMaxJsonDepth) + " deep.");
+            if (const char* excess = json_excess(text)) {
+                throw bad_value(param, "The arguments of a call in '" + param + "' have " + excess + ".");
             }
             arguments = parse_bounded_json(text);
         }

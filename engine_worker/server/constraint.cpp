@@ -185,6 +185,9 @@ std::shared_ptr<CompiledGrammar> GrammarCache::get(const std::string& key,
         }
     }
     auto made = std::make_shared<CompiledGrammar>(make(), trie_);
+    if (key.size() > kMaxKey) {
+        return made;
+    }
     const std::lock_guard lock(mutex_);
     if (auto known = find(key)) {
         return known;  // another thread was sooner

@@ -36,11 +36,12 @@ class GrammarCache {
     GrammarCache(const Tokenizer& tokenizer, int32_t vocab_size)
         : trie_(std::make_shared<const TokenTrie>(TokenTrie::of(tokenizer, vocab_size))) {}
 
-    // The grammar known as `key`, else what `make` gives.
+    // The grammar known as `key`, else what `make` gives; that of a very long key is not kept.
     std::shared_ptr<CompiledGrammar> get(const std::string& key, const std::function<Grammar()>& make);
 
   private:
     static constexpr size_t kMaxGrammars = 32;
+    static constexpr size_t kMaxKey = 1U << 20;  // bytes
     using Entry = std::pair<std::string, std::shared_ptr<CompiledGrammar>>;
 
     std::shared_ptr<CompiledGrammar> find(const std::string& key);

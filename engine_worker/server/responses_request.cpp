@@ -120,9 +120,8 @@ void add_call(const Params& item, const std::string& where, Json& messages) {
     Json call = {{"id", required(item, where, "call_id")}, {"type", "function"}};
     call["function"] = {{"name", required(item, where, "name")},
                         {"arguments", item.string("arguments").value_or("{}")}};
-    if (nested_too_deep(call["function"]["arguments"].get_ref<const std::string&>())) {
-        throw bad_value(where + ".arguments", "'" + where + ".arguments' is nested more than " +
-                                                  std::to_string(kMaxJsonDepth) + " deep.");
+    if (const char* excess = json_excess(call["function"]["arguments"].get_ref<const std::string&>())) {
+        throw bad_value(where + ".arguments", "'" + where + ".arguments' has " + excess + ".");
     }
     if (messages.empty() || messages.back()["role"] != "assistant") {
         messages.push_back({{"role", "assistant"}});

@@ -101,6 +101,32 @@ TEST_F(ChatMessages, DeeplyNestedArgumentsAreRefused) {
     EXPECT_TRUE(parse_bounded_json("[\"" + std::string(5000, '[') + "\\\"[\"]").is_array());
 }
 
+std::string object_of(int n_members) {
+    std::string text = "{";
+    for (int i = 0; i < n_members; ++i) {
+        text += (i > 0 ? ",\"k" : "\"k") + std::to_string(i) + "\":[0,0,0]";
+    }
+    return text + "}";
+}
+
+// Each member is looked for among those before it: half a minute for two megabytes of them.
+TEST_F(ChatMessages, ObjectsOfTooManyMembersAreRefused) {
+    EXPECT_EQ(json_excess(object_of(10000)), nullptr);
+    EXPECT_STREQ(json_excess(object_of(200000)), "objects of too many members");
+    EXPECT_TRUE(parse_bounded_json(object_of(200000)).is_discarded());
+    std::string many = "[" + object_of(300);
+    for (int i = 0; i < 1000; ++i) {
+        many += "," + object_of(300);
+    }
+    EXPECT_EQ(json_excess(many + "]"), nullptr);
+    std::string list = "[0";
+    for (int i = 0; i < 200000; ++i) {
+        list += ",0";
+    }
+    EXPECT_EQ(json_excess(list + "]"), nullptr);
+    EXPECT_EQ(json_excess("{\"a\":\"" + std::string(100000, ',') + "\"}"), nullptr);
+}
+
 TEST_F(ChatMessages, ReasoningGoesByEveryName) {
     const Json one = given(R"([{"role":"assistant","content":"x","reasoning":"why"}])")[0];
     EXPECT_EQ(one["reasoning"], "why");

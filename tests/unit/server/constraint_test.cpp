@@ -109,6 +109,15 @@ TEST_F(ConstraintTest, WhatCannotBeEnforcedIsNamed) {
     }
 }
 
+TEST_F(ConstraintTest, GrammarsAreKeptUnlessTheirSchemaIsLong) {
+    Constraint constraint;
+    constraint.response = Constraint::Response::schema;
+    constraint.schema = {{"type", "null"}};
+    EXPECT_EQ(compile(constraint, cache_), compile(constraint, cache_));
+    constraint.schema["description"] = std::string(2U << 20, 'x');
+    EXPECT_NE(compile(constraint, cache_), compile(constraint, cache_));
+}
+
 TEST_F(ConstraintTest, ASchemaThatBeginsInTooManyWaysIsRefused) {
     Constraint constraint;
     constraint.response = Constraint::Response::schema;
