@@ -19,6 +19,10 @@ struct HttpServer::Connection {
     Connection(int descriptor, ConnectionId name, const HttpLimits& limits)
         : fd(descriptor), id(name), parser(limits) {}
 
+    size_t unsent() const { return out.size() - sent; }
+    // Takes requests, or what is left of one: not from a client that reads no answers.
+    bool listens() const { return state == State::reading && unsent() <= kHighWater; }
+
     int fd;
     ConnectionId id;
     State state = State::reading;

@@ -151,8 +151,7 @@ void HttpServer::on_event(uint64_t tag, uint32_t events) {
     if ((events & EPOLLOUT) != 0) {
         touch(*connection);
     }
-    if ((events & (EPOLLIN | EPOLLRDHUP)) != 0 &&
-        (connection->state == State::reading || connection->state == State::lingering)) {
+    if ((events & (EPOLLIN | EPOLLRDHUP)) != 0 && (connection->listens() || connection->state == State::lingering)) {
         receive(*connection);
     }
 }
@@ -212,7 +211,7 @@ void HttpServer::receive(Connection& connection) {
             if (connection.state == Connection::State::reading) {
                 connection.in.append(buffer_.data(), static_cast<size_t>(n));
                 consume(connection);
-                if (connection.state != Connection::State::reading) {
+                if (!connection.listens()) {
                     return;
                 }
             }
@@ -347,13 +346,13 @@ void HttpServer::answered(Connection& connection) {
 
 bool HttpServer::all_sent() const {
     return std::all_of(connections_.begin(), connections_.end(), [](const auto& connection) {
-        return connection == nullptr || connection->sent == connection->out.size();
+        return connection == nullptr || connection->unsent() == 0;
     });
 }
 
 size_t HttpServer::unsent(ConnectionId id) const {
     const Connection* connection = find(id);
-    return connection == nullptr ? 0 : connection->out.size() - connection->sent;
+    return connection == nullptr ? 0 : connection->unsent();
 }
 
 // ---- sending ----------------------------------------------------------------------------------------------
@@ -407,18 +406,18 @@ void HttpServer::flush(Connection& connection) {
         }
     }
     // What on_writable() has written is not sent yet.
-    if (connection.sent == out.size() && connection.state == Connection::State::closing) {
+    if (connection.unsent() == 0 && connection.state == Connection::State::closing) {
         // Closing with unread input would reset the connection and destroy the answer on its way.
         shutdown(connection.fd, SHUT_WR);
         connection.state = Connection::State::lingering;
         connection.active = now_;
     }
     update_interest(connection);
-    if (connection.state == Connection::State::reading && !connection.in.empty()) {
+    if (connection.listens() && !connection.in.empty()) {
         consume(connection);  // a pipelined request
     }
     if (connection.finished && connection.state == Connection::State::reading &&
-        connection.sent == connection.out.size()) {
+        connection.unsent() == 0) {
         close(connection);
     }
 }
@@ -426,15 +425,14 @@ void HttpServer::flush(Connection& connection) {
 void HttpServer::update_interest(Connection& connection) {
     using State = Connection::State;
     uint32_t wanted = 0;
-    if ((connection.state == State::reading && !connection.finished) ||
-        connection.state == State::lingering) {
+    const bool listens = connection.listens() && !connection.finished;
+    if (listens || connection.state == State::lingering) {
         wanted |= EPOLLIN;
     }
-    if ((connection.state == State::reading && !connection.finished) ||
-        (connection.state == State::busy && !connection.owed)) {
+    if (listens || (connection.state == State::busy && !connection.owed)) {
         wanted |= EPOLLRDHUP;
     }
-    if (connection.sent < connection.out.size()) {
+    if (connection.unsent() > 0) {
         wanted |= EPOLLOUT;
     }
     if (wanted != connection.interest) {
@@ -472,7 +470,7 @@ void HttpServer::check_timeouts() {
             continue;
         }
         const double still = now_ - connection->active;
-        const bool sending = connection->sent < connection->out.size();
+        const bool sending = connection->unsent() > 0;
         if (connection->state == Connection::State::lingering) {
             if (still > kLinger) {
                 close(*connection);

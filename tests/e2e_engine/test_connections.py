@@ -198,6 +198,22 @@ def read_all(connection):
     return data
 
 
+def test_who_asks_on_and_on_without_reading_is_not_read_either(start_engine):
+    """Answers gathered in memory without an end: requests were taken as fast as they came."""
+    engine = start_engine()
+    request = b"GET /metrics HTTP/1.1\r\nHost: h\r\nX: %s\r\n\r\n" % (b"x" * 4000)
+    with engine.raw() as connection:
+        connection.settimeout(2)
+        sent, most = 0, 20_000 * len(request)  # 80 MB, and 100 MB of answers
+        with pytest.raises(TimeoutError):
+            while sent < most:
+                at = sent % len(request)
+                sent += connection.send(request[at:] + request[:at])
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(30)
+        assert read_all(connection).count(b"HTTP/1.1 200 OK") == sent // len(request)
+
+
 def test_a_client_that_has_finished_sending_gets_what_it_asked_for(start_engine):
     """`printf … | nc -N`: the end of its side comes with the request, or before the answer is out."""
     engine = start_engine()
