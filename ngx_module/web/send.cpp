@@ -32,9 +32,11 @@ ngx_int_t send(ngx_http_request_t* r, ngx_uint_t status, std::string_view conten
     if (buffer == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+    const bool main = r == r->main;  // else what it is a part of goes on behind it
     buffer->memory = body.empty() ? 0 : 1;
-    buffer->last_buf = 1;
+    buffer->last_buf = main ? 1 : 0;
     buffer->last_in_chain = 1;
+    buffer->sync = body.empty() && !main ? 1 : 0;
     ngx_chain_t out{buffer, nullptr};
     return ngx_http_output_filter(r, &out);
 }

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 
@@ -230,6 +231,14 @@ def test_subrequests_are_told_apart(fake_engine, gateway, tmp_path):
     gate = gateway([fake_engine()], locations=f"location = /page.html {{ ssi on; root {tmp_path}; }}")
     assert b"500 Internal Server Error" in gate.client.get("/page.html", token="alice").body
     gate.wait_logged(r"subrequest.*cannot be dispatched")
+
+
+def test_the_gateways_own_pages_inside_another(fake_engine, gateway, tmp_path):
+    """The page around them ended with the first of them."""
+    (tmp_path / "page.html").write_text('<!--#include virtual="/health/liveness" -->, <!--#include virtual="/llm/status.json" -->, end')
+    gate = gateway([fake_engine()], locations=f"location = /page.html {{ ssi on; root {tmp_path}; }}")
+    reply = gate.client.get("/page.html")
+    assert reply.complete and re.fullmatch(rb"OK, \{.*\}, end", reply.body, re.DOTALL)
 
 
 def test_observe_refuses_and_queues_nothing(fake_engine, gateway):
