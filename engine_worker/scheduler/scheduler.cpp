@@ -100,8 +100,13 @@ bool Scheduler::blocked_by_sibling(const Sequence& candidate) const {
 
 Footprint Scheduler::footprint(const Sequence& sequence) const {
     const int32_t so_far = sequence.n_generated();
-    const int32_t left =
-        sequence.sure ? sequence.max_tokens - so_far : lengths_.remaining(so_far, sequence.max_tokens);
+    int32_t left = lengths_.remaining(so_far, sequence.max_tokens);
+    if (sequence.shortages > 0) {
+        // The guess was wrong: as many tokens again as it has, and twice that with every further time. So it happens a few
+        // times to a long answer. Its whole limit, most often that of the context, would keep everybody else out.
+        const int64_t more = static_cast<int64_t>(std::max(left, so_far)) << std::min(sequence.shortages - 1, 31);
+        left = static_cast<int32_t>(std::min<int64_t>(more, sequence.max_tokens - so_far));
+    }
     const int64_t used = static_cast<int64_t>(blocks_for(sequence.n_tokens())) * kBlock;
     return {used, static_cast<int64_t>(blocks_for(sequence.n_tokens() + left)) * kBlock - used};
 }
@@ -212,7 +217,7 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n_tokens, double now) {
         if (last == nullptr) {
             break;
         }
-        last->sure = true;
+        ++last->shortages;
         preempt(*last, now);
     }
     return std::min(n_tokens, static_cast<int32_t>(sequence.blocks.size()) * kBlock);
@@ -238,7 +243,7 @@ void Scheduler::plan_decodes(double now) {
             continue;  // made room for an earlier one
         }
         if (reserve(*sequence, sequence->n_tokens(), now) < sequence->n_tokens()) {
-            sequence->sure = true;
+            ++sequence->shortages;
             preempt(*sequence, now);
             continue;
         }

@@ -39,7 +39,7 @@ struct Sequence {
 
     // The scheduler's notes.
     bool running = false;
-    bool sure = false;          // ran out of memory once: from now on planned with its whole limit
+    int32_t shortages = 0;      // how often it gave up its memory because there was no more: it is planned with more each time
     int32_t n_planned = 0;      // tokens it computes in the step being planned
     int64_t admitted_step = 0;  // step in which it was last admitted
     uint32_t table_epoch = 0;   // grows with every admission: an older copy of its block table is stale

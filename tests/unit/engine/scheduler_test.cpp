@@ -256,6 +256,33 @@ TEST_F(SchedulerTest, AWrongGuessPreemptsTheLastInOrderAndEverybodyFinishes) {
     EXPECT_LE(scheduler_->preemptions(), 2u);  // no ping-pong
 }
 
+// Few requests name a limit: theirs is the context, which nearly all of the memory was kept for when they ran out of it once.
+TEST_F(SchedulerTest, WhoRanOutOfMemoryStillRunsBesideOthers) {
+    make(32, 256);  // 4096 slots, of which an answer will need 320
+    for (int i = 0; i < 32; ++i) {
+        scheduler_->record_output(20);
+    }
+    for (int i = 0; i < 32; ++i) {
+        add(16, 4000);
+    }
+    int steps = 0;
+    for (size_t left = 32; left > 0; ++steps) {
+        ASSERT_LT(steps, 1200);  // two and a half rounds of 300 tokens, and what is computed again
+        step();
+        std::vector<uint64_t> ended;
+        for (const auto& s : scheduler_->running()) {
+            if (s->n_generated() == 300) {
+                ended.push_back(s->id);
+            }
+        }
+        for (const uint64_t id : ended) {
+            scheduler_->remove(id);
+        }
+        left -= ended.size();
+    }
+    EXPECT_LE(scheduler_->preemptions(), 64u);
+}
+
 TEST_F(SchedulerTest, APromptFoundInTheCacheIsNotComputedAgain) {
     make(4, 64);
     const uint64_t first = add(64, 2);
