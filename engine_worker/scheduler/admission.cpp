@@ -27,7 +27,7 @@ void OutputLengths::record(int32_t n_tokens) {
 int32_t OutputLengths::remaining(int32_t so_far, int32_t limit) const {
     const int32_t left = limit - so_far;
     if (n_ < kEnough) {
-        return left;
+        return std::min(left, std::max(kUsual - so_far, so_far));
     }
     return std::min(left, std::max(p90_ - so_far, kStep));
 }

@@ -26,12 +26,13 @@ class OutputLengths {
 
     // Tokens that a sequence which has produced `so_far` of at most `limit` will still produce: the 90th
     // percentile of recent outputs, less what it has. A sequence that is already longer is expected to go on
-    // for kStep more, again and again. Before kEnough outputs were seen: the whole limit.
+    // for kStep more, again and again. Before kEnough outputs were seen: up to kUsual in all, then as many again.
     int32_t remaining(int32_t so_far, int32_t limit) const;
 
   private:
     static constexpr int kEnough = 16;
     static constexpr int32_t kStep = 64;
+    static constexpr int32_t kUsual = 1024;
     std::array<int32_t, 256> recent_{};
     uint32_t n_ = 0;
     int32_t p90_ = 0;
