@@ -25,7 +25,8 @@ bool next_may_need_the_seat(const Request& request) {
 void on_posted(ngx_event_t* event) {
     auto& request = *static_cast<Request*>(event->data);
     tell_now(request);
-    if (request.stage == Stage::running && request.ended_by_engine && request.r->done) {
+    const bool over = request.ended_by_engine || is_from_cache(request.r);
+    if (request.stage == Stage::running && over && request.r->done) {
         end_request(request);  // nginx only lingers for the client's close: nothing can change any more
     }
 }

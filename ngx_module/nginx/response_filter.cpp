@@ -117,6 +117,9 @@ ngx_int_t header_filter(ngx_http_request_t* r) {
         if (request->scan->event_stream && !add_response_header(r, "X-Accel-Buffering", to_ngx("no"))) {
             return NGX_ERROR;
         }
+        if (is_from_cache(r)) {
+            release_lease(*request);  // no engine answers
+        }
     }
     if (request->begun != nullptr) {
         return take_head(*request);

@@ -355,6 +355,22 @@ def test_an_answer_from_nginx_s_cache_costs_no_tokens(fake_engine, gateway, tmp_
     assert gate.metrics().total("llm_tokens_total") == 11, "those of the first answer"
 
 
+def test_an_answer_from_nginx_s_cache_keeps_no_seat(fake_engine, gateway, tmp_path):
+    """It was kept until the client had closed."""
+    gate = gateway([fake_engine()], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
+                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
+                   "proxy_cache_key $llm_body_hash; add_header X-Cache $upstream_cache_status; lingering_timeout 60s; lingering_time 60s;")
+    answers = 1
+    while gate.client.ask(token="alice").header("x-cache") != "HIT":
+        answers += 1  # nginx keeps an answer after its client has read it
+    pending = gate.client.send(token="alice", headers=[("Connection", "close")])
+    assert b"".join(pending.parts())
+    gate.wait_held(0)
+    gate.wait_outcomes({"completed": answers + 1})
+    assert gate.metrics().total("llm_tokens_total") == 11 * (answers - 1), "those of the engine"
+    pending.close()
+
+
 def test_a_stale_answer_from_nginx_s_cache(fake_engine, gateway, tmp_path):
     """It was taken for one of the engine that had failed."""
     engine = fake_engine()
