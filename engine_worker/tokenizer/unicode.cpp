@@ -3,8 +3,12 @@
 #include <unicode/bytestream.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 namespace llm::engine::unicode {
 
@@ -137,9 +141,9 @@ size_t incomplete_tail(std::string_view text) {
     return 0;
 }
 
-std::string normalize(std::string_view text, NormalForm form) {
-    if (is_ascii(text))
-        return std::string(text);
+namespace {
+
+const icu::Normalizer2& normalizer_of(NormalForm form) {
     UErrorCode status = U_ZERO_ERROR;
     const icu::Normalizer2* normalizer = nullptr;
     switch (form) {
@@ -156,12 +160,73 @@ std::string normalize(std::string_view text, NormalForm form) {
             normalizer = icu::Normalizer2::getNFKDInstance(status);
             break;
     }
-    std::string out;
-    if (U_SUCCESS(status)) {
-        icu::StringByteSink<std::string> sink(&out, static_cast<int32_t>(text.size()));
-        normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink,
-                                  nullptr, status);
+    if (U_FAILURE(status))
+        throw std::runtime_error(std::string("Unicode normalisation failed: ") + u_errorName(status));
+    return *normalizer;
+}
+
+// Decomposed and in canonical order.
+void append_ordered(std::string& out, std::string_view marks, const icu::Normalizer2& decomposer) {
+    std::vector<std::pair<uint8_t, UChar32>> all;  // combining class, mark
+    icu::UnicodeString parts;
+    for (size_t at = 0; at < marks.size();) {
+        const auto c = static_cast<UChar32>(next_code_point(marks, at));
+        if (!decomposer.getDecomposition(c, parts))
+            parts = icu::UnicodeString(c);
+        for (int32_t i = 0; i < parts.length(); i = parts.moveIndex32(i, 1))
+            all.emplace_back(u_getCombiningClass(parts.char32At(i)), parts.char32At(i));
     }
+    const auto is_starter = [](const auto& one) { return one.first == 0; };
+    for (auto begin = all.begin(); begin != all.end();) {
+        const auto end = std::find_if(begin, all.end(), is_starter);
+        std::stable_sort(begin, end, [](const auto& a, const auto& b) { return a.first < b.first; });
+        begin = end == all.end() ? end : end + 1;
+    }
+    for (const auto& one : all)
+        append_utf8(out, static_cast<char32_t>(one.second));
+}
+
+// `text` with its long runs of marks in canonical order, as far as it has any. ICU puts each mark at its
+// place among those before it, which is quadratic.
+std::optional<std::string> order_long_runs(std::string_view text, const icu::Normalizer2& decomposer) {
+    constexpr size_t kLongRun = 128;            // bytes
+    constexpr unsigned char kFirstLead = 0xCC;  // of U+0300, the first mark
+    std::string out;
+    size_t done = 0;  // of `text` in `out`
+    for (size_t at = 0; at < text.size();) {
+        const size_t begin = at;
+        size_t next = at;
+        while (next < text.size() && static_cast<unsigned char>(text[next]) >= kFirstLead &&
+               !decomposer.hasBoundaryBefore(static_cast<UChar32>(next_code_point(text, next))))
+            at = next;
+        if (at - begin >= kLongRun) {
+            out.append(text, done, begin - done);
+            append_ordered(out, text.substr(begin, at - begin), decomposer);
+            done = at;
+        }
+        if (at < text.size())  // what begins anew
+            at += lead_length(static_cast<unsigned char>(text[at]));
+    }
+    if (done == 0)
+        return std::nullopt;
+    return out.append(text, done);
+}
+
+}  // namespace
+
+std::string normalize(std::string_view text, NormalForm form) {
+    if (is_ascii(text))
+        return std::string(text);
+    const bool compatible = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
+    const std::optional<std::string> ordered =
+        order_long_runs(text, normalizer_of(compatible ? NormalForm::kNfkd : NormalForm::kNfd));
+    if (ordered)
+        text = *ordered;
+    std::string out;
+    UErrorCode status = U_ZERO_ERROR;
+    icu::StringByteSink<std::string> sink(&out, static_cast<int32_t>(text.size()));
+    normalizer_of(form).normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())),
+                                      sink, nullptr, status);
     if (U_FAILURE(status))
         throw std::runtime_error(std::string("Unicode normalisation failed: ") + u_errorName(status));
     return out;
