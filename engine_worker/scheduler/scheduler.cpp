@@ -321,7 +321,8 @@ bool Scheduler::plan_ahead(const Plan& plan, Plan& next) {
         return false;
     }
     const bool seat = next.rows.size() < static_cast<size_t>(options_.max_running);
-    if (!waiting_.empty() && (seat || waiting_.front()->priority_class < lowest)) {
+    if (!waiting_.empty() &&
+        (waiting_.front()->priority_class < lowest || (seat && fits_beside_all(*waiting_.front())))) {
         return false;
     }
     ++step_;

@@ -390,6 +390,27 @@ TEST_P(EngineCoreAhead, NotWhereSomebodyCouldStartOrComputesAPrompt) {
     EXPECT_EQ(backend_->n_steps, 3);
 }
 
+// Memory is what a busy engine is short of, most often, and seats are free.
+TEST_P(EngineCoreAhead, BesideWhoeverWaitsForMemory) {
+    make(4, 512);
+    const std::vector<int32_t> first(50, 1), second(50, 2), third(150, 3);
+    core_->add(request(first, 100));
+    core_->add(request(second, 150));
+    core_->add(request(third, 100));
+    for (int i = 0; i < 40; ++i) {
+        step();
+    }
+    ASSERT_EQ(core_->scheduler().waiting().size(), 1u);
+    EXPECT_GT(backend_->n_ahead, 35);
+    while (outcomes_[{1, 0}].finish == FinishReason::none) {
+        step();
+    }
+    EXPECT_EQ(core_->scheduler().waiting().size(), 0u);  // it started when all would fit to the end
+    run();
+    EXPECT_EQ((outcomes_[{2, 0}].text), text_of(*tokenizer_, expected_answer(second, 5, 150)));
+    EXPECT_EQ((outcomes_[{3, 0}].text), text_of(*tokenizer_, expected_answer(third, 5, 100)));
+}
+
 TEST_P(EngineCoreAhead, NotWhereMemoryIsShort) {
     make(2, 32, 32);
     core_->add(request(std::vector<int32_t>(14, 1), 10, 10));
