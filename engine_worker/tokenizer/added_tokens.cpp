@@ -73,7 +73,8 @@ void AddedTokenMatcher::split(std::string_view text, bool skip_special, std::vec
             end += unicode::leading_space_length(text.substr(end));
         if (done < begin)
             out.push_back({text.substr(done, begin - done), nullptr});
-        out.push_back({text.substr(begin, end - begin), token});
+        if (begin < end)  // else the token before it has swallowed all of it
+            out.push_back({text.substr(begin, end - begin), token});
         done = end;
     }
     if (done < text.size())

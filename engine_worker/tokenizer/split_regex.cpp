@@ -41,12 +41,13 @@ RegexScratch::~RegexScratch() {
 std::string to_pcre2_syntax(std::string_view pattern) {
     std::string out;
     out.reserve(pattern.size() + 64);
-    bool in_class = false;
+    int in_class = 0;             // how many classes are open
+    bool at_bracket = false;      // the character just read opened or closed one
     bool after_interval = false;  // the characters just read are {n}, {n,} or {n,m}
     for (size_t i = 0; i < pattern.size(); ++i) {
         const char c = pattern[i];
-        const bool was_interval = after_interval;
-        after_interval = false;
+        const bool was_interval = after_interval, was_bracket = at_bracket;
+        after_interval = at_bracket = false;
         if (c == '\\' && i + 1 < pattern.size()) {
             const char escaped = pattern[++i];
             switch (escaped) {
@@ -88,23 +89,32 @@ std::string to_pcre2_syntax(std::string_view pattern) {
                     out += '\\';
                     out += escaped;
             }
-        } else if (in_class) {
+        } else if (in_class > 0) {
             if (c == '&' && pattern.substr(i, 2) == "&&")
                 refuse(pattern, "intersection of character classes (&&) is not supported");
-            if (c == '[' && pattern.substr(i, 2) != "[:")
-                refuse(pattern, "a character class inside a character class is not supported");
-            if (c == '[') {  // [:alpha:] is copied whole, so that its ] does not end the class
+            if (pattern.substr(i, 2) == "[^")
+                refuse(pattern, "a negated character class inside a character class is not supported");
+            if (pattern.substr(i, 2) == "[:") {  // copied whole, so that its ] does not end the class
                 const size_t end = pattern.find(":]", i);
                 if (end == std::string_view::npos)
                     refuse(pattern, "missing :]");
                 out.append(pattern, i, end + 2 - i);
                 i = end + 1;
-                continue;
+            } else if (c == '[') {  // its members are the outer one's, too
+                ++in_class;
+                at_bracket = true;
+            } else if (c == ']') {
+                if (--in_class == 0)
+                    out += c;
+                at_bracket = true;
+            } else {
+                // Beside a bracket that goes it would join what stands on both sides.
+                if (c == '-' && (was_bracket || pattern.substr(i + 1, 1) == "]"))
+                    out += '\\';
+                out += c;
             }
-            in_class = c != ']';
-            out += c;
         } else if (c == '[') {
-            in_class = true;
+            in_class = 1;
             out += c;
             if (i + 1 < pattern.size() && pattern[i + 1] == '^')
                 out += pattern[++i];

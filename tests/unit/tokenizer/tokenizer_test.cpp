@@ -120,6 +120,20 @@ TEST(Tokenizer, TakesSpecialTokensInUserTextAsText) {
     }
 }
 
+// The white space behind a token that swallows it is no token of its own, nor is what is left of one.
+TEST(Tokenizer, GivesNoTokenForSwallowedSpace) {
+    json file = small();
+    for (const char* content : {"<x>", "  "})
+        file["added_tokens"].push_back({{"id", content[0] == ' ' ? 7 : 6},
+                                        {"content", content},
+                                        {"special", true},
+                                        {"lstrip", true},
+                                        {"rstrip", true}});
+    const auto tokenizer = Tokenizer::parse(file.dump());
+    EXPECT_EQ(tokenizer->encode("a<x>    b", {}), (std::vector<int32_t>{0, 6, 1}));
+    EXPECT_EQ(tokenizer->encode("a    b", {}), (std::vector<int32_t>{0, 7, 1}));
+}
+
 std::string random_text(std::mt19937& random, size_t length) {
     std::string text;
     while (text.size() < length) {
@@ -269,6 +283,11 @@ TEST(SplitRegex, TranslatesWhatPcre2ReadsOtherwise) {
         EXPECT_TRUE(of_words(R"([^\w'])", text)) << text;
         EXPECT_FALSE(of_words(R"(\W)", text)) << text;
     }
+    // A class inside a class adds its members: the pattern of Bloom and of what was trained in its manner.
+    EXPECT_EQ(to_pcre2_syntax(R"( ?[^(\s|[.,!?])]+[a])"), R"( ?[^(\p{White_Space}|.,!?)]+[a])");
+    EXPECT_EQ(to_pcre2_syntax(R"([a[-b]c[d-]-[[e]]f]g])"), R"([a\-bcd\-\-ef]g])");
+    EXPECT_EQ(to_pcre2_syntax(R"([!-/\[-`\]-a])"), R"([!-/\[-`\]-a])");
+    EXPECT_THROW(to_pcre2_syntax(R"([a[^b]])"), std::runtime_error);
     EXPECT_THROW(to_pcre2_syntax(R"([a&&b])"), std::runtime_error);
     EXPECT_THROW(to_pcre2_syntax(R"(\p{N}{1,3}+)"), std::runtime_error);
     EXPECT_THROW(to_pcre2_syntax(R"([\W])"), std::runtime_error);
@@ -281,8 +300,8 @@ std::string utf8(const std::u32string& text) {
     return out;
 }
 
-// Marks above and below a letter may stand in any order, which normalising settles: one after the other it took
-// eight minutes for two megabytes of them.
+// Marks above and below a letter may stand in any order, which normalising settles: one after the other it
+// took eight minutes for two megabytes of them.
 TEST(Unicode, OrdersManyMarksAsFastAsTheirNumberAsks) {
     using unicode::NormalForm;
     // Below, and above: U+0344 is two marks, U+FF9E one that only the compatibility forms see.
@@ -295,7 +314,8 @@ TEST(Unicode, OrdersManyMarksAsFastAsTheirNumberAsks) {
             last += above[static_cast<size_t>(i % 3)];
         }
         sorted += last;
-        for (const NormalForm form : {NormalForm::kNfc, NormalForm::kNfd, NormalForm::kNfkc, NormalForm::kNfkd})
+        for (const NormalForm form :
+             {NormalForm::kNfc, NormalForm::kNfd, NormalForm::kNfkc, NormalForm::kNfkd})
             EXPECT_TRUE(unicode::normalize(utf8(mixed + U"b"), form) ==
                         unicode::normalize(utf8(sorted + U"b"), form))
                 << count;
@@ -307,8 +327,9 @@ TEST(Unicode, OrdersManyMarksAsFastAsTheirNumberAsks) {
                     unicode::normalize(utf8(full), NormalForm::kNfkc))
             << count;
     }
-    EXPECT_EQ(unicode::normalize(utf8(U"a" + std::u32string(100, U'\u0323') + U"\u0302\u0323"), NormalForm::kNfc),
-              utf8(U"\u1EAD" + std::u32string(100, U'\u0323')));
+    EXPECT_EQ(
+        unicode::normalize(utf8(U"a" + std::u32string(100, U'\u0323') + U"\u0302\u0323"), NormalForm::kNfc),
+        utf8(U"\u1EAD" + std::u32string(100, U'\u0323')));
 }
 
 TEST(Unicode, FindsTheIncompleteTail) {
