@@ -457,6 +457,7 @@ void ApiService::fail(ConnectionId connection, Exchange& exchange, const std::st
                          engine_lost ? "The engine has failed: " + why : why);
     if (exchange.head_sent) {
         std::string events;
+        exchange.answer->drain(events);
         exchange.answer->fail(error, events);
         server_->write(connection, events);
         server_->abort(connection);

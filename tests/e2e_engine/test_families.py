@@ -1,4 +1,5 @@
 """Random models of every family, through HTTP, against the logits of an independent float64 forward pass."""
+import http.client
 import json
 import pathlib
 import sys
@@ -102,5 +103,24 @@ def test_a_form_that_the_vocabulary_cannot_spell(start_engine, tmp_path):
     assert status == 500 and body["error"]["code"] == "generation_failed" and "grammar" in body["error"]["message"]
     body = complete("fine")[2]
     assert [choice["text"] for choice in body["choices"]] == ['"fine"', '"fine"']
+    # What was written before is sent before the error is.
+    schema = {"name": "s", "schema": {"const": "x" * 40 + "\u6771"}}
+    streamed = 0
+    for _ in range(20):
+        connection = engine.connect()
+        connection.request("POST", "/v1/completions", json.dumps({
+            "model": "m", "prompt": [5, 6], "max_tokens": 50, "stream": True,
+            "response_format": {"type": "json_schema", "json_schema": schema}}))
+        response = connection.getresponse()
+        if response.status == 500:
+            continue  # all of it was written before any of it could be sent
+        streamed += 1
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            response.read()
+        events = [json.loads(event[6:]) for event in broken.value.partial.split(b"\n\n")[:-1]]
+        assert events[-1]["error"]["code"] == "generation_failed"
+        assert "".join(event["choices"][0]["text"] for event in events[:-1]) == '"' + "x" * 40
+        connection.close()
+    assert streamed > 0
     assert engine.metric("num_requests_running") == engine.metric("num_requests_waiting") == 0
     assert engine.request("GET", "/ready")[0] == 200
