@@ -229,19 +229,19 @@ Json read_template_variables(const Params& params) {
 }
 
 // The tools that the prompt is to show; null = none.
-const Json* read_tools(const Params& params, GenerationCall& call) {
+const Json* shown_tools(const Params& params) {
     const Json* tools = params.find("tools");
-    if (tools != nullptr && tools->is_array() && tools->empty()) {
-        tools = nullptr;
-    }
-    if (const Json* choice = params.find("tool_choice")) {
-        if (*choice == "none") {
-            tools = nullptr;
-        } else if (*choice != "auto" && *choice != "required" && !choice->is_object()) {
-            throw bad_value(
-                "tool_choice",
-                "'tool_choice' must be none, auto, required or the function that must be called.");
-        }
+    const Json* choice = params.find("tool_choice");
+    const bool none = tools != nullptr && tools->is_array() && tools->empty();
+    return none || (choice != nullptr && *choice == "none") ? nullptr : tools;
+}
+
+// shown_tools(), and what they mean for the form of the answer.
+const Json* read_tools(const Params& params, GenerationCall& call) {
+    const Json* tools = shown_tools(params);
+    if (const Json* choice = params.find("tool_choice");
+        choice != nullptr && *choice != "none" && *choice != "auto" && *choice != "required" && !choice->is_object()) {
+        throw bad_value("tool_choice", "'tool_choice' must be none, auto, required or the function that must be called.");
     }
     call.shape.output.tools = tools != nullptr;
     call.shape.output.one_call = !params.boolean("parallel_tool_calls").value_or(true);
@@ -462,7 +462,7 @@ std::vector<int32_t> parse_tokenize(const Json& body, const ServedModel& model) 
     if (const Json* messages = params.find("messages")) {
         refuse_unsupported_tokenize(params);
         const Json extra = read_template_variables(params);
-        return model.encode_chat(*messages, params.find("tools"), &extra, read_prompt_end(params));
+        return model.encode_chat(*messages, shown_tools(params), &extra, read_prompt_end(params));
     }
     const auto prompt = params.string("prompt");
     if (!prompt.has_value()) {

@@ -9,6 +9,7 @@ PROBE = """\
 {%- for m in messages %}
 {{ m.role }}:{% for p in m.content %}[{{ p.text }}]{% endfor %}{{ m.tool_calls | tojson if m.tool_calls }}
 {% endfor %}
+{%- if tools is not none and not tools %}an empty list{% endif %}
 {%- if tools %}tools:{{ tools | map(attribute='function.name') | join(',') }}{% endif %}
 {%- if documents %}documents:{{ documents[0].text }}{% endif %}
 {%- if reasoning_effort %}effort:{{ reasoning_effort }}{% endif %}
@@ -45,6 +46,11 @@ def test_the_template_of_the_command_line(probe):
     talk = [{"role": "developer", "content": "d"}, {"role": "user", "content": parts}, {"role": "assistant", "content": None, "tool_calls": [call]}]
     assert probe(talk, tools=TOOLS) == (
         'system:[d]\nuser:[a][b]\nassistant:[{"id": "1", "type": "function", "function": {"name": "look", "arguments": {}}}]\ntools:look')
+
+
+def test_no_tools_are_none(probe):
+    for fields in ({"tools": []}, {"tools": TOOLS, "tool_choice": "none"}):
+        assert probe(**fields) == "user:[hello]\n"
 
 
 def test_what_else_a_template_may_read(probe):
