@@ -113,8 +113,10 @@ std::string escaped(uint32_t c) {
 
 }  // namespace
 
-CharSet::CharSet(std::initializer_list<CharRange> ranges) : ranges_(ranges) {
-    normalize();
+CharSet::CharSet(std::initializer_list<CharRange> ranges) {
+    for (const CharRange& range : ranges) {
+        add(range.low, range.high);
+    }
 }
 
 CharSet CharSet::all() {
@@ -122,27 +124,27 @@ CharSet CharSet::all() {
 }
 
 void CharSet::add(uint32_t low, uint32_t high) {
-    ranges_.push_back({low, high});
-    normalize();
+    // Those that overlap the new one or touch it become one with it.
+    const auto begin =
+        std::lower_bound(ranges_.begin(), ranges_.end(), low,
+                         [](const CharRange& range, uint32_t c) { return range.high + 1 < c; });
+    auto end = begin;
+    for (; end != ranges_.end() && end->low <= high + 1; ++end) {
+        low = std::min(low, end->low);
+        high = std::max(high, end->high);
+    }
+    if (begin == end) {
+        ranges_.insert(begin, {low, high});
+    } else {
+        *begin = {low, high};
+        ranges_.erase(begin + 1, end);
+    }
 }
 
 void CharSet::add(const CharSet& other) {
-    ranges_.insert(ranges_.end(), other.ranges_.begin(), other.ranges_.end());
-    normalize();
-}
-
-void CharSet::normalize() {
-    std::sort(ranges_.begin(), ranges_.end(),
-              [](const CharRange& a, const CharRange& b) { return a.low < b.low; });
-    std::vector<CharRange> out;
-    for (const CharRange& range : ranges_) {
-        if (!out.empty() && range.low <= out.back().high + 1) {
-            out.back().high = std::max(out.back().high, range.high);
-        } else {
-            out.push_back(range);
-        }
+    for (const CharRange& range : other.ranges_) {
+        add(range.low, range.high);
     }
-    ranges_ = std::move(out);
 }
 
 CharSet CharSet::complement() const {

@@ -30,8 +30,6 @@ class CharSet {
     const std::vector<CharRange>& ranges() const { return ranges_; }
 
   private:
-    void normalize();
-
     std::vector<CharRange> ranges_;
 };
 

@@ -11,6 +11,7 @@ namespace llm::engine {
 namespace {
 
 constexpr size_t kMaxStates = 20'000;
+constexpr size_t kMaxLength = 100'000;  // of a pattern, in characters
 constexpr int kMaxDepth = 100;
 constexpr int32_t kMaxCount = 10'000;  // of a quantifier
 
@@ -51,6 +52,9 @@ class RegexParser {
     explicit RegexParser(std::string_view pattern) : text_(code_points(pattern)) {}
 
     TermPtr parse() {
+        if (text_.size() > kMaxLength) {
+            fail("it is longer than " + std::to_string(kMaxLength) + " characters");
+        }
         TermPtr all = make_term(Term::Kind::choice);
         do {
             all->parts.push_back(top_alternative());

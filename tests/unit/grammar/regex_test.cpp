@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "engine_worker/grammar/char_set.hpp"
+#include "engine_worker/tokenizer/unicode.hpp"
 #include "tests/unit/grammar/grammar_support.hpp"
 
 namespace llm::engine {
@@ -50,6 +53,31 @@ TEST(Regex, CountsCharactersBesideThePattern) {
     EXPECT_FALSE(matches("^a+$", "aaaa", 2, 3));
     EXPECT_TRUE(matches("^[\xC3\xA9]+$", "\xC3\xA9\xC3\xA9", 2, 2));
     EXPECT_TRUE(matches("^a+$", "aaaaaaa", 2));
+}
+
+// In any order, and side by side, and one within another.
+TEST(Regex, TakesClassesOfManyCharacters) {
+    std::vector<uint32_t> all;
+    for (uint32_t c = 0; c < 15000; ++c) {
+        all.push_back(0x20000 + 2 * (c * 7919 % 15000));  // each once
+    }
+    std::string members;
+    for (const uint32_t c : all) {
+        unicode::append_utf8(members, c);
+    }
+    EXPECT_TRUE(matches("^[" + members + "]+$", members.substr(0, 400)));
+    EXPECT_FALSE(matches("^[" + members + "]$", "\xF0\xA0\x80\x81")) << "U+20001 lies between two of them";
+    CharSet set;
+    for (const auto& [low, high] : std::vector<std::pair<uint32_t, uint32_t>>{
+             {10, 12}, {20, 22}, {13, 13}, {30, 40}, {32, 33}, {15, 18}, {14, 31}, {50, 50}, {49, 51}}) {
+        set.add(low, high);
+    }
+    ASSERT_EQ(set.ranges().size(), 2U);
+    EXPECT_EQ(set.ranges()[0].low, 10U);
+    EXPECT_EQ(set.ranges()[0].high, 40U);
+    EXPECT_EQ(set.ranges()[1].low, 49U);
+    EXPECT_EQ(set.ranges()[1].high, 51U);
+    EXPECT_THROW(parse_regex(std::string(200'000, 'a')), GrammarError);
 }
 
 TEST(Regex, NamesWhatItDoesNotKnow) {
