@@ -245,7 +245,7 @@ def test_top_survives_a_gateway_that_goes(fake_engine, gateway):
         gate.blocks["locations"] = "location /x/ { llm_status; }"
         gate.reload()
         count = len(screen.pictures())
-        until(lambda: len(shown := screen.pictures()) > count and "404" not in "".join(shown[-1]), "it recovers", 20)
+        until(lambda: len(shown := screen.pictures()) > count and "answered 404" not in "".join(shown[-1]), "it recovers", 20)
     finally:
         os.kill(screen.pid, signal.SIGTERM)
         assert screen.end() == 0

@@ -334,9 +334,9 @@ def test_import_from_csv_and_json(ready, tmp_path):
     llmctl("token", "import", dump, "--db", url)
     assert rows(connection, "name, threshold, models")[2] == ("c", None, ["m", "n"])
     bad = tmp_path / "bad.csv"
-    bad.write_text("token,priority,threshold\nt-4,1,1\nt-5,much,1\nt-4,1,1\n")
+    bad.write_text("token,priority,threshold\nt-4,1,1\nt-secret,much,1\nt-4,1,1\n")
     refused = llmctl("token", "import", bad, "--db", url, status=1)
-    assert "row 2: priority" in refused.err and "row 3" in refused.err and "t-5" not in refused.err
+    assert "row 2: priority" in refused.err and "row 3" in refused.err and "t-secret" not in refused.err
     assert "quoted field" in llmctl("token", "import", "-", "--format", "csv", "--db", url, stdin='token\n"x', status=1).err
     assert "columns" in llmctl("token", "import", "-", "--format", "csv", "--db", url, stdin="a,b\n1,2\n", status=1).err
     assert "--format" in llmctl("token", "import", "-", "--db", url, status=2).err

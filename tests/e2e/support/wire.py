@@ -94,7 +94,9 @@ def peer_closed(sock):
 
 def readable(sock):
     """Whether data or the end is there now. MSG_DONTWAIT would not do: a Python socket with a timeout waits all the same."""
-    return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()  # select() knows no descriptors above 1023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def wait_peer_closed(sock, seconds):
