@@ -121,7 +121,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent_data, void* child_data) {
         return NGX_CONF_OK;
     }
     note_queue_timeout(cf, *main, *child);
-    return set_proxy_defaults(cf, child->proxy_level);
+    return set_proxy_defaults(cf, child->proxy_level, core->name);
 }
 
 ngx_int_t add_phase_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt handler) {

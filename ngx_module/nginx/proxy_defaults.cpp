@@ -81,6 +81,32 @@ char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
     return NGX_CONF_OK;
 }
 
+#if (NGX_HTTP_CACHE)
+// Whether a proxy_cache applies at this level and keeps nothing, as what is not buffered is not cached. nginx
+// then also sees no client that leaves.
+bool has_useless_cache(const ProxyLevel& level) {
+    const ngx_flag_t* buffering = nullptr;
+    for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
+        buffering = proxy_field<ngx_flag_t>(at->proxy_conf, "proxy_buffering");
+        if (buffering == nullptr || *buffering != NGX_CONF_UNSET) {
+            break;
+        }
+    }
+    if (buffering == nullptr || *buffering != 0) {
+        return false;
+    }
+    for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
+        auto* field = proxy_field<char>(at->proxy_conf, "proxy_buffering");
+        const auto* upstream = reinterpret_cast<ngx_http_upstream_conf_t*>(
+            field - offsetof(ngx_http_upstream_conf_t, buffering));
+        if (upstream->cache != NGX_CONF_UNSET) {
+            return upstream->cache == 1;
+        }
+    }
+    return false;
+}
+#endif
+
 }  // namespace
 
 size_t proxy_offset(std::string_view directive) {
@@ -96,7 +122,7 @@ void* current_proxy_conf(ngx_conf_t* cf) {
     return ngx_http_conf_get_module_loc_conf(cf, ngx_http_proxy_module);
 }
 
-char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level) {
+char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level, const ngx_str_t& location) {
     constexpr ngx_msec_t kReadTimeout = 600'000;  // silence of an engine, not time in our queue
     // A host that has lost its power answers nothing: within nginx's 60 s all its seats would wait for it.
     constexpr ngx_msec_t kConnectTimeout = 5'000;
@@ -114,6 +140,16 @@ char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level) {
     set_if_unset<ngx_uint_t>(level, "proxy_ignore_headers", 0,
                              NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT |
                                  NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE | NGX_HTTP_UPSTREAM_IGN_XA_CHARSET);
+#if (NGX_HTTP_CACHE)
+    if (has_useless_cache(level)) {
+        ngx_conf_log_error(
+            NGX_LOG_WARN, cf, 0,
+            "\"proxy_cache\" keeps nothing in location \"%V\": \"llm_dispatch\" sets \"proxy_buffering off\" "
+            "there, and what "
+            "is not buffered is not cached; cache in a server before it, or set \"proxy_cache off\"",
+            &location);
+    }
+#endif
     return add_headers(cf, level);
 }
 

@@ -32,7 +32,8 @@ Field* proxy_field(void* proxy_conf, std::string_view directive) {
 // The proxy configuration of the level that `cf` stands at.
 void* current_proxy_conf(ngx_conf_t* cf);
 
-// Fills what is unset in `level` and all levels above it. Returns NGX_CONF_OK or NGX_CONF_ERROR (memory).
-char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level);
+// Fills what is unset in `level` and all levels above it, and warns of what does not go with it, naming the
+// `location`. Returns NGX_CONF_OK or NGX_CONF_ERROR (memory).
+char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level, const ngx_str_t& location);
 
 }  // namespace llm::nginx

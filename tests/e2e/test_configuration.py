@@ -165,6 +165,18 @@ def test_right_values_pass(nginx, block, text):
     assert status == 0, output
 
 
+@pytest.mark.parametrize("beside,warned", [("proxy_cache c;", True), ("proxy_cache c; proxy_buffering on;", False), ("", False)])
+def test_a_cache_that_keeps_nothing_is_told(nginx, tmp_path, beside, warned):
+    """Nothing said that llm_dispatch takes the buffering which nginx's cache needs."""
+    http = f"proxy_cache_path {tmp_path}/cache keys_zone=c:1m;"
+    for block in ({"http": http, "location": beside}, {"http": http + beside}):
+        status, output = nginx(start=False, **block).test_conf()
+        assert status == 0
+        assert bool(re.search(r'\[warn\] .*"proxy_cache" keeps nothing in location "/v1/"', output)) == warned, output
+    status, output = nginx(start=False, http=http + "proxy_cache c;", location="proxy_cache off;").test_conf()
+    assert status == 0 and "keeps nothing" not in output
+
+
 @pytest.mark.parametrize("engines,models", [(100, 1), (1, 64)])
 def test_more_engines_or_models_than_the_zone_holds(nginx, engines, models):
     """None of them was there, which only the error log said."""
