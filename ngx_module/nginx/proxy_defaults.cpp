@@ -142,12 +142,11 @@ char* set_proxy_defaults(ngx_conf_t* cf, const ProxyLevel& level, const ngx_str_
                                  NGX_HTTP_UPSTREAM_IGN_XA_LIMIT_RATE | NGX_HTTP_UPSTREAM_IGN_XA_CHARSET);
 #if (NGX_HTTP_CACHE)
     if (has_useless_cache(level)) {
-        ngx_conf_log_error(
-            NGX_LOG_WARN, cf, 0,
-            "\"proxy_cache\" keeps nothing in location \"%V\": \"llm_dispatch\" sets \"proxy_buffering off\" "
-            "there, and what "
-            "is not buffered is not cached; cache in a server before it, or set \"proxy_cache off\"",
-            &location);
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"proxy_cache\" keeps nothing in location \"%V\": \"llm_dispatch\" sets "
+                           "\"proxy_buffering off\" there, and what is not buffered is not cached; cache in a "
+                           "server before it, or set \"proxy_cache off\"",
+                           &location);
     }
 #endif
     return add_headers(cf, level);
