@@ -265,9 +265,10 @@ void EngineCore::end_broken(std::vector<Event>& events) {
     }
 }
 
-// True: the token stands where the grammar allows it, and is taken.
-bool EngineCore::obeys_grammar(Sequence& s, int32_t token) {
-    return s.grammar == nullptr || (!s.grammar->mask().empty() && s.grammar->accept(token));
+// True: the token stands where the grammar allows it, and is taken unless it is an end. Where no token is allowed
+// there was no mask: then an end is none either.
+bool EngineCore::obeys_grammar(Sequence& s, int32_t token, bool end) {
+    return s.grammar == nullptr || (!s.grammar->mask().empty() && (end || s.grammar->accept(token)));
 }
 
 void EngineCore::charge_users(double now) {
@@ -321,7 +322,7 @@ void EngineCore::accept(const PlannedRow& row, const StepResult& result, size_t 
     count_token(s, now);
     untold.end = (!asked.ignore_eos && contains(options_.end_tokens, untold.token)) ||
                  contains(asked.stop_tokens, untold.token);
-    if (!untold.end && !obeys_grammar(s, untold.token)) {
+    if (!obeys_grammar(s, untold.token, untold.end)) {
         broken_.push_back(s.request);
         return;
     }

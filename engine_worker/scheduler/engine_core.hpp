@@ -98,7 +98,7 @@ class EngineCore {
     void end_broken(std::vector<Event>& events);
     void count_token(Sequence& sequence, double now);
     void charge_users(double now);
-    bool obeys_grammar(Sequence& sequence, int32_t token);
+    bool obeys_grammar(Sequence& sequence, int32_t token, bool end);
     void finish_sequence(Sequence& sequence, double now);
     void end_sequence(Sequence& sequence, FinishReason reason, double now);
 
