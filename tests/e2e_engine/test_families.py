@@ -82,7 +82,7 @@ def test_the_text_goes_on_behind_the_prompt(start_engine, tmp_path):
     engine = start_engine("--served-model-name", "m", model=str(model))
 
     body = engine.request("POST", "/v1/completions", {"model": "m", "prompt": [40, 41], "max_tokens": 4, "echo": True,
-                                                      "logprobs": 0})[2]
+                                                      "logprobs": 0, "temperature": 0})[2]
     choice = body["choices"][0]
     tokens = choice["logprobs"]["tokens"]
     assert len(tokens) == 6 and all(token[0] == " " for token in tokens)
