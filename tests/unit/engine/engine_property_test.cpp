@@ -75,7 +75,9 @@ TEST_P(EngineProperty, EverybodyGetsTheirOwnText) {
             Request request;
             request.id = next++;
             Asked& one = asked[request.id];
-            one = {random_prompt(random), random() % 4 == 0, 1 + static_cast<int32_t>(random() % 60), random()};
+            // Answers become longer: what was learnt of them is wrong then, and memory runs out.
+            const uint32_t longest = round < 500 ? 8 : 104;
+            one = {random_prompt(random), random() % 4 == 0, 1 + static_cast<int32_t>(random() % longest), random()};
             request.prompts = {one.prompt};
             request.priority_class = static_cast<int32_t>(random() % 3) * 10;
             request.salt = random() % 2 == 0 ? "x" : "";
