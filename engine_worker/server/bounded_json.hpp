@@ -11,7 +11,7 @@ namespace llm::engine {
 // Values of JSON are copied, written and freed by recursion: too deep a one would end the process.
 inline constexpr int kMaxJsonDepth = 1000;
 // A member of an object is looked for among those before it: at most so many comparisons in a text, which are
-// one object of 20,000 members, or many thousand of hundreds.
+// one object of 20,000 members, or many thousand of hundreds. Of long names each 64 bytes count.
 inline constexpr uint64_t kMaxMemberComparisons = 200'000'000;
 
 // What of `text` is more than is read: "brackets nested more than 1000 deep", "objects of too many members";
