@@ -109,7 +109,8 @@ std::string to_pcre2_syntax(std::string_view pattern) {
                 at_bracket = true;
             } else {
                 // Beside a bracket that goes it would join what stands on both sides.
-                if (c == '-' && (was_bracket || pattern.substr(i + 1, 1) == "]"))
+                const std::string_view next = pattern.substr(i + 1, 1);
+                if (c == '-' && (was_bracket || next == "[" || next == "]"))
                     out += '\\';
                 out += c;
             }

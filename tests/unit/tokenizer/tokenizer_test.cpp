@@ -286,6 +286,7 @@ TEST(SplitRegex, TranslatesWhatPcre2ReadsOtherwise) {
     // A class inside a class adds its members: the pattern of Bloom and of what was trained in its manner.
     EXPECT_EQ(to_pcre2_syntax(R"( ?[^(\s|[.,!?])]+[a])"), R"( ?[^(\p{White_Space}|.,!?)]+[a])");
     EXPECT_EQ(to_pcre2_syntax(R"([a[-b]c[d-]-[[e]]f]g])"), R"([a\-bcd\-\-ef]g])");
+    EXPECT_EQ(to_pcre2_syntax(R"([+-[a]])"), R"([+\-a])");
     EXPECT_EQ(to_pcre2_syntax(R"([!-/\[-`\]-a])"), R"([!-/\[-`\]-a])");
     EXPECT_THROW(to_pcre2_syntax(R"([a[^b]])"), std::runtime_error);
     EXPECT_THROW(to_pcre2_syntax(R"([a&&b])"), std::runtime_error);
