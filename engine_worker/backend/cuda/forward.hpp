@@ -74,8 +74,7 @@ class Forward {
         GemvEpilogue epilogue = GemvEpilogue::kStore;
         AppliedNorm norm = {};  // both only where norms_are_fused()
         NextNorm next = {};
-        bool bias_later =
-            false;  // who reads the result can add the bias: cuBLASLt's products would need a kernel for it
+        bool bias_later = false;  // who reads it can add the bias: of cuBLASLt's a kernel would have to
     };
     // True if the bias is left to who reads the result. With `tune`, matrices that are read alike (all
     // layers' of a kind), the product is not made, its algorithm chosen.
