@@ -12,26 +12,24 @@ extern ngx_module_t ngx_http_proxy_module;
 namespace llm::nginx {
 namespace {
 
+// What applies at this level: the field that is set in it or nearest above; nullptr when none is.
 template <class Field>
-void set_if_unset(const ProxyLevel& level, std::string_view directive, Field unset, Field value) {
+const Field* nearest(const ProxyLevel& level, std::string_view directive, Field unset) {
     for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
         const Field* field = proxy_field<Field>(at->proxy_conf, directive);
-        if (field == nullptr || *field != unset) {
-            return;
-        }
-    }
-    *proxy_field<Field>(level.proxy_conf, directive) = value;
-}
-
-// The nearest list of proxy_set_header that applies at this level, nullptr when there is none.
-const ngx_array_t* inherited_headers(const ProxyLevel& level) {
-    for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
-        auto** field = proxy_field<ngx_array_t*>(at->proxy_conf, "proxy_set_header");
-        if (field != nullptr && *field != static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR)) {
-            return *field;
+        if (field != nullptr && *field != unset) {
+            return field;
         }
     }
     return nullptr;
+}
+
+template <class Field>
+void set_if_unset(const ProxyLevel& level, std::string_view directive, Field unset, Field value) {
+    Field* field = proxy_field<Field>(level.proxy_conf, directive);
+    if (field != nullptr && nearest(level, directive, unset) == nullptr) {
+        *field = value;
+    }
 }
 
 bool has_header(const ngx_array_t& headers, std::string_view name) {
@@ -65,13 +63,14 @@ char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
     if (field == nullptr || headers == nullptr) {
         return static_cast<char*>(NGX_CONF_ERROR);
     }
-    if (const ngx_array_t* inherited = inherited_headers(level);
-        inherited != nullptr && inherited->nelts > 0) {
-        void* copy = ngx_array_push_n(headers, inherited->nelts);
+    ngx_array_t* const* inherited =
+        nearest(level, "proxy_set_header", static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR));
+    if (inherited != nullptr && *inherited != nullptr && (*inherited)->nelts > 0) {
+        void* copy = ngx_array_push_n(headers, (*inherited)->nelts);
         if (copy == nullptr) {
             return static_cast<char*>(NGX_CONF_ERROR);
         }
-        ngx_memcpy(copy, inherited->elts, inherited->nelts * sizeof(ngx_keyval_t));
+        ngx_memcpy(copy, (*inherited)->elts, (*inherited)->nelts * sizeof(ngx_keyval_t));
     }
     if (!add_header(*headers, kHostHeader, kEngineHostVariable) ||
         !add_header(*headers, kConnectionHeader, "")) {
@@ -85,13 +84,7 @@ char* add_headers(ngx_conf_t* cf, const ProxyLevel& level) {
 // Whether a proxy_cache applies at this level and keeps nothing, as what is not buffered is not cached. nginx
 // then also sees no client that leaves.
 bool has_useless_cache(const ProxyLevel& level) {
-    const ngx_flag_t* buffering = nullptr;
-    for (const ProxyLevel* at = &level; at != nullptr; at = at->parent) {
-        buffering = proxy_field<ngx_flag_t>(at->proxy_conf, "proxy_buffering");
-        if (buffering == nullptr || *buffering != NGX_CONF_UNSET) {
-            break;
-        }
-    }
+    const ngx_flag_t* buffering = nearest<ngx_flag_t>(level, "proxy_buffering", NGX_CONF_UNSET);
     if (buffering == nullptr || *buffering != 0) {
         return false;
     }
