@@ -115,7 +115,7 @@ AppliedNorm Forward::applied_norm(int first_row) const {
             static_cast<float>(model_.config.norm_eps)};
 }
 
-bool Forward::matmul(const Product& p, int rows, const std::vector<const uint16_t*>* tune) {
+const float* Forward::matmul(const Product& p, int rows, const std::vector<const uint16_t*>* tune) {
     const GpuMatrix& m = *p.matrix;
     const bool e4m3 = m.scale != nullptr;
     const bool swiglu = p.epilogue == GemvEpilogue::kSwiglu;
@@ -164,12 +164,12 @@ bool Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
                 activate();
             });
         }
-        return false;
+        return nullptr;
     }
     const int choice = only_few ? 0 : few ? gemm_->own_choice(call) : kLibrary;
     if (choice != kLibrary) {
         multiply(m.w, choice);
-        return false;
+        return nullptr;
     }
     if (e4m3) {
         launch_expand_e4m3(static_cast<const uint8_t*>(m.w), m.scale, m.n, m.k, expanded_, stream_.get());
@@ -177,7 +177,7 @@ bool Forward::matmul(const Product& p, int rows, const std::vector<const uint16_
     put_bias();
     gemm_->run(call);
     activate();
-    return m.bias != nullptr && !bias_first;
+    return p.bias_later ? m.bias : nullptr;
 }
 
 void Forward::attention(const StepView& step, int layer, const float* bias) {
@@ -255,10 +255,10 @@ void Forward::layers(const StepView& step) {
         const GpuLayer& layer = model_.layers[i];
         const float* norm_after = i + 1 < model_.layers.size() ? model_.layers[i + 1].attn_norm : model_.norm;
         norm(layer.attn_norm);
-        const bool bias_left = matmul(
+        const float* bias_left = matmul(
             {normed_, &layer.qkv, qkv_, layer.qkv.n, GemvEpilogue::kStore, applied, {}, true}, step.rows);
         done("qkv");
-        attention(step, static_cast<int>(i), bias_left ? layer.qkv.bias : nullptr);
+        attention(step, static_cast<int>(i), bias_left);
         done("attention");
         matmul({attended_, &layer.o, hidden_, hidden, GemvEpilogue::kAdd, {}, next(layer.mlp_norm)}, step.rows);
         done("o");

@@ -76,9 +76,9 @@ class Forward {
         NextNorm next = {};
         bool bias_later = false;  // who reads it can add the bias: of cuBLASLt's a kernel would have to
     };
-    // True if the bias is left to who reads the result. With `tune`, matrices that are read alike (all
-    // layers' of a kind), the product is not made, its algorithm chosen.
-    bool matmul(const Product& product, int rows, const std::vector<const uint16_t*>* tune = nullptr);
+    // Returns the bias, if adding it is left to who reads the result; else nullptr. With `tune`, matrices
+    // that are read alike (all layers' of a kind), the product is not made, its algorithm chosen.
+    const float* matmul(const Product& product, int rows, const std::vector<const uint16_t*>* tune = nullptr);
     // `bias`: of q, k and v, if it is not in them yet; else nullptr.
     void attention(const StepView& step, int layer, const float* bias);
     // Products of so few rows that norms need no kernels of their own.

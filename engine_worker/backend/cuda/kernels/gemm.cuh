@@ -1,5 +1,6 @@
 // Products of more rows than gemv.cuh takes, and few enough that reading the weights still is what takes the time, or launches do: the
-// weights are read once, from the second-level cache once per 64 rows. One-byte weights are widened to bf16 on the way to the tensor cores, so that they cost a byte each.
+// weights are read from memory once, from the second-level cache once per 64 rows. One-byte weights are widened to bf16 on the way to
+// the tensor cores, so that they cost a byte each.
 //
 // A block computes 128 rows of the matrix for 32 or 64 activation rows. Both operands pass through shared memory, several steps
 // ahead: enough under way that one block per multiprocessor keeps memory busy. Each of 4 warps has 32 rows of the matrix; with
