@@ -200,6 +200,11 @@ void Scheduler::release(Sequence& sequence) {
     sequence.running = false;
 }
 
+void Scheduler::give_up_memory(Sequence& victim, double now) {
+    ++victim.shortages;
+    preempt(victim, now);
+}
+
 int32_t Scheduler::reserve(Sequence& sequence, int32_t n_tokens, double now) {
     const size_t needed = static_cast<size_t>(blocks_for(n_tokens));
     while (sequence.blocks.size() < needed) {
@@ -217,8 +222,7 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n_tokens, double now) {
         if (last == nullptr) {
             break;
         }
-        ++last->shortages;
-        preempt(*last, now);
+        give_up_memory(*last, now);
     }
     return std::min(n_tokens, static_cast<int32_t>(sequence.blocks.size()) * kBlock);
 }
@@ -243,8 +247,7 @@ void Scheduler::plan_decodes(double now) {
             continue;  // made room for an earlier one
         }
         if (reserve(*sequence, sequence->n_tokens(), now) < sequence->n_tokens()) {
-            ++sequence->shortages;
-            preempt(*sequence, now);
+            give_up_memory(*sequence, now);
             continue;
         }
         sequence->n_planned = 1;

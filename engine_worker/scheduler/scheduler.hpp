@@ -104,6 +104,7 @@ class Scheduler {
     bool may_make_room(const Sequence& running, const Sequence& candidate) const;
     void start(size_t waiting_index, double now);
     void preempt(Sequence& victim, double now);
+    void give_up_memory(Sequence& victim, double now);  // as there is no more
     void enqueue(std::unique_ptr<Sequence> sequence);
     Footprint footprint(const Sequence& sequence) const;
 

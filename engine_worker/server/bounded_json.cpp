@@ -16,9 +16,12 @@ const char* json_excess(std::string_view text) {
     for (size_t i = 0; i < text.size(); ++i) {
         const char c = text[i];
         if (in_string) {
-            i += c == '\\' ? 1 : 0;
-            in_string = c != '"';
-            length = i - string;
+            if (c == '\\') {
+                ++i;
+            } else if (c == '"') {
+                in_string = false;
+                length = i - string;
+            }
         } else if (c == '"') {
             in_string = true;
             string = i + 1;

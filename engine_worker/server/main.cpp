@@ -166,12 +166,13 @@ int serve(const Options& options) {
     std::atomic<bool> loading{true};
     std::thread loader([&] {
         try {
-            start_engine(options, service, source, report_change, server.port() != 0 ? fixed.url : options.listen,
-                         engine);
-            loading = false;
+            start_engine(options, service, source, report_change,
+                         server.port() != 0 ? fixed.url : options.listen, engine);
         } catch (const std::exception& error) {
             status = fail(error.what());
-            loading = false;
+        }
+        loading = false;
+        if (status != 0) {
             service.fail();
             kill(getpid(), SIGTERM);  // blocked everywhere: the network thread reads it and stops
         }

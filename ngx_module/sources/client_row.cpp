@@ -425,13 +425,12 @@ bool parse_list(std::string_view text, std::vector<std::string>& out) {
     text = trim(text);
     if (text.starts_with('[')) {
         const auto array = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-        for (const auto& item : array) {
-            if (!item.is_string()) {
-                return false;
-            }
-            out.push_back(item.get<std::string>());
+        if (array.is_discarded() ||
+            !std::all_of(array.begin(), array.end(), [](const auto& item) { return item.is_string(); })) {
+            return false;
         }
-        return array.is_array();
+        array.get_to(out);
+        return true;
     }
     if (!text.starts_with('{')) {
         while (!text.empty()) {
