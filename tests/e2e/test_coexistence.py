@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from support.answer_cache import answer_cache
 from support.client import chat_body
 from support.errors import assert_error
 from support.fake_engine import error
@@ -342,9 +343,7 @@ def test_a_model_does_not_end_a_header(fake_engine, gateway):
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_from_nginx_s_cache_costs_no_tokens(fake_engine, gateway, tmp_path, stream):
     engine = fake_engine()
-    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
-                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
-                   "proxy_cache_key $llm_body_hash; add_header X-Cache $upstream_cache_status;")
+    gate = gateway([engine], **answer_cache(tmp_path))
     body = chat_body(stream=stream, stream_options={"include_usage": True})
     replies = [gate.client.ask(body, token="alice")]
     gate.wait_outcomes({"completed": 1})  # nginx keeps an answer after its client has read it
@@ -357,9 +356,7 @@ def test_an_answer_from_nginx_s_cache_costs_no_tokens(fake_engine, gateway, tmp_
 
 def test_an_answer_from_nginx_s_cache_keeps_no_seat(fake_engine, gateway, tmp_path):
     """It was kept until the client had closed."""
-    gate = gateway([fake_engine()], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
-                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
-                   "proxy_cache_key $llm_body_hash; add_header X-Cache $upstream_cache_status; lingering_timeout 60s; lingering_time 60s;")
+    gate = gateway([fake_engine()], **answer_cache(tmp_path, more="lingering_timeout 60s; lingering_time 60s;"))
     answers = 1
     while gate.client.ask(token="alice").header("x-cache") != "HIT":
         answers += 1  # nginx keeps an answer after its client has read it
@@ -374,9 +371,7 @@ def test_an_answer_from_nginx_s_cache_keeps_no_seat(fake_engine, gateway, tmp_pa
 def test_a_stale_answer_from_nginx_s_cache(fake_engine, gateway, tmp_path):
     """It was taken for one of the engine that had failed."""
     engine = fake_engine()
-    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
-                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1s;"
-                   "proxy_cache_use_stale error; proxy_cache_key $llm_body_hash; add_header X-Cache $upstream_cache_status;")
+    gate = gateway([engine], **answer_cache(tmp_path, valid="200 1s", more="proxy_cache_use_stale error;"))
     first = gate.client.ask(token="alice")
     # its client has it a moment before the cache has
     until(lambda: gate.client.ask(token="alice").header("x-cache") == "HIT", "the answer is in the cache")

@@ -103,7 +103,7 @@ def test_names_are_text(fake_engine, gateway, browser):
     assert gate.status()["engines"][0]["drained"]
     engine.open_gate()
     assert pending[0].reply().status == 200
-    gate.client.ask(method="DELETE", target=f"/llm/requests/{gate.status()['requests'][0]['id']}", headers=[("x-llm-admin", "1")])
+    gate.end_request(gate.status()["requests"][0]["id"])
     assert pending[1].reply().status == 503
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from support.answer_cache import answer_cache
 from support.client import chat_body
 from support.fake_engine import answer
 from support.http2 import Http2
@@ -48,16 +49,14 @@ def test_reset_stream_leaves_the_queue(queued):
 def test_a_stream_that_an_administrator_ends_while_it_waits_for_a_cache(fake_engine, gateway, tmp_path):
     engine = fake_engine()
     port = free_port()
-    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;", server=f"listen 127.0.0.1:{port} http2;",
-                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
-                   "proxy_cache_key one; proxy_cache_lock on;")
+    gate = gateway([engine], **answer_cache(tmp_path, "one", more="proxy_cache_lock on;"), server=f"listen 127.0.0.1:{port} http2;")
     running = engine.occupy(gate.client, token="alice")
     [first] = [request["id"] for request in gate.status()["requests"]]
     client = Http2(port)
     waiting = client.send(chat_body(), "alice")
     gate.wait_held(2)
     [ticket] = [request["id"] for request in gate.status()["requests"] if request["id"] != first]
-    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert gate.end_request(ticket).status == 200
     client.wait(waiting)
     assert waiting in client.reset_codes
     gate.wait_outcomes({"cancelled_running": 1})

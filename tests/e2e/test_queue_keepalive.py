@@ -196,7 +196,7 @@ def test_revoked_token(busy):
 
 def abort(gate, state):
     ticket = next(request["id"] for request in gate.status()["requests"] if request["state"] == state)
-    reply = gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")])
+    reply = gate.end_request(ticket)
     assert reply.status == 200, reply
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from support.answer_cache import answer_cache
 from support.client import chat_body
 from support.fake_engine import answer, error
 from support.paths import nginx_version
@@ -346,9 +347,7 @@ def test_an_answer_from_nginx_s_cache(busy, tmp_path):
     def script(exchange):
         exchange.json(TOO_LONG, 400) if exchange.request.json()["n"] == 2 else answer(exchange)
 
-    gate, engine, running = busy(
-        http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;", then=for_waiting(script),
-        location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid any 1h; proxy_cache_key $llm_body_hash;")
+    gate, engine, running = busy(**answer_cache(tmp_path, valid="any 1h"), then=for_waiting(script))
     parts = []
     for number in (1, 1, 2, 2):
         parts.append(begun(wait(gate, chat_body(content="waits", stream=True, n=number))))

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from support import invariants
+from support.answer_cache import answer_cache
 from support.client import chat_body
 from support.errors import assert_error
 from support.fake_engine import answer, error
@@ -66,7 +67,7 @@ def test_administrator_ends_a_running_request(fake_engine, gateway):
     pending = gate.client.send(chat_body(), token="alice")
     engine.wait_requests(1)
     ticket = gate.status()["requests"][0]["id"]
-    reply = gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")])
+    reply = gate.end_request(ticket)
     assert reply.status == 200
     refused = pending.reply()
     assert_error(refused, 503, "aborted")
@@ -89,7 +90,7 @@ def test_administrator_ends_a_stream(fake_engine, gateway):
     parts = pending.parts()
     assert next(parts).startswith(b"data: ")
     ticket = gate.status()["requests"][0]["id"]
-    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert gate.end_request(ticket).status == 200
     assert json.loads(next(parts).removeprefix(b"data: "))["error"]["code"] == "aborted"
     with pytest.raises(Incomplete):
         next(parts)
@@ -114,7 +115,7 @@ def test_administrator_comes_too_late(fake_engine, gateway):
     pending = gate.client.send(token="alice", headers=[("Connection", "close")])
     assert b"".join(pending.parts())
     for request in gate.status()["requests"]:  # none, if it has been counted already: it may be between the two
-        reply = gate.client.ask(method="DELETE", target=f"/llm/requests/{request['id']}", headers=[("x-llm-admin", "1")])
+        reply = gate.end_request(request["id"])
         assert reply.status in (200, 404)
     pending.close()
     gate.wait_outcomes({"completed": 1})
@@ -123,9 +124,8 @@ def test_administrator_comes_too_late(fake_engine, gateway):
 def test_administrator_comes_too_late_for_an_answer_from_a_cache(fake_engine, gateway, tmp_path):
     """Only the mirror still runs: nginx let go of the request while it was being ended."""
     shadow = fake_engine(script=lambda exchange: exchange.json({}))
-    gate = gateway([fake_engine(script=lambda exchange: exchange.json({"text": "x" * 7_000_000}))], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
-                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
-                   "proxy_cache_key one; mirror /shadow; add_header X-Cache $upstream_cache_status;",
+    gate = gateway([fake_engine(script=lambda exchange: exchange.json({"text": "x" * 7_000_000}))],
+                   **answer_cache(tmp_path, "one", more="mirror /shadow;"),
                    locations=f"location = /shadow {{ internal; proxy_pass {shadow.url}; }}")
     until(lambda: gate.client.ask(token="alice").header("x-cache") == "HIT", "the answer is in the cache")
     invariants.idle(gate)
@@ -135,7 +135,7 @@ def test_administrator_comes_too_late_for_an_answer_from_a_cache(fake_engine, ga
     gate.wait_held(0)  # told as long as the client has not read; had it, the request would be counted then, too
     [ticket] = [request["id"] for request in gate.status()["requests"]]
     assert b"".join(pending.parts())
-    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert gate.end_request(ticket).status == 200
     shadow.release()
     pending.close()
     invariants.idle(gate)
@@ -150,7 +150,7 @@ def test_administrator_ends_a_waiting_request(fake_engine, gateway):
     waiting = gate.client.send(chat_body(), token="alice")
     gate.wait_queued(1)
     [ticket] = [request["id"] for request in gate.status()["requests"] if request["state"] == "queued"]
-    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert gate.end_request(ticket).status == 200
     assert_error(waiting.reply(), 503, "aborted")
     engine.open_gate()
     assert running.reply().status == 200
@@ -186,15 +186,13 @@ def test_administrator_ends_what_error_page_sends_on(fake_engine, gateway):
 def test_administrator_ends_what_waits_for_a_cache(fake_engine, gateway, tmp_path):
     """It went on without its client, whose seat it kept, and nginx complained of its count."""
     engine = fake_engine()
-    gate = gateway([engine], http=f"proxy_cache_path {tmp_path}/cache keys_zone=answers:1m;",
-                   location="proxy_buffering on; proxy_cache answers; proxy_cache_methods POST; proxy_cache_valid 200 1h;"
-                   "proxy_cache_key one; proxy_cache_lock on;")
+    gate = gateway([engine], **answer_cache(tmp_path, "one", more="proxy_cache_lock on;"))
     running = engine.occupy(gate.client, token="alice")
     [first] = [request["id"] for request in gate.status()["requests"]]
     waiting = gate.client.send(token="alice", headers=[("Connection", "close")])
     gate.wait_held(2)
     [ticket] = [request["id"] for request in gate.status()["requests"] if request["id"] != first]
-    assert gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")]).status == 200
+    assert gate.end_request(ticket).status == 200
     with pytest.raises(ConnectionError):
         waiting.reply()
     gate.wait_held(1)
@@ -228,7 +226,7 @@ def test_post_action_keeps_no_place(fake_engine, gateway):
 def end_request(gate, ticket):
     """Whether a worker has said that the request is ended; no answer comes from one that is stopped."""
     try:
-        return gate.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")], timeout=0.3).status in (200, 404)
+        return gate.end_request(ticket, timeout=0.3).status in (200, 404)
     except TimeoutError:
         return False
 

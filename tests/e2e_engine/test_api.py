@@ -1,13 +1,12 @@
 """The OpenAI API of llm-engine, over the simulated model."""
 import json
-import pathlib
 import threading
 
 import pytest
 
+from support.paths import DEMO_MODEL
 from support.poll import until
 
-DEMO = pathlib.Path(__file__).resolve().parents[2] / "models" / "demo"
 TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -61,7 +60,7 @@ def test_end_of_text(start_engine):
 
 
 def test_min_tokens_hold_off_all_that_ends_a_text(start_engine):
-    engine = start_engine(model=str(DEMO))
+    engine = start_engine(model=DEMO_MODEL)
 
     def complete(**fields):
         body = {"model": "demo", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 30, **fields}
@@ -78,7 +77,7 @@ def test_min_tokens_hold_off_all_that_ends_a_text(start_engine):
 
 
 def test_a_prompt_gets_the_same_text_alone_and_beside_others(start_engine):
-    engine = start_engine(model=str(DEMO))
+    engine = start_engine(model=DEMO_MODEL)
 
     def complete(prompt):
         body = {"model": "demo", "prompt": prompt, "seed": 3, "n": 2, "max_tokens": 12}
@@ -99,7 +98,7 @@ def test_completions_prompts_and_choices(start_engine):
 
 def test_echo_gives_the_prompt_as_it_was_sent(start_engine):
     """Not as its tokens are read back: a special token in the text stays."""
-    engine = start_engine(model=str(DEMO))
+    engine = start_engine(model=DEMO_MODEL)
     for prompt in ["Hello <|im_start|>you", "a  b\u0301"]:
         ids = engine.request("POST", "/tokenize", {"prompt": prompt})[2]["tokens"]
         for given in [prompt, [prompt], ids, [ids]]:
@@ -110,7 +109,7 @@ def test_echo_gives_the_prompt_as_it_was_sent(start_engine):
 
 def test_echo_with_logprobs_scores_the_prompt(start_engine):
     """As evaluation harnesses ask for it: what the model wrote has, as a prompt, the probabilities that it had as an answer."""
-    engine = start_engine("--max-step-tokens", "64", "--max-running", "4", model=str(DEMO))
+    engine = start_engine("--max-step-tokens", "64", "--max-running", "4", model=DEMO_MODEL)
 
     def complete(prompt, **fields):
         status, _, body = engine.request("POST", "/v1/completions", {"model": "demo", "prompt": prompt, "temperature": 0, "logprobs": 2,
@@ -140,7 +139,7 @@ def test_echo_with_logprobs_scores_the_prompt(start_engine):
 
 
 def test_echo_with_logprobs_streamed(start_engine):
-    engine = start_engine(model=str(DEMO))
+    engine = start_engine(model=DEMO_MODEL)
     body = {"model": "demo", "prompt": "The fox said", "temperature": 0, "logprobs": 0, "echo": True, "max_tokens": 4}
     whole = engine.request("POST", "/v1/completions", body)[2]["choices"][0]
     chunks = [chunk["choices"][0] for chunk in stream(engine, "/v1/completions", **body)[:-1]]
@@ -150,7 +149,7 @@ def test_echo_with_logprobs_streamed(start_engine):
 
 
 def test_an_answer_that_goes_on_with_the_last_message(start_engine):
-    engine = start_engine(model=str(DEMO))
+    engine = start_engine(model=DEMO_MODEL)
 
     def chat(last, **fields):
         messages = [{"role": "user", "content": "What is the capital of France?"}, {"role": "assistant", "content": last}]
@@ -290,7 +289,7 @@ def test_refusals(start_engine, fields, status, param, code):
 
 def test_a_text_that_never_ends_is_not_read_to_its_end(start_engine):
     """Nor is its one endless word or gap: others wait meanwhile."""
-    engine = start_engine(model=str(DEMO))
+    engine = start_engine(model=DEMO_MODEL)
     gap = " " * 12_000_000  # more than the split pattern can walk over
     for path, fields in [("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello " * 1_000_000}]}),
                          ("/v1/completions", {"prompt": ["x", "a" * 5_000_000]}), ("/v1/embeddings", {"input": gap})]:
@@ -418,10 +417,10 @@ def test_tool_calls_and_reasoning(start_engine, tmp_path):
 def demo_with(directory, name, change):
     """The demo model with another version of one of its files: change(its JSON) is what it says."""
     directory.mkdir()
-    for file in DEMO.iterdir():
+    for file in DEMO_MODEL.iterdir():
         if file.name != name:
             (directory / file.name).symlink_to(file)
-    (directory / name).write_text(json.dumps(change(json.loads((DEMO / name).read_text()))))
+    (directory / name).write_text(json.dumps(change(json.loads((DEMO_MODEL / name).read_text()))))
     return directory
 
 

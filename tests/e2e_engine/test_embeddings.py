@@ -2,15 +2,13 @@
 import base64
 import json
 import math
-import pathlib
 import shutil
 import struct
 
 import pytest
 
+from support.paths import DEMO_MODEL
 from support.poll import until
-
-DEMO = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 
 
 def embed(engine, given, model="sim", **fields):
@@ -62,7 +60,7 @@ def test_refusals(start_engine, fields, param):
 def test_same_alone_in_chunks_and_in_a_crowd(start_engine, tmp_path, pooling):
     """Chunks of a prompt, other prompts beside it and what the prefix cache holds change no bit."""
     model = tmp_path / "model"
-    shutil.copytree(DEMO, model)
+    shutil.copytree(DEMO_MODEL, model)
     (model / "1_Pooling").mkdir()
     (model / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_" + pooling: True, "pooling_mode_cls_token": False}))
     text = "Once upon a time there was a server that told stories. " * 30
@@ -82,7 +80,7 @@ def test_same_alone_in_chunks_and_in_a_crowd(start_engine, tmp_path, pooling):
 ])
 def test_what_the_model_would_need_is_named(start_engine, tmp_path, files):
     model = tmp_path / "model"
-    shutil.copytree(DEMO, model)
+    shutil.copytree(DEMO_MODEL, model)
     for name, content in files.items():
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text(json.dumps(content))

@@ -1,17 +1,14 @@
 """llm-engine and its CUDA backend, opened at run time. The GPU is emulated: the real kernels run on the CPU, slowly."""
 import json
 import os
-import pathlib
 import subprocess
 
 import pytest
 
-from support.paths import ENGINE
+from support.paths import DEMO_MODEL, ENGINE
 from support.poll import until
 from support.process import Process
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEMO = str(ROOT / "models" / "demo")
 SMALL = ["--max-running", "4", "--max-step-tokens", "128", "--kv-tokens", "2048"]
 
 
@@ -42,32 +39,32 @@ def complete(engine, **fields):
 
 
 def test_the_same_text_as_the_cpu(start_engine, emulated):
-    on_gpu = start_engine("--backend", "auto", *SMALL, model=DEMO)
+    on_gpu = start_engine("--backend", "auto", *SMALL, model=DEMO_MODEL)
     assert " on cuda, " in on_gpu.output()
-    on_cpu = start_engine("--backend", "cpu", *SMALL, model=DEMO)
+    on_cpu = start_engine("--backend", "cpu", *SMALL, model=DEMO_MODEL)
     for fields in ({}, {"prompt": "What is a bird?", "temperature": 0.8, "seed": 5, "top_p": 0.9}):
         assert complete(on_gpu, **fields) == complete(on_cpu, **fields)
 
 
 def test_sequences_at_once_unless_told(start_engine, emulated):
     for backend, sequences in (("cuda", 256), ("cpu", 64)):
-        engine = start_engine("--backend", backend, "--kv-tokens", "2048", model=DEMO)
+        engine = start_engine("--backend", backend, "--kv-tokens", "2048", model=DEMO_MODEL)
         assert f" on {backend}, {sequences} sequences" in engine.output()
 
 
 def test_without_a_gpu_auto_computes_on_the_cpu_and_cuda_ends(start_engine, emulated):
     emulated("none")
-    engine = start_engine("--backend", "auto", *SMALL, model=DEMO)
+    engine = start_engine("--backend", "auto", *SMALL, model=DEMO_MODEL)
     assert "llm-engine: the NVIDIA driver finds no GPU; computing on the CPU\n" in engine.output()
     assert " on cpu, " in engine.output()
-    done = run("--backend", "cuda", "--model", DEMO)
+    done = run("--backend", "cuda", "--model", DEMO_MODEL)
     assert done.returncode == 1
     assert done.stderr == "llm-engine: --backend cuda: the NVIDIA driver finds no GPU\n"
 
 
 def test_without_the_backend_file(monkeypatch):
     monkeypatch.setenv("LLM_CUDA_BACKEND", "/nowhere/llm_backend_cuda.so")
-    done = run("--backend", "cuda", "--model", DEMO)
+    done = run("--backend", "cuda", "--model", DEMO_MODEL)
     assert done.returncode == 1
     assert "is not installed" in done.stderr and done.stderr.count("\n") == 1
 
@@ -76,13 +73,13 @@ def test_a_file_that_is_no_backend(monkeypatch, tmp_path):
     bogus = tmp_path / "llm_backend_cuda.so"
     bogus.write_text("not a library")
     monkeypatch.setenv("LLM_CUDA_BACKEND", str(bogus))
-    done = run("--backend", "cuda", "--model", DEMO)
+    done = run("--backend", "cuda", "--model", DEMO_MODEL)
     assert done.returncode == 1
     assert "cannot be opened" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_model_that_does_not_fit_ends_the_start_with_a_report(redis, announcements, emulated):
-    done = run("--backend", "cuda", "--model", DEMO, "--kv-tokens", "100000000", "--redis", redis.url, "--id", "e1")
+    done = run("--backend", "cuda", "--model", DEMO_MODEL, "--kv-tokens", "100000000", "--redis", redis.url, "--id", "e1")
     assert done.returncode == 1
     assert "the model does not fit: it needs " in done.stderr and "may use " in done.stderr
     assert done.stderr.count("\n") == 1
@@ -93,7 +90,7 @@ def test_a_model_that_does_not_fit_ends_the_start_with_a_report(redis, announcem
 def test_a_gpu_that_disappears_ends_the_engine_with_an_error(tmp_path, redis, announcements, emulated):
     emulated("lost=2500")
     engine = Process([ENGINE, "--listen", f"unix:{tmp_path}/engine.sock", "--advertise", "http://127.0.0.1:1", "--backend",
-                      "cuda", "--model", DEMO, *SMALL, "--redis", redis.url, "--id", "e1"], tmp_path / "engine.log")
+                      "cuda", "--model", DEMO_MODEL, *SMALL, "--redis", redis.url, "--id", "e1"], tmp_path / "engine.log")
     try:
         until(lambda: " on cuda, " in engine.output(), "the engine serves", 30)
         body = json.dumps({"model": "demo", "prompt": "Once", "max_tokens": 500, "temperature": 0, "ignore_eos": True})
@@ -116,6 +113,6 @@ def test_the_real_backend_file_can_be_opened(monkeypatch):
         pytest.skip("built without a CUDA toolkit")
     if os.path.exists("/dev/nvidia0"):
         pytest.skip("this machine has a GPU: make test-gpu runs it")
-    done = run("--backend", "cuda", "--model", DEMO)
+    done = run("--backend", "cuda", "--model", DEMO_MODEL)
     assert done.returncode == 1
     assert "no NVIDIA driver is installed" in done.stderr or "finds no GPU" in done.stderr, done.stderr

@@ -2,7 +2,6 @@
 import http.client
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -10,11 +9,9 @@ import threading
 
 import pytest
 
-from support.paths import ENGINE
+from support.paths import DEMO_MODEL, ENGINE
 from support.poll import until
 from support.process import Process
-
-DEMO = pathlib.Path(__file__).resolve().parents[2] / "models/demo"
 
 
 @pytest.mark.parametrize("options, word", [
@@ -177,7 +174,7 @@ def test_a_second_sigterm_ends_at_once(start_engine):
 
 def test_sigterm_does_not_wait_for_the_model(tmp_path, redis, announcements):
     """Loading takes minutes, and signals were not even looked at any more."""
-    shutil.copytree(DEMO, tmp_path / "model")
+    shutil.copytree(DEMO_MODEL, tmp_path / "model")
     (tmp_path / "model/tokenizer.json").unlink()
     os.mkfifo(tmp_path / "model/tokenizer.json")  # nobody writes it
     path = tmp_path / "socket"

@@ -8,9 +8,9 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, Field, TypeAdapter
 
+from support.paths import DEMO_MODEL
 from support.poll import until
 
-DEMO = str(pathlib.Path(__file__).resolve().parents[2] / "models/demo")
 TEXT = "The quick brown fox jumps over the lazy dog. "
 WEATHER = {"type": "function", "name": "weather", "description": "Tells the weather.", "strict": True, "parameters": {
     "type": "object", "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
@@ -125,7 +125,7 @@ def test_what_was_said_before_is_the_same_prompt_as_in_a_chat(start_engine):
 
 
 def test_sampling_is_that_of_a_chat(start_engine):
-    engine = start_engine(model=DEMO)
+    engine = start_engine(model=DEMO_MODEL)
     for fields in [{"temperature": 0}, {"seed": 5, "top_p": 0.9, "top_k": 20}, {"temperature": 0, "logit_bias": {"300": 100}}]:
         chat = engine.chat("What is nginx?", model="demo", max_tokens=12, **fields)[2]["choices"][0]["message"]["content"]
         whole = respond(engine, model="demo", input="What is nginx?", max_output_tokens=12, **fields)
@@ -143,7 +143,7 @@ class Person(BaseModel):
 
 
 def test_official_client(start_engine):
-    engine = start_engine(model=DEMO)
+    engine = start_engine(model=DEMO_MODEL)
     client = client_of(engine)
     ask = {"model": "demo", "input": "What is nginx?", "temperature": 0, "max_output_tokens": 40}
     whole = client.responses.create(**ask)
@@ -166,7 +166,7 @@ def test_official_client(start_engine):
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "weather"}])
 def test_tools_and_their_results(start_engine, choice):
     """The client's own items go back as they came."""
-    client = client_of(start_engine(model=DEMO))
+    client = client_of(start_engine(model=DEMO_MODEL))
     ask = {"model": "demo", "tools": [WEATHER], "max_output_tokens": 300, "extra_body": {"seed": 2}}
     first = client.responses.create(input="Rain?", tool_choice=choice, parallel_tool_calls=False, **ask)
     (call,) = [item for item in first.output if item.type == "function_call"]

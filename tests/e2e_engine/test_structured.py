@@ -1,12 +1,11 @@
 """response_format and forced tool calls: whatever the model would like to say, the answer has the form that was asked for."""
 import json
-import pathlib
 import threading
 
 import jsonschema
 import pytest
 
-DEMO = str(pathlib.Path(__file__).resolve().parents[2] / "models/demo")
+from support.paths import DEMO_MODEL
 
 PERSON = {
     "type": "object",
@@ -43,7 +42,7 @@ def checked(text, schema):
 
 @pytest.fixture
 def demo(start_engine):
-    engine = start_engine(model=DEMO)
+    engine = start_engine(model=DEMO_MODEL)
 
     def chat(content="What is nginx?", engine=engine, **fields):
         return engine.chat(content, model="demo", **{"max_tokens": 700, "temperature": 1.2, **fields})
@@ -100,7 +99,7 @@ def test_json_object(demo):
 
 def test_same_text_alone_batched_preempted_and_streamed(start_engine):
     fields = {"seed": 11, "temperature": 1.0, "max_tokens": 400, "response_format": schema_format(PERSON), "logprobs": True}
-    engine = start_engine("--max-running", "1", model=DEMO)
+    engine = start_engine("--max-running", "1", model=DEMO_MODEL)
     alone = engine.chat("What is nginx?", model="demo", **fields)[2]["choices"][0]
     checked(alone["message"]["content"], PERSON)
     assert stream_text(engine, **{**fields, "logprobs": False})[0] == alone["message"]["content"]
@@ -118,7 +117,7 @@ def test_same_text_alone_batched_preempted_and_streamed(start_engine):
     assert result["body"]["choices"][0] == alone
 
     # And among others, free and constrained.
-    many = start_engine(model=DEMO)
+    many = start_engine(model=DEMO_MODEL)
     threads = [threading.Thread(target=lambda i=i: many.chat(
         "Tell me a story.", model="demo", max_tokens=60, seed=i, **({"response_format": {"type": "json_object"}} if i % 2 else {})))
         for i in range(4)]

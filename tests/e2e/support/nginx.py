@@ -195,6 +195,10 @@ class Nginx:
         assert reply.status == 200, reply
         return reply.json()
 
+    def end_request(self, ticket, **how):
+        """Ends a request as an administrator does; the answer to that."""
+        return self.client.ask(method="DELETE", target=f"/llm/requests/{ticket}", headers=[("x-llm-admin", "1")], **how)
+
     def queued(self):
         return int(self.metrics().total("llm_queue_depth"))
 
