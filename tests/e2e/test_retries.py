@@ -58,6 +58,7 @@ def test_other_statuses_that_the_user_has_repeated(fake_engine, gateway, status)
     warm = [gate.client.send(token="alice") for _ in range(6)]
     for engine in engines:
         engine.wait_requests(3)
+    for engine in engines:
         engine.open_gate()
     assert [pending.reply().status for pending in warm] == [200] * 6
     engines[0].script = engines[1].script = error(status)
