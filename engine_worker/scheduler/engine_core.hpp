@@ -39,7 +39,7 @@ class EngineCore {
     int32_t max_running() const { return max_running_; }
     int32_t hidden_size() const { return backend_->info().hidden_size; }  // 0 = no embeddings
 
-    // Every prompt must be shorter than max_context(), request.id new.
+    // Every prompt must be shorter than max_context() (one that is embedded: not longer), request.id new.
     void add(Request request);
 
     // The request ends here and frees its memory, what a step computes at this moment when that has ended; no

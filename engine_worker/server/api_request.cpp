@@ -77,17 +77,18 @@ void read_common(const HttpRequest& http, const Params& params, const ServedMode
     read_salt(http, params, call.request);
 }
 
-void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, const std::string& param) {
+// `answer`: whether tokens are to follow the prompt.
+void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, const std::string& param, bool answer) {
     if (ids.empty()) {
         throw bad_value(param, "The prompt is empty.");
     }
-    if (ids.size() >= static_cast<size_t>(model.max_context)) {
+    if (ids.size() + (answer ? 1 : 0) > static_cast<size_t>(model.max_context)) {
         const bool counted = ids.size() <= model.most_counted();
         throw ApiError(400, "invalid_request_error", "context_length_exceeded",
                        "This model's maximum context length is " + std::to_string(model.max_context) +
                            " tokens, but the prompt has " + (counted ? "" : "more than ") +
                            std::to_string(counted ? ids.size() : model.most_counted()) +
-                           " and one more is needed for the answer.",
+                           (answer ? " and one more is needed for the answer." : "."),
                        param);
     }
     // Padding that fine-tuning has added to the tokenizer alone, most often.
@@ -353,7 +354,7 @@ GenerationCall parse_chat(const HttpRequest& http, const Json& body, const Serve
     const PromptEnd end = read_prompt_end(params);
     const Json* tools = read_tools(params, call);
     call.request.prompts.push_back(model.encode_chat(*messages, tools, &extra, end, model.most_counted()));
-    check_prompt(call.request.prompts.front(), model, "messages");
+    check_prompt(call.request.prompts.front(), model, "messages", true);
     call.shape.output.thinking = opens_thinking(call.request.prompts.front(), *model.tokenizer);
 
     Constraint constraint;
@@ -396,7 +397,7 @@ GenerationCall parse_completion(const HttpRequest& http, const ServedModel& mode
     const bool add_special = params.boolean("add_special_tokens").value_or(true);
     call.request.prompts = parse_prompts(*prompt, model, add_special, "prompt", kMaxChoices);
     for (const auto& ids : call.request.prompts) {
-        check_prompt(ids, model, "prompt");
+        check_prompt(ids, model, "prompt", true);
     }
     if (static_cast<int64_t>(call.request.prompts.size()) * call.request.n > kMaxChoices) {
         throw bad_value(
@@ -447,7 +448,7 @@ GenerationCall parse_embeddings(const HttpRequest& http, const ServedModel& mode
     const bool add_special = params.boolean("add_special_tokens").value_or(true);
     call.request.prompts = parse_prompts(*input, model, add_special, "input", kMaxInputs);
     for (const auto& ids : call.request.prompts) {
-        check_prompt(ids, model, "input");
+        check_prompt(ids, model, "input", false);
     }
     read_priority(http, params, call.request);
     read_salt(http, params, call.request);

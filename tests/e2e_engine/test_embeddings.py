@@ -74,6 +74,20 @@ def test_same_alone_in_chunks_and_in_a_crowd(start_engine, tmp_path, pooling):
     assert large.chat("hi", model="model", max_tokens=2)[0] == 200
 
 
+@pytest.mark.parametrize("options, context", [({"model": DEMO_MODEL}, 1024), ({}, 256)])
+def test_an_input_may_fill_the_context(start_engine, options, context):
+    """No answer follows it. Also where memory holds one context and no more."""
+    engine = start_engine("--max-context", str(context), "--kv-tokens", str(context), **options)
+    model = "demo" if options else "sim"
+    status, _, body = embed(engine, [[5] * context, [5] * (context - 1)], model=model)
+    assert status == 200 and body["usage"]["prompt_tokens"] == 2 * context - 1, body
+    status, _, body = embed(engine, [5] * (context + 1), model=model)
+    assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
+    assert body["error"]["message"] == f"This model's maximum context length is {context} tokens, but the prompt has {context + 1}."
+    status, _, body = engine.request("POST", "/v1/completions", {"model": model, "prompt": [5] * context})
+    assert status == 400 and "one more is needed for the answer" in body["error"]["message"], body
+
+
 @pytest.mark.parametrize("files", [
     {"1_Pooling/config.json": {"pooling_mode_cls_token": True}},
     {"modules.json": [{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Dense"}]},
