@@ -4,6 +4,11 @@
 
 #include "ngx_module/nginx/ngx.hpp"
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <string_view>
 #include <utility>
 
 #include "ngx_module/sources/backoff.hpp"
@@ -121,13 +126,14 @@ class Outage {
         since_ = ngx_current_msec;
         return std::exchange(told_, false);
     }
-    // It broke, or could not be made. True: tell it, if `may_tell`.
-    bool begin(bool may_tell) {
+    // It broke, or could not be made, for `reason`. True: tell it, if `may_tell`. Within a minute a few other reasons are told
+    // too: what it broke for says nothing of why it is not made again.
+    bool begin(std::string_view reason, bool may_tell) {
         if (std::exchange(standing_, false) && ngx_current_msec - since_ >= kSettledMs) {
             backoff_.reset();
             complaint_.reset();
         }
-        const bool tell = may_tell && complaint_.pass();
+        const bool tell = may_tell && is_news(std::hash<std::string_view>{}(reason));
         told_ = told_ || tell;
         return tell;
     }
@@ -136,9 +142,24 @@ class Outage {
 
   private:
     static constexpr ngx_msec_t kSettledMs = 5'000;
+    static constexpr size_t kReasonsPerMinute = 3;
+
+    bool is_news(size_t reason) {
+        if (complaint_.pass()) {
+            reasons_ = 0;
+        }
+        const auto end = told_reasons_.begin() + static_cast<std::ptrdiff_t>(reasons_);
+        if (reasons_ == kReasonsPerMinute || std::find(told_reasons_.begin(), end, reason) != end) {
+            return false;
+        }
+        told_reasons_[reasons_++] = reason;
+        return true;
+    }
 
     Backoff backoff_;
     OncePerMinute complaint_;
+    std::array<size_t, kReasonsPerMinute> told_reasons_{};  // hashes, of the last minute
+    size_t reasons_ = 0;
     bool standing_ = false;
     bool told_ = false;
     ngx_msec_t since_ = 0;

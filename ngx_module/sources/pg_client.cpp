@@ -431,7 +431,7 @@ void PgClient::fail(const std::string& reason) {
     if (state_ == State::stopped) {
         return;
     }
-    if (outage_.begin(!must_end())) {
+    if (outage_.begin(reason, !must_end())) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: database %s: %s; trying again", place().c_str(),
                       reason.c_str());
     }

@@ -378,7 +378,7 @@ void RespClient::fail(const std::string& reason) {
     if (state_ == State::stopped) {
         return;
     }
-    if (outage_.begin(!leaving())) {
+    if (outage_.begin(reason, !leaving())) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: redis %s (%s): %s; trying again", place().c_str(),
                       role_, printable(reason, 300).c_str());
     }
