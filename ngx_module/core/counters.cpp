@@ -190,6 +190,7 @@ ZoneCounters read_counters(const Zone& zone) {
     to.rebuilds = load(from.rebuilds);
     to.tokens_estimated = load(from.tokens_estimated);
     to.bad_reports = load(from.bad_reports);
+    to.engines_lost = load(from.engines_lost);
     to.observed_rejections = load(from.observed_rejections);
     to.observed_queued = load(from.observed_queued);
     to.grants = load(from.grants);

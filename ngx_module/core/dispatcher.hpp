@@ -285,11 +285,11 @@ uint32_t drain_events(const ZoneLock& lock, uint32_t process, Event* out, uint32
 
 struct SweepResult {
     uint32_t expired_grants = 0;
-    uint32_t forgotten_engines = 0;  // log them: `forgotten` holds the first id
-    char forgotten[kMaxEngineIdBytes + 1] = {};
+    uint32_t lost_engines = 0;  // log them: `lost` holds the first id
+    char lost[kMaxEngineIdBytes + 1] = {};
 };
 // Everything that happens by the mere passing of time: expired grants, silent owners, stale reports,
-// half-open breakers, expired clients, forgotten engines, aged requests, and as a safety net one run of
+// half-open breakers, expired clients, lost engines, aged requests, and as a safety net one run of
 // the dispatcher. O(processes + engines + a bounded batch of accounts).
 SweepResult sweep(const ZoneLock& lock, int64_t now_us, int64_t wall_s, uint32_t random, WakeSet& wakes);
 

@@ -215,11 +215,11 @@ bool redis_up(const Zone& zone) {
     return std::atomic_ref<uint32_t>(zone.header()->redis_up).load(std::memory_order_relaxed) != 0;
 }
 
-uint32_t forget_silent_engines(Core& c, char* first_id) {
+uint32_t lose_silent_engines(Core& c, char* first_id) {
     if (c.header.redis_up == 0) {
         return 0;
     }
-    uint32_t forgotten = 0;
+    uint32_t lost = 0;
     for (uint32_t i = 0; i < c.header.engine_end; ++i) {
         Engine& e = c.engines[i];
         const int64_t patience = 10 * e.ttl_us;
@@ -228,18 +228,19 @@ uint32_t forget_silent_engines(Core& c, char* first_id) {
             c.now - e.success_us < patience || c.now - c.header.redis_up_us < patience) {
             continue;
         }
+        if (lost++ == 0) {
+            std::memcpy(first_id, e.id, sizeof e.id);
+        }
         if (e.is_static != 0) {
             e.announced = 0;  // as if it had never reported
             e.state = static_cast<uint8_t>(EngineState::ready);
             e.foreign = 0;
-            continue;
+        } else {
+            leave(c, i);
         }
-        if (forgotten++ == 0) {
-            std::memcpy(first_id, e.id, sizeof e.id);
-        }
-        leave(c, i);
     }
-    return forgotten;
+    bump(c.header.counters.engines_lost, uint64_t{lost});
+    return lost;
 }
 
 }  // namespace llm::core

@@ -85,7 +85,7 @@ void watch_engines(Core& c, SweepResult& result) {
         }
         control_stale(c, e);
     }
-    result.forgotten_engines = forget_silent_engines(c, result.forgotten);
+    result.lost_engines = lose_silent_engines(c, result.lost);
 }
 
 // Every waiting request enters its queue anew: its class may mean something else now.

@@ -208,6 +208,8 @@ void write_counters(PrometheusText& out) {
     counter("llm_zone_rebuilds_total", "Times that the zone was rebuilt after a worker died in the lock.",
             counters.rebuilds);
     counter("llm_bad_reports_total", "Engine reports that were not valid.", counters.bad_reports);
+    counter("llm_engines_lost_total", "Engines that stopped reporting without saying goodbye.",
+            counters.engines_lost);
     counter("llm_aged_dispatches_total", "Dispatches that passed a stricter class by age.",
             counters.aged_grants);
     counter("llm_observed_rejections_total",

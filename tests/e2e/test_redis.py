@@ -184,6 +184,27 @@ def test_silent_engine_without_successes_is_forgotten(redis_server, gate, fake_e
     gate.wait_model("m", "alice")
     reporter.stop()
     until(lambda: not gate.metrics().values("llm_engine_up"), "the engine is forgotten after 10 x ttl_ms", 8)
+    assert gate.metrics().total("llm_engines_lost_total") == 1
+    gate.wait_logged(f'engine "{engine.name}" has stopped reporting without saying goodbye')
+
+
+def test_an_engine_that_says_goodbye_is_not_lost(redis_server, gate, fake_engine):
+    reporter = fake_engine().announce(redis_server.url)
+    gate.wait_model("m", "alice")
+    reporter.leave()
+    until(lambda: not gate.metrics().values("llm_engine_up"), "the engine has left")
+    assert gate.metrics().total("llm_engines_lost_total") == 0
+
+
+def test_a_listed_engine_that_stops_reporting_is_counted_and_stays(redis_server, fake_engine, gateway):
+    engine = fake_engine()
+    gate = gateway([engine], http=f"llm_redis {redis_server.url};")
+    reporter = engine.announce(redis_server.url, ttl_ms=200)
+    until(lambda: gate.metrics().values("llm_engine_report_age_seconds"), "its reports have come")
+    reporter.stop()
+    until(lambda: gate.metrics().total("llm_engines_lost_total") == 1, "its reports are missed", 8)
+    assert not gate.metrics().values("llm_engine_report_age_seconds")
+    assert gate.client.ask(token="alice").status == 200
 
 
 LIES = [

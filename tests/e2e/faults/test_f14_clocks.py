@@ -113,5 +113,5 @@ def test_standing_still_is_neither_waiting_nor_silence(fake_engine, gateway, red
         reporter.report()
         statuses.append(one.reply().status)
     assert statuses == [200] * 12
-    assert "forgotten" not in gate.error_log()
+    assert "stopped reporting" not in gate.error_log()
     invariants.check(gate, expected={"completed": 12})

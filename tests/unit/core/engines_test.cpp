@@ -256,30 +256,31 @@ TEST_F(Engines, ForgottenOnlyAfterTenLivesWithRedisUpAndNoSuccess) {
         ZoneLock lock(z.zone);
         response_head(lock, v.ticket, 200, z.now, 1, z.wakes);
     }
-    EXPECT_EQ(z.pass(5'000'000).forgotten_engines, 0u) << "a request has just succeeded";
+    EXPECT_EQ(z.pass(5'000'000).lost_engines, 0u) << "a request has just succeeded";
     {
         ZoneLock lock(z.zone);
         set_redis_state(lock, false, z.now);
     }
-    EXPECT_EQ(z.pass(100'000'000).forgotten_engines, 0u) << "Redis is down";
+    EXPECT_EQ(z.pass(100'000'000).lost_engines, 0u) << "Redis is down";
     {
         ZoneLock lock(z.zone);
         set_redis_state(lock, true, z.now);
     }
-    EXPECT_EQ(z.pass(29'000'000).forgotten_engines, 0u) << "10 lives after its return";
+    EXPECT_EQ(z.pass(29'000'000).lost_engines, 0u) << "10 lives after its return";
     const SweepResult swept = z.pass(2'000'000);
-    EXPECT_EQ(swept.forgotten_engines, 1u);
-    EXPECT_STREQ(swept.forgotten, "gpu0");
+    EXPECT_EQ(swept.lost_engines, 1u);
+    EXPECT_STREQ(swept.lost, "gpu0");
+    EXPECT_EQ(read_counters(z.zone).engines_lost, 1u);
 }
 
 TEST_F(Engines, NobodyIsForgottenBecauseEverythingStoodStill) {
     z.apply(TestZone::report("gpu0"));
-    EXPECT_EQ(z.tick(60'000'000).forgotten_engines, 0u) << "before the first sweep";
+    EXPECT_EQ(z.tick(60'000'000).lost_engines, 0u) << "before the first sweep";
     z.apply(TestZone::report("gpu0", 2));
     z.pass(1'000'000);
-    EXPECT_EQ(z.tick(60'000'000).forgotten_engines, 0u);
-    EXPECT_EQ(z.pass(29'000'000).forgotten_engines, 0u);
-    EXPECT_EQ(z.pass(2'000'000).forgotten_engines, 1u);
+    EXPECT_EQ(z.tick(60'000'000).lost_engines, 0u);
+    EXPECT_EQ(z.pass(29'000'000).lost_engines, 0u);
+    EXPECT_EQ(z.pass(2'000'000).lost_engines, 1u);
 }
 
 TEST_F(Engines, DrainAndUndrain) {

@@ -190,9 +190,9 @@ SweepResult TestZone::pass(int64_t us) {
     SweepResult all;
     for (int64_t left = us; left > 0; left -= 1'000'000) {
         const SweepResult swept = tick(std::min<int64_t>(left, 1'000'000));
-        const uint32_t before = all.forgotten_engines;
-        all = swept.forgotten_engines != 0 ? swept : all;
-        all.forgotten_engines = before + swept.forgotten_engines;
+        const uint32_t before = all.lost_engines;
+        all = swept.lost_engines != 0 ? swept : all;
+        all.lost_engines = before + swept.lost_engines;
     }
     return all;
 }
