@@ -10,7 +10,7 @@ set(units "lib/systemd/system")
 if(TARGET ngx_http_llm_dispatch_module)
   install(TARGETS ngx_http_llm_dispatch_module LIBRARY DESTINATION lib/nginx/modules COMPONENT module)
   install(FILES packaging/mod-http-llm-dispatch.conf DESTINATION ${CMAKE_INSTALL_DATADIR}/nginx/modules-available COMPONENT module)
-  install(PROGRAMS conf/samples/upgrade-module.sh conf/samples/replace-engine.sh conf/samples/scale-engines.sh
+  install(PROGRAMS conf/samples/upgrade-module.sh conf/samples/scale-engines.sh
     DESTINATION ${CMAKE_INSTALL_DATADIR}/llm-dispatch COMPONENT module)
   install(FILES README.md docs/clients.md docs/directives.md docs/from-aristote-dispatcher.md docs/internals.md docs/metrics.md docs/operations.md
     docs/reliability.md docs/scheduler.md docs/security.md docs/status-json.md DESTINATION ${doc} COMPONENT module)

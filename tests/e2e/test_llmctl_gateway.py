@@ -12,9 +12,11 @@ import termios
 
 import pytest
 
+from support.client import chat_body
 from support.llmctl import LLMCTL, environment, llmctl
 from support.poll import until
 from support.ports import free_port
+from support.traffic import Plan, Traffic
 from support.users import user
 
 
@@ -79,6 +81,25 @@ def test_drain_and_undrain(fake_engine, gateway):
     assert gate.client.ask(token="alice").status == 200
     assert "no engine" in llmctl("drain", "nobody", *at(gate), status=3).err
     assert "no engine" in llmctl("undrain", "nobody", *at(gate), status=3).err
+
+
+def test_replace_an_engine_under_load(redis_server, fake_engine, gateway):
+    old, new = fake_engine(name="old/a b"), fake_engine(name="new")
+    gate = gateway(users=[user("alice", threshold=1000)], http=f"llm_redis {redis_server.url};")
+    old_report = old.announce(redis_server.url)
+    gate.wait_ready()
+    traffic = Traffic(gate.port, lambda: Plan("alice", chat_body(stream=True)), outstanding=4).start()
+    until(lambda: len(traffic.results) >= 20, "traffic flows")
+    new.announce(redis_server.url)
+    until(lambda: new.requests, "the successor is known")
+    assert llmctl("drain", old.name, "--wait", 60, *at(gate)).out == "Engine old/a b gets no new requests and has none left.\n"
+    assert not old.exchanges
+    old_report.leave()
+    old.die()
+    mark = len(traffic.results)
+    until(lambda: len(traffic.results) >= mark + 20, "traffic goes on")
+    failed = [fate for fate in traffic.stop() if not fate.ok]
+    assert not failed, failed[:3]
 
 
 @pytest.mark.parametrize("name", ["http://10.0.0.5:8000", "a/../b", "b/", "50%"])

@@ -118,7 +118,7 @@ def test_every_command_of_the_page(sandbox):
     assert "hello from the engine" in done.stdout
     assert engine.requests[0].header("authorization") is None
     until(lambda: accepts(port), "the gateway serves after the upgrade")
-    assert "has taken over from" in done.stdout and "is empty" in done.stdout
+    assert "has taken over from" in done.stdout and "has none left" in done.stdout
     assert re.search(r"client=alice model=llama-3.1-8b", done.stdout), "the log line"
     assert "drained" in log and "undrained" in log
 
