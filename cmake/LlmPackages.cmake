@@ -1,7 +1,8 @@
 # What is installed where, and the Debian packages (`make package`): the module, llm-engine, the tools.
 #
 # Each install rule names its component, and each component is a package. Paths are under CMAKE_INSTALL_PREFIX, /usr in
-# packages. The module's package asks for the very nginx that the module was built for.
+# packages. The module's package asks for the very nginx that the module was built for. Pages and conf/ lie to each other as
+# in the sources: links hold, and the commands of the pages work as they stand.
 include(GNUInstallDirs)
 
 set(doc "${CMAKE_INSTALL_DATADIR}/doc/llm-dispatch")
@@ -12,8 +13,9 @@ if(TARGET ngx_http_llm_dispatch_module)
   install(FILES packaging/mod-http-llm-dispatch.conf DESTINATION ${CMAKE_INSTALL_DATADIR}/nginx/modules-available COMPONENT module)
   install(PROGRAMS conf/samples/upgrade-module.sh conf/samples/scale-engines.sh
     DESTINATION ${CMAKE_INSTALL_DATADIR}/llm-dispatch COMPONENT module)
-  install(FILES README.md docs/clients.md docs/directives.md docs/from-aristote-dispatcher.md docs/internals.md docs/metrics.md docs/operations.md
-    docs/reliability.md docs/scheduler.md docs/security.md docs/status-json.md DESTINATION ${doc} COMPONENT module)
+  install(FILES README.md DESTINATION ${doc} COMPONENT module)
+  install(FILES docs/clients.md docs/directives.md docs/from-aristote-dispatcher.md docs/internals.md docs/metrics.md docs/operations.md
+    docs/reliability.md docs/scheduler.md docs/security.md docs/status-json.md DESTINATION ${doc}/docs COMPONENT module)
   install(FILES conf/nginx.conf conf/schema.sql conf/llm_notify.sql conf/llm_usage.sql DESTINATION ${doc}/conf COMPONENT module)
   install(DIRECTORY conf/samples conf/prometheus conf/grafana DESTINATION ${doc}/conf COMPONENT module
     PATTERN "*.sh" EXCLUDE PATTERN "*.test.yml" EXCLUDE)
@@ -26,11 +28,11 @@ if(TARGET llm-engine)
     install(TARGETS llm_backend_cuda LIBRARY DESTINATION lib/llm-engine COMPONENT engine)
   endif()
   install(FILES conf/systemd/llm-engine@.service DESTINATION ${units} COMPONENT engine)
-  install(FILES docs/engine.md docs/engine-cuda.md DESTINATION ${doc} COMPONENT engine)
+  install(FILES docs/engine.md docs/engine-cuda.md DESTINATION ${doc}/docs COMPONENT engine)
 endif()
 
 install(TARGETS llmctl RUNTIME DESTINATION bin COMPONENT tools)
-install(FILES docs/llmctl.md docs/engine-report.md docs/llm-reporter.md DESTINATION ${doc} COMPONENT tools)
+install(FILES docs/llmctl.md docs/engine-report.md docs/llm-reporter.md DESTINATION ${doc}/docs COMPONENT tools)
 if(TARGET llm-reporter)
   install(TARGETS llm-reporter RUNTIME DESTINATION bin COMPONENT tools)
   install(FILES conf/systemd/llm-reporter@.service DESTINATION ${units} COMPONENT tools)
@@ -83,7 +85,7 @@ endfunction()
 set(CPACK_DEBIAN_MODULE_PACKAGE_NAME libnginx-mod-http-llm-dispatch)
 set(CPACK_DEBIAN_MODULE_PACKAGE_SECTION httpd)
 set(CPACK_DEBIAN_MODULE_PACKAGE_DEPENDS "${nginx_abi}")
-set(CPACK_DEBIAN_MODULE_PACKAGE_RECOMMENDS "llm-dispatch-tools")
+set(CPACK_DEBIAN_MODULE_PACKAGE_RECOMMENDS "llm-dispatch-tools, curl")  # curl: scale-engines.sh
 set(CPACK_DEBIAN_MODULE_PACKAGE_CONTROL_EXTRA "${CMAKE_SOURCE_DIR}/packaging/postinst;${CMAKE_SOURCE_DIR}/packaging/prerm")
 set(CPACK_COMPONENT_MODULE_DESCRIPTION "dispatcher of OpenAI API requests, module for nginx
 Authenticates each request by its token, holds it in a weighted priority

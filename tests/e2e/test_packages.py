@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -74,6 +75,28 @@ def test_the_programs_run(root):
         assert (root / started.removeprefix("ExecStart=/").split()[0]).exists()
         page = next(line for line in packaged.read_text().splitlines() if line.startswith("Documentation=file:///"))
         assert (root / page.removeprefix("Documentation=file:///")).exists()
+
+
+def test_the_pages_find_each_other_and_the_configuration(root):
+    """What they link to is packaged, but for what only a checkout has."""
+    place = root / "usr" / "share" / "doc" / "llm-dispatch"
+    pages = sorted(place.rglob("*.md"))
+    assert {page.name for page in pages} >= {path.name for path in (ROOT / "docs").glob("*.md")}
+    checkout = re.compile(r"(bench|conf/helm|conf/samples/.*\.sh|conf/systemd/llm-|docs/images|engine_worker|ngx_module|packaging|scripts|shared|tests)")
+    lost = []
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()):
+            target = os.path.relpath(page.parent / link, place)
+            if not (place / target).exists() and not checkout.match(target):
+                lost.append((page.name, link))
+    assert not lost
+
+
+def test_what_the_scripts_call_comes_with_them(packages, root):
+    asked = output_of("dpkg-deb", "-f", packages["libnginx-mod-http-llm-dispatch"], "Depends", "Recommends")
+    scripts = "".join(path.read_text() for path in (root / "usr" / "share" / "llm-dispatch").iterdir())
+    for program in ("curl", "python3", "jq", "psql", "redis-cli"):  # none is part of every system
+        assert (program in scripts) <= (program in asked), program
 
 
 def test_the_module_serves(root, fake_engine, gateway):
