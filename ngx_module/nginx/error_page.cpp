@@ -67,9 +67,9 @@ bool is_own_error_page(const Request& request) {
     if (r->err_status == 0 || status != r->err_status || status < NGX_HTTP_BAD_REQUEST) {
         return false;
     }
-    // an upstream that is not over passes its own answer; what comes after it is nginx's
+    // an upstream that is not over passes its own answer; what comes after it, or in its place, is nginx's
     const ngx_http_upstream_t* u = r->upstream;
-    if (u != nullptr && u->headers_in.status_n != 0 && (u->cleanup != nullptr || is_from_cache(r))) {
+    if (u != nullptr && !r->filter_finalize && u->headers_in.status_n != 0 && (u->cleanup != nullptr || is_from_cache(r))) {
         return false;
     }
     const std::string_view type = view(r->headers_out.content_type);

@@ -287,6 +287,12 @@ core::Outcome outcome_of(const Request& request, ngx_int_t status) {
                                                     : core::Outcome::cancelled_running;
 }
 
+// A header filter has nginx answer in the engine's place: a range that is not there (416), a condition that does not hold
+// (412).
+bool filter_has_answered(const ngx_http_request_t& r, ngx_int_t status) {
+    return !r.upstream->header_sent && (status == NGX_HTTP_RANGE_NOT_SATISFIABLE || r.filter_finalize);
+}
+
 // nginx says NGX_ERROR when the client's connection breaks, and when the framing of the engine's body does: a
 // chunk that is none. Only the latter leaves the client's connection whole.
 bool framing_is_broken(const Request& request, ngx_int_t status) {
@@ -308,7 +314,8 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
         request.outcome = outcome_of(request, status);
     } else if (request.stage == Stage::running) {
         bool cut_off = false;
-        if (framing_is_broken(request, status)) {
+        const bool replaced = request.head_seen && filter_has_answered(*r, status);
+        if (!replaced && framing_is_broken(request, status)) {
             status = NGX_HTTP_BAD_GATEWAY;
         }
         if (status == 0 && request.head_seen && answer_is_cut_off(request)) {
@@ -326,13 +333,13 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t status) {
         const bool intercepted = request.head_seen && request.scan == nullptr &&
                                  status >= NGX_HTTP_BAD_REQUEST &&
                                  static_cast<ngx_uint_t>(status) == r->upstream->headers_in.status_n;
-        request.outcome = intercepted ? core::Outcome::completed : outcome_of(request, status);
+        request.outcome = intercepted || replaced ? core::Outcome::completed : outcome_of(request, status);
         if (status > 0 && request.head_seen) {
             send_error_event(request, status == NGX_HTTP_GATEWAY_TIME_OUT ? ErrorCode::engine_timeout
                                                                           : ErrorCode::engine_error);
         }
         collect_usage(request);
-        if (status != 0 && status != NGX_DECLINED && request.head_seen && r->header_sent) {
+        if (status != 0 && status != NGX_DECLINED && !replaced && request.head_seen && r->header_sent) {
             request.broken_off = true;
             if (status > 0 && (cut_off || only_close_ends(r))) {
                 (void)ngx_http_send_special(r, NGX_HTTP_FLUSH);  // what nginx has held back until now

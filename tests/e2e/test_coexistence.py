@@ -386,3 +386,23 @@ def test_a_stale_answer_from_nginx_s_cache(fake_engine, gateway, tmp_path):
     until(ask, "the answer has become stale")
     until(lambda: gate.metrics().total("llm_tokens_total") >= 11 * answers, "the engine's answers are counted")
     assert gate.metrics().total("llm_tokens_total") == 11 * answers
+
+
+@pytest.mark.parametrize("buffering", ["off", "on"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_range_that_is_not_there(fake_engine, gateway, stream, buffering):
+    """nginx answers in the place of an engine that has answered: that counted as if the client had left."""
+    content_type = "text/event-stream" if stream else "application/json"
+    engine = fake_engine(script=lambda exchange: exchange.body(200, b"data: [DONE]\n\n", [("Content-Type", content_type)]))
+    gate = gateway([engine], location=f"proxy_force_ranges on; proxy_buffering {buffering};")
+    assert_error(gate.client.ask(chat_body(stream=stream), token="alice", headers=[("Range", "bytes=20000-")]), 416, "error")
+    gate.wait_outcomes({"completed": 1})
+
+
+def test_a_condition_that_does_not_hold(fake_engine, gateway, tmp_path):
+    """Where nginx caches, its filter asks, and breaks the engine's answer off: that counted as the engine's failure."""
+    engine = fake_engine(script=lambda exchange: exchange.json({}, headers=[("ETag", '"engine"')]))
+    gate = gateway([engine], **answer_cache(tmp_path))
+    reply = gate.client.ask(token="alice", headers=[("If-Match", '"other"')])
+    assert_error(reply, 412, "error")
+    gate.wait_outcomes({"completed": 1})

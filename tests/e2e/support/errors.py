@@ -3,8 +3,8 @@
 import re
 
 _TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 403: "invalid_request_error", 404: "invalid_request_error",
-          408: "invalid_request_error",
-          413: "invalid_request_error", 415: "invalid_request_error", 429: "rate_limit_error",
+          408: "invalid_request_error", 412: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
+          416: "invalid_request_error", 429: "rate_limit_error",
           502: "server_error", 503: "server_error", 504: "server_error"}
 
 
