@@ -163,7 +163,7 @@ bool begin_stream(Request& request) {
     r->headers_out.content_type_lowcase = nullptr;
     r->disable_not_modified = 1;
     r->filter_need_in_memory = 1;  // asked for with the first buffer, whatever the answer will be
-    if (!add_response_header(r, "Cache-Control", to_ngx("no-cache")) ||
+    if (!add_cache_control(r, to_ngx("no-cache")) ||
         !add_response_header(r, "X-Accel-Buffering", to_ngx("no"))) {
         return false;
     }

@@ -104,6 +104,19 @@ void set_headers(ngx_http_request_t* r, ngx_table_elt_t* headers, ngx_uint_t cou
     list.pool = r->pool;
 }
 
+// nullptr when memory is short.
+ngx_table_elt_t* push_response_header(ngx_http_request_t* r, std::string_view name, const ngx_str_t& value) {
+    auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+    if (header == nullptr) {
+        return nullptr;
+    }
+    *header = {};
+    header->hash = 1;
+    header->key = to_ngx(name);
+    header->value = value;
+    return header;
+}
+
 }  // namespace
 
 const ngx_table_elt_t* find_request_header(ngx_http_request_t* r, std::string_view name) {
@@ -224,15 +237,25 @@ bool drop_authorization(ngx_http_request_t* r) {
 }
 
 bool add_response_header(ngx_http_request_t* r, std::string_view name, const ngx_str_t& value) {
-    auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+    return push_response_header(r, name, value) != nullptr;
+}
+
+bool add_cache_control(ngx_http_request_t* r, const ngx_str_t& value) {
+    ngx_table_elt_t* const header = push_response_header(r, "Cache-Control", value);
     if (header == nullptr) {
         return false;
     }
-    *header = {};
-    header->hash = 1;
-    header->key = to_ngx(name);
-    header->value = value;
+#if (nginx_version >= 1023000)
+    r->headers_out.cache_control = header;
     return true;
+#else
+    ngx_array_t& known = r->headers_out.cache_control;
+    if (ngx_array_init(&known, r->pool, 1, sizeof(ngx_table_elt_t*)) != NGX_OK) {
+        return false;
+    }
+    *static_cast<ngx_table_elt_t**>(ngx_array_push(&known)) = header;  // there is room for one
+    return true;
+#endif
 }
 
 }  // namespace llm::nginx

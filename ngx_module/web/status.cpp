@@ -239,7 +239,7 @@ ngx_int_t status_handler(ngx_http_request_t* r) {
     if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
         return send_method_not_allowed(r, "GET, HEAD");
     }
-    if (!add_response_header(r, "Cache-Control", to_ngx("no-store")) ||
+    if (!add_cache_control(r, to_ngx("no-store")) ||
         !add_response_header(r, "X-Content-Type-Options", to_ngx("nosniff"))) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

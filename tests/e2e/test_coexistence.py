@@ -406,3 +406,20 @@ def test_a_condition_that_does_not_hold(fake_engine, gateway, tmp_path):
     reply = gate.client.ask(token="alice", headers=[("If-Match", '"other"')])
     assert_error(reply, 412, "error")
     gate.wait_outcomes({"completed": 1})
+
+
+@pytest.mark.parametrize("what", ["llm_status", "a stream that waits"])
+def test_expires_is_said_once(fake_engine, gateway, what):
+    engine = fake_engine(max_running=1)
+    gate = gateway([engine], [user("alice", threshold=50)], location="expires 1h; llm_queue_keepalive 10ms;",
+                   locations="location /short/ { expires 1h; llm_status; }")
+    if what == "llm_status":
+        headers = gate.client.get("/short/status.json").headers
+    else:
+        running = engine.occupy(gate.client, token="alice")
+        waiting = gate.client.send(chat_body(stream=True), token="alice")
+        assert waiting.head() == 200
+        headers = waiting.headers
+        engine.open_gate()
+        assert (running.reply().status, waiting.reply().complete) == (200, True)
+    assert [value for name, value in headers if name == "cache-control"] == ["max-age=3600"]
