@@ -265,6 +265,15 @@ ngx_int_t refuse_unread(Request& request) {
     return NGX_DONE;
 }
 
+// post_action sends the body once more, and nginx closes its file when the answer begins.
+void keep_body_for_post_action(ngx_http_request_t* r) {
+    const auto* core =
+        static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    if (core->post_action.data != nullptr) {
+        r->preserve_body = 1;
+    }
+}
+
 ngx_int_t start(Request& request) {
     ngx_http_request_t* r = request.r;
     if (request.auth == AuthState::unknown && !authenticate(request)) {
@@ -383,6 +392,7 @@ ngx_int_t precontent_handler(ngx_http_request_t* r) {
     }
     const ngx_int_t result = go_on(*request);
     if (result == NGX_DECLINED && request->stage == Stage::running) {
+        keep_body_for_post_action(r);
         shorten_proxy(*request);
     }
     return result;

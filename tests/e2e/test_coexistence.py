@@ -423,3 +423,14 @@ def test_expires_is_said_once(fake_engine, gateway, what):
         engine.open_gate()
         assert (running.reply().status, waiting.reply().complete) == (200, True)
     assert [value for name, value in headers if name == "cache-control"] == ["max-age=3600"]
+
+
+def test_post_action_sends_a_body_from_its_file_once_more(fake_engine, gateway):
+    """nginx had closed the file when the answer began."""
+    engine = fake_engine()
+    gate = gateway([engine], location="client_body_buffer_size 1k; post_action @again;",
+                   locations="location @again { llm_dispatch on; client_body_buffer_size 1k; proxy_pass http://llm_engines; }")
+    body = chat_body(content="x" * 100_000)
+    assert gate.client.ask(body, token="alice").status == 200
+    assert [request.body for request in engine.wait_requests(2)] == [body, body]
+    gate.wait_outcomes({"completed": 1})
