@@ -60,6 +60,15 @@ bool begin_scan(Request& request) {
     return true;
 }
 
+// nginx's proxy sends what it does not buffer without limit_rate: it would cancel the timer of a write that a long head has
+// put off.
+void lift_limit_rate(ngx_http_request_t* r) {
+    if (!r->upstream->buffering) {
+        r->limit_rate = 0;
+        r->limit_rate_set = 1;
+    }
+}
+
 bool add_gateway_headers(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_str_t waited = to_ngx("0");  // most requests never wait
@@ -108,8 +117,10 @@ ngx_int_t header_filter(ngx_http_request_t* r) {
             return NGX_ERROR;
         }
     } else if (r->upstream != nullptr && request->stage == Stage::bypass) {
+        lift_limit_rate(r);
         drop_hop_by_hop_headers(r);
     } else if (r->upstream != nullptr && request->stage == Stage::running) {
+        lift_limit_rate(r);
         drop_hop_by_hop_headers(r);
         if (!begin_scan(*request)) {
             return NGX_ERROR;

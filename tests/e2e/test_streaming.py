@@ -291,3 +291,16 @@ def test_keepalive_client_connection(fake_engine, gateway):
         assert pending.head() == 200
         assert b"".join(pending.parts())
     pending.close()
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_long_head_under_limit_rate(fake_engine, gateway, encoded):
+    """nginx put off what followed, and cancelled the timer for it: the client never got it."""
+    def script(exchange):
+        exchange.stream_head([("X-Long", "x" * 3000)] + [("Content-Encoding", "odd")] * encoded)
+        exchange.event("[DONE]")
+        exchange.end()
+
+    gate = gateway([fake_engine(script=script)], location="limit_rate 10k;")
+    reply = ask_stream(gate, timeout=5).reply()
+    assert reply.complete and reply.body == b"data: [DONE]\n\n"
