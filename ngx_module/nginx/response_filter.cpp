@@ -69,6 +69,13 @@ void lift_limit_rate(ngx_http_request_t* r) {
     }
 }
 
+// Whether nothing follows an engine's head.
+bool head_is_all(const ngx_http_request_t& r) {
+    const ngx_uint_t status = r.headers_out.status;
+    return r.upstream->headers_in.content_length_n == 0 || status == NGX_HTTP_NO_CONTENT ||
+           status == NGX_HTTP_NOT_MODIFIED || r.method == NGX_HTTP_HEAD;
+}
+
 bool add_gateway_headers(Request& request) {
     ngx_http_request_t* r = request.r;
     ngx_str_t waited = to_ngx("0");  // most requests never wait
@@ -128,8 +135,8 @@ ngx_int_t header_filter(ngx_http_request_t* r) {
         if (request->scan->event_stream && !add_response_header(r, "X-Accel-Buffering", to_ngx("no"))) {
             return NGX_ERROR;
         }
-        if (is_from_cache(r)) {
-            release_lease(*request);  // no engine answers
+        if (is_from_cache(r) || head_is_all(*r)) {
+            release_lease(*request);  // no engine has anything to do for it, and the client may see its end with the head
         }
     }
     if (request->begun != nullptr) {

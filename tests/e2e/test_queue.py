@@ -7,7 +7,9 @@ import pytest
 from support import jitter
 from support.client import chat_body
 from support.errors import assert_error
+from support.http2 import Http2
 from support.poll import stays
+from support.ports import free_port
 from support.users import user
 
 
@@ -120,6 +122,22 @@ def test_one_request_after_another_is_never_refused(fake_engine, gateway, limit)
     refused = [number for number in range(150 if jitter.ACTIVE else 1500)
                if gate.client.ask(chat_body(stream=number % 2 == 0), token="alice").status != 200]
     assert refused == []
+
+
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize("buffering", ["off", "on"])
+def test_one_empty_answer_after_another_is_never_refused(fake_engine, gateway, status, buffering):
+    """Its client has all of it with the head."""
+    head = b"HTTP/1.1 %d Reason\r\n%s\r\n" % (status, b"Content-Length: 0\r\n" if status == 200 else b"")
+    port = free_port()
+    gate = gateway([fake_engine(max_running=1, script=lambda exchange: exchange.send(head))], [user("alice", threshold=0)],
+                   location=f"proxy_buffering {buffering};", server=f"listen 127.0.0.1:{port} reuseport http2;")
+    times = 100 if jitter.ACTIVE else 700
+    assert [number for number in range(times) if gate.client.ask(token="alice").status != status] == []
+    for _ in range(times):
+        client = Http2(port)
+        assert client.wait(client.send(chat_body(), "alice")) == [status]
+        client.close()
 
 
 def test_threshold_scope_queue_counts_everybody(fake_engine, gateway):
