@@ -172,6 +172,63 @@ def test_the_gateway_follows_within_a_second(ready, fake_engine, gateway):
     assert llmctl("token", "list", "--json", "--db", url).json() == []
 
 
+@pytest.mark.parametrize("store", ["database", "file"])
+def test_rotate(ready, fake_engine, gateway, tmp_path, store):
+    """Another secret at once, and one beside the former for some time."""
+    url, path = ready[0], tmp_path / "tokens.json"
+    where = ["--db", url] if store == "database" else ["--file", path]
+    first = llmctl("token", "add", "alice", *where, *(["--create"] if store == "file" else []), "--models", "m,n", "--expires-at", "+2d").out.strip()
+    gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "{url if store == "database" else f"file:{path}"}" refresh=1h;')
+
+    def answers(secret, status):
+        until(lambda: gate.client.ask(token=secret).status == status, "the gateway follows", 3)
+
+    answers(first, 200)
+    done = llmctl("token", "rotate", "alice", *where)
+    second = done.out.strip()
+    assert second.startswith("sk-") and second != first and "the former secret is refused from now on" in done.err
+    answers(second, 200)
+    answers(first, 401)
+    listed = llmctl("token", "list", *where, "--json").json()
+    assert len(listed) == 1 and listed[0]["models"] == ["m", "n"] and listed[0]["expires_at"]
+
+    # the former one goes on, and is never missed
+    done = llmctl("token", "rotate", "alice", *where, "--keep", "+3s", "--prefix", "key-", "--json").json()
+    third = done["token"]
+    assert third.startswith("key-") and done["former"]["fingerprint"] == sha256(second)[:12]
+    assert gate.client.ask(token=second).status == 200
+    answers(third, 200)
+    until(lambda: gate.client.ask(token=second).status == 401, "it ends", 6)
+    one, other = llmctl("token", "list", *where, "--json").json()
+    assert (one["state"], one["expires_at"], other["state"]) == ("expired", done["former"]["expires_at"], "active")
+    assert other["models"] == ["m", "n"] and other["expires_at"] == listed[0]["expires_at"]
+    llmctl("token", "revoke", "--delete", f"sha256:{done['former']['fingerprint']}", *where)
+    assert len(llmctl("token", "list", *where, "--json").json()) == 1
+    assert gate.client.ask(token=third).status == 200
+
+
+def test_rotate_keeps_what_does_not_change(ready):
+    url, connection = ready
+    llmctl("token", "add", "alice", "--db", url, "--expires-at", "2030-01-01")
+    before = connection.execute("SELECT id FROM users").fetchone()
+    assert llmctl("token", "rotate", "alice", "--db", url, "--stdin", stdin="my-own\n").out == ""
+    assert rows(connection, "id, name, token, token_sha256") == [(*before, "alice", None, sha256("my-own"))]
+    assert "belongs to" in llmctl("token", "rotate", "alice", "--db", url, "--stdin", stdin="my-own\n", status=1).err
+    assert "--keep" in llmctl("token", "rotate", "alice", "--db", url, "--keep", "never", status=2).err
+    # not longer than it would have been
+    done = llmctl("token", "rotate", "alice", "--db", url, "--keep", "2031-01-01", "--json").json()
+    assert done["former"]["expires_at"] == "2030-01-01T00:00:00Z"
+    assert llmctl("token", "rotate", "alice", "--db", url, status=1).err.count("alice") == 2, "which one is not clear"
+
+
+def test_rotate_in_an_existing_table(aristote):
+    """What is in clear stays so: the other system reads it."""
+    url, connection = aristote
+    done = llmctl("token", "rotate", "a", "--db", url)
+    assert connection.execute("SELECT id, name, token, priority FROM users WHERE name = 'a'").fetchall() == [(1, "a", done.out.strip(), 1)]
+    assert "no column" in llmctl("token", "rotate", "a", "--db", url, "--keep", "+1d", status=1).err
+
+
 def test_a_secret_of_ones_own_from_standard_input(ready):
     url, connection = ready
     llmctl("token", "add", "alice", "--stdin", "--db", url, stdin="made-elsewhere\n")

@@ -49,8 +49,18 @@ std::string utc_text(int64_t seconds) {
     return out;
 }
 
-// A time for people to a time for tables, always with its zone.
-Value time_value(const std::string& text) {
+// A row that is good but for `column`, so that its reason is about that one.
+std::string why_bad_value(Column column, const std::string& text) {
+    ClientValues values;
+    values[Column::token] = "x";
+    values[Column::priority] = "1";
+    values[column] = text;
+    return why_bad(values, 1);
+}
+
+}  // namespace
+
+Value time_of(const std::string& option, const std::string& text) {
     if (text == "never" || text == "infinity") {
         return {};
     }
@@ -59,10 +69,10 @@ Value time_value(const std::string& text) {
         constexpr int64_t kSeconds[] = {1, 60, 3600, 86400};
         const size_t unit = units.find(text.back());
         if (unit == std::string_view::npos) {
-            throw Failure(Exit::usage, "--expires-at: expected + and a number with s, m, h or d");
+            throw Failure(Exit::usage, option + ": expected + and a number with s, m, h or d");
         }
         const int64_t amount =
-            parse_integer("--expires-at", std::string_view(text).substr(1, text.size() - 2), 0, 1'000'000);
+            parse_integer(option, std::string_view(text).substr(1, text.size() - 2), 0, 1'000'000);
         const auto now = std::chrono::system_clock::now().time_since_epoch();
         return utc_text(std::chrono::duration_cast<std::chrono::seconds>(now).count() +
                         amount * kSeconds[unit]);
@@ -71,10 +81,12 @@ Value time_value(const std::string& text) {
     // "2027" is a year to people, and a time in 1970 to a table
     if (text.find('-') == std::string::npos || !nginx::sources::parse_time(text, seconds)) {
         throw Failure(Exit::usage,
-                      "--expires-at: expected 2026-12-31, 2026-12-31T18:00:00Z, +30d, +12h or never");
+                      option + ": expected 2026-12-31, 2026-12-31T18:00:00Z, +30d, +12h or never");
     }
     return utc_text(seconds);
 }
+
+namespace {
 
 Value checked(Column column, const std::string& option, const std::string& text) {
     switch (column) {
@@ -88,7 +100,7 @@ Value checked(Column column, const std::string& option, const std::string& text)
         case Column::band:
             return std::to_string(parse_integer(option, text, -core::kMaxBand, core::kMaxBand));
         case Column::expires_at:
-            return time_value(text);
+            return time_of(option, text);
         case Column::disabled:
             if (text != "true" && text != "false") {
                 throw Failure(Exit::usage, option + ": expected true or false");
@@ -97,15 +109,6 @@ Value checked(Column column, const std::string& option, const std::string& text)
         default:
             return text;
     }
-}
-
-// A row that is good but for `column`, so that its reason is about that one.
-std::string why_bad_value(Column column, const std::string& text) {
-    ClientValues values;
-    values[Column::token] = "x";
-    values[Column::priority] = "1";
-    values[column] = text;
-    return why_bad(values, 1);
 }
 
 }  // namespace

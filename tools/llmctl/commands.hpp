@@ -10,6 +10,7 @@ namespace llm::ctl {
 int token_add(const Arguments& arguments);
 int token_list(const Arguments& arguments);
 int token_edit(const Arguments& arguments);
+int token_rotate(const Arguments& arguments);
 int token_revoke(const Arguments& arguments);
 int token_import(const Arguments& arguments);
 int db_init(const Arguments& arguments);

@@ -28,6 +28,11 @@ std::vector<Option> with_client_options(std::vector<Option> more) {
 const std::vector<Command>& commands() {
     static const std::string kEdit =
         "changes a client; an empty value (--weight=) clears a column\n\n" + std::string(kWhoHelp);
+    static const std::string kRotate =
+        "gives a client another secret, which is printed once\n\nThe former one is refused at once, or with "
+        "--keep at that time: "
+        "until then the client is there twice, with its limits for each. " +
+        std::string(kWhoHelp);
     static const std::string kRevoke =
         "makes a token useless, queued requests included\n\nSets `disabled` where the table has that column, "
         "else deletes "
@@ -45,6 +50,16 @@ const std::vector<Command>& commands() {
          token_add},
         {"token list", "", 0, 0, "lists clients, never secrets", {}, token_list},
         {"token edit", "WHO", 1, 1, kEdit, client_options(), token_edit},
+        {"token rotate",
+         "WHO",
+         1,
+         1,
+         kRotate,
+         {{"--keep", "TIME",
+           "until when the former secret is good: +7d, +12h, 2026-12-31, 2026-12-31T18:00:00Z"},
+          {"--prefix", "TEXT", "what the secret begins with [sk-]"},
+          {"--stdin", "", "take the secret from standard input instead of making one"}},
+         token_rotate},
         {"token revoke", "WHO…", 1, 1000, kRevoke, {{"--delete", "", "delete the row"}}, token_revoke},
         {"token import",
          "[SOURCE]",
@@ -114,12 +129,13 @@ void hide_secrets(int argc, char** argv) {
         return std::find_if(argv + 1, argv + argc,
                             [&](const char* one) { return std::strcmp(one, word) == 0; }) != argv + argc;
     };
-    if (!is("token") || (!is("edit") && !is("revoke"))) {
+    if (!is("token") || (!is("edit") && !is("rotate") && !is("revoke"))) {
         return;
     }
     for (int i = 1; i < argc; ++i) {
         const std::string_view word = argv[i];
-        if (!word.starts_with('-') && word != "token" && word != "edit" && word != "revoke") {
+        if (!word.starts_with('-') && word != "token" && word != "edit" && word != "rotate" &&
+            word != "revoke") {
             std::memset(argv[i], '*', word.size());
         }
     }

@@ -1,4 +1,4 @@
-// token add, list, edit, revoke.
+// token add, list, edit, rotate, revoke.
 #include <chrono>
 #include <cstdio>
 #include <unordered_set>
@@ -113,6 +113,40 @@ void need_columns(const TokenStore& store, const Changes& changes) {
     }
 }
 
+// What --stdin or --prefix and chance say.
+std::string new_secret(const Arguments& arguments) {
+    if (arguments.has("--stdin") && arguments.has("--prefix")) {
+        throw Failure(Exit::usage, "--prefix and --stdin exclude each other");
+    }
+    return arguments.has("--stdin") ? read_secret()
+                                    : make_secret(arguments.value("--prefix").value_or("sk-"));
+}
+
+void refuse_known_secret(const std::vector<StoredClient>& clients, const std::string& secret) {
+    for (const StoredClient& other : clients) {
+        if (other.hash() == to_hex(hash_token(secret))) {
+            throw Failure(Exit::refused, "this secret is there already: it belongs to " + label(other));
+        }
+    }
+}
+
+// `said` and the secret, unless it came from outside.
+void show_secret(const Arguments& arguments, const std::string& said, const std::string& secret) {
+    const bool ours = !arguments.has("--stdin");
+    std::fprintf(stderr, "%s%s\n", said.c_str(), ours ? " This is its secret; it is shown once:" : "");
+    if (ours) {
+        print(secret + "\n");
+    }
+}
+
+// The earlier of two times, of which `other` may be none or none that can be read.
+std::string earlier(const std::string& time, const Value& other) {
+    int64_t one = 0;
+    int64_t two = 0;
+    nginx::sources::parse_time(time, one);
+    return other && nginx::sources::parse_time(*other, two) && two != 0 && two < one ? *other : time;
+}
+
 }  // namespace
 
 int token_add(const Arguments& arguments) {
@@ -132,9 +166,6 @@ int token_add(const Arguments& arguments) {
     }
     values[Column::priority] = values[Column::priority].value_or("1");
     values[Column::threshold] = values[Column::threshold].value_or(std::to_string(kDefaultThreshold));
-    if (arguments.has("--stdin") && arguments.has("--prefix")) {
-        throw Failure(Exit::usage, "--prefix and --stdin exclude each other");
-    }
 
     const auto store = open_store(arguments, true);
     need_columns(*store, given);
@@ -145,19 +176,14 @@ int token_add(const Arguments& arguments) {
                           " keeps tokens in clear only (no column token_sha256, or token must not be NULL); "
                           "`llmctl db upgrade` changes that, --plain stores this token in clear");
     }
-    const std::string secret =
-        arguments.has("--stdin") ? read_secret() : make_secret(arguments.value("--prefix").value_or("sk-"));
+    const std::string secret = new_secret(arguments);
     StoredClient client;
     values[plain ? Column::token : Column::token_sha256] = plain ? secret : to_hex(hash_token(secret));
     client.values = values;
     if (const std::string why = why_bad(values, 1); !why.empty()) {
         throw Failure(Exit::usage, why);
     }
-    for (const StoredClient& other : store->all()) {
-        if (other.hash() == client.hash()) {
-            throw Failure(Exit::refused, "this secret is there already: it belongs to " + label(other));
-        }
-    }
+    refuse_known_secret(store->all(), secret);
     const std::string id = store->insert(values);
     store->commit();
     if (!id.empty()) {
@@ -169,11 +195,7 @@ int token_add(const Arguments& arguments) {
         print_json(out);
         return 0;
     }
-    std::fprintf(stderr, "Added %s to %s.%s\n", label(client).c_str(), store->place().c_str(),
-                 arguments.has("--stdin") ? "" : " This is its secret; it is shown once:");
-    if (!arguments.has("--stdin")) {
-        print(secret + "\n");
-    }
+    show_secret(arguments, "Added " + label(client) + " to " + store->place() + ".", secret);
     return 0;
 }
 
@@ -252,6 +274,66 @@ int token_edit(const Arguments& arguments) {
     } else {
         print("Changed " + label(client) + ".\n");
     }
+    return 0;
+}
+
+int token_rotate(const Arguments& arguments) {
+    const auto keep = arguments.value("--keep");
+    const Value until = keep ? time_of("--keep", *keep) : Value();
+    if (keep && !until) {
+        throw Failure(Exit::usage, "--keep: the former secret must end at some time");
+    }
+    const auto store = open_store(arguments, true);
+    if (keep && !store->has(Column::expires_at)) {
+        throw Failure(Exit::refused, missing_column_hint(*store, Column::expires_at));
+    }
+    const std::vector<StoredClient> clients = store->all();
+    const StoredClient& former = select_client(clients, arguments.operands()[0]);
+    const std::string secret = new_secret(arguments);
+    refuse_known_secret(clients, secret);
+
+    // stored as the former one was: who keeps tokens in clear has a reason
+    const bool plain = former.values[Column::token].has_value();
+    Changes changes = {
+        {plain ? Column::token : Column::token_sha256, plain ? secret : to_hex(hash_token(secret))}};
+    if (plain && former.values[Column::token_sha256]) {
+        changes.emplace_back(Column::token_sha256, Value());
+    }
+    StoredClient client = former;
+    for (const auto& [column, value] : changes) {
+        client.values[column] = value;
+    }
+    if (const std::string why = why_bad(client.values, 1); !why.empty()) {
+        throw Failure(Exit::refused, label(former) + " would be skipped by gateways: " + why);
+    }
+    Json gone = {{"fingerprint", fingerprint(former)}, {"expires_at", nullptr}};
+    std::string said = "Rotated " + label(former) + ": ";
+    if (keep) {
+        // The former row goes on as it is, so that no gateway misses its token between two changes.
+        const std::string end = earlier(*until, former.values[Column::expires_at]);
+        store->update(former.key, {{Column::expires_at, end}});
+        client.values[Column::id].reset();
+        const std::string id = store->insert(client.values);
+        if (!id.empty()) {
+            client.values[Column::id] = id;
+        }
+        gone["expires_at"] = end;
+        said += "the former secret is good until " + end +
+                " and can be taken out then (`llmctl token revoke --delete sha256:" + fingerprint(former) +
+                "`).";
+    } else {
+        store->update(former.key, changes);
+        said += "the former secret is refused from now on.";
+    }
+    store->commit();
+    if (arguments.json()) {
+        Json out = json_of(client, 1);
+        out["token"] = secret;
+        out["former"] = std::move(gone);
+        print_json(out);
+        return 0;
+    }
+    show_secret(arguments, said + " It is " + label(client) + " now.", secret);
     return 0;
 }
 
