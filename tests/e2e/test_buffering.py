@@ -36,7 +36,7 @@ def read_late(fake_engine, gateway):
     """Factory: what a client gets, and its line in the log, who begins to read after the engine has ended."""
     def make(script, location="", sendfile="on"):
         engine = fake_engine(script=script)
-        gate = gateway([engine], location=SETTINGS + location, http=f"sendfile {sendfile};")
+        gate = gateway([engine], location=SETTINGS + location, http=f"sendfile {sendfile};", locations="location = /after { internal; return 204; }")
         pending = gate.client.send(b'{"model":"m","stream":true}', token="alice")
         until(lambda: engine.completed == 1, "the engine has sent all", 30)
         reply = pending.reply()
@@ -66,7 +66,9 @@ def test_injected_usage_in_a_file_is_hidden(read_late):
     assert line["completion_tokens"] == "77"
 
 
-def test_a_cut_stream_does_not_look_whole(read_late):
-    reply, line = read_late(close_delimited())
+@pytest.mark.parametrize("post_action", ["", "post_action /after;"])
+def test_a_cut_stream_does_not_look_whole(read_late, post_action):
+    """With post_action nginx took the connection for one to keep, and the client waited on."""
+    reply, line = read_late(close_delimited(), post_action)
     assert not reply.complete
     assert line["outcome"] == "engine_error"

@@ -78,14 +78,16 @@ def test_administrator_ends_a_running_request(fake_engine, gateway):
     assert gate.client.ask(chat_body(), token="alice").status == 200
 
 
-def test_administrator_ends_a_stream(fake_engine, gateway):
+@pytest.mark.parametrize("post_action", ["", "post_action /after;"])
+def test_administrator_ends_a_stream(fake_engine, gateway, post_action):
+    """With post_action nginx took the connection for one to keep, and the client waited on."""
     def script(exchange):
         exchange.stream_head()
         exchange.event({"choices": []})
         exchange.wait_gone()
         raise ConnectionError
 
-    gate = gateway([fake_engine(script=script)])
+    gate = gateway([fake_engine(script=script)], location=post_action, locations="location = /after { internal; return 204; }")
     pending = gate.client.send(chat_body(stream=True), token="alice")
     parts = pending.parts()
     assert next(parts).startswith(b"data: ")
