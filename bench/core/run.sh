@@ -1,10 +1,11 @@
-#!/bin/sh
-# Builds a program of this directory and runs it: bench/core/run.sh PROGRAM [ARGUMENT …]. BUILD_DIR names another build than the release.
-set -e
+#!/usr/bin/env bash
+# Builds a program of this directory and runs it: bench/core/run.sh PROGRAM [ARGUMENT …]. BUILD_DIR=dir runs the one that is there.
+# Exits 2 when it cannot be built, which is not the 1 of a figure out of its bounds.
+set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-build=${BUILD_DIR:-$root/build/release}
 program=$1
 shift
-[ -f "$build/build.ninja" ] || cmake --preset release -S "$root" >/dev/null
-cmake --build "$build" --target "$program" >/dev/null
-exec "$build/$program" "$@"
+if [ -z "${BUILD_DIR:-}" ]; then
+    "$root/scripts/build.sh" release -- "$program" >&2 || exit 2
+fi
+exec "${BUILD_DIR:-$root/build/release}/$program" "$@"

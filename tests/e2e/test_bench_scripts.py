@@ -73,6 +73,19 @@ def test_a_wrong_number_is_one_sentence(number):
     assert status == 2 and one_sentence(text) and "1 to 100000" in text
 
 
+@pytest.mark.parametrize("name", ["queue", "engines", "simulate", "engine-cpu"])
+def test_a_build_that_fails_says_why(tmp_path, name):
+    """And is no figure out of its bounds."""
+    for part in ("bench", "scripts"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cmake").write_text("#!/bin/sh\n[ \"$1\" != --build ] || { echo 'x.cpp:1: error: it is wrong'; exit 1; }\n")  # as ninja: on its standard output
+    (tmp_path / "bin" / "cmake").chmod(0o755)
+    status, text = said(tmp_path / "bench" / name, PATH=f"{tmp_path}/bin:{os.environ['PATH']}", BUILD_DIR="")
+    assert status == (1 if name == "engine-cpu" else 2)
+    assert text.startswith("x.cpp:1: error: it is wrong\nThe build failed. (everything is in "), text
+
+
 PEERS = ROOT / "bench" / "peers" / "run.py"
 
 
