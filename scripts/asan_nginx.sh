@@ -9,6 +9,7 @@
 # no NGINX_BINARY is named).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/nginx_tree.sh
 
 tree=$PWD/build/nginx-asan
 log=$PWD/build/nginx-asan.log
@@ -38,12 +39,8 @@ fetch() {
 
 : >"$log"
 if [ -n "${NGINX_SOURCE:-}" ]; then
-    source=$NGINX_SOURCE
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$source" ]; then
-        rm -rf "$tree"
-        mkdir -p "$tree"
-        cp -r "$source/." "$tree"
-    fi
+    source=$(nginx_source_mark "$NGINX_SOURCE")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$source" ] || copy_nginx "$NGINX_SOURCE" "$tree"
 else
     source=debian:$(dpkg-query -W -f='${Version}' nginx-dev 2>/dev/null || true)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$source" ]; then
@@ -60,15 +57,7 @@ if [ ! -x "$tree/objs/nginx" ]; then
     # nginx itself passes null to memcpy with length 0 and adds to null pointers: these two checks are left out, and
     # it reads unaligned words where the processor allows it unless it is told not to.
     sanitize='-fsanitize=address,undefined -fno-sanitize=nonnull-attribute,pointer-overflow -fno-sanitize-recover=undefined'
-    configure=auto/configure
-    [ -x "$tree/$configure" ] || configure=configure
-    (cd "$tree" && "./$configure" --with-compat --with-debug --with-threads --with-http_ssl_module --with-http_v2_module \
-        --with-http_auth_request_module --with-http_realip_module --with-http_stub_status_module \
-        --with-cc-opt="-O1 -g -fno-omit-frame-pointer $sanitize -DNGX_DEBUG_PALLOC=1 -DNGX_HAVE_NONALIGNED=0" \
-        --with-ld-opt="$sanitize" && make -j"$(nproc)") >>"$log" 2>&1 || {
-        tail -n 20 "$log" >&2
-        echo "Building nginx failed (everything is in $log)." >&2
-        exit 1
-    }
+    build_nginx "$tree" "$log" --with-cc-opt="-O1 -g -fno-omit-frame-pointer $sanitize -DNGX_DEBUG_PALLOC=1 -DNGX_HAVE_NONALIGNED=0" \
+        --with-ld-opt="$sanitize"
     echo "$source" >"$stamp"
 fi

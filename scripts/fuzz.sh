@@ -43,6 +43,7 @@ export seconds
 
 echo "== Fuzzing ${#targets[@]} targets for $seconds s each, $(nproc) at a time"
 failed=0
+rm -f build/fuzz/*.failed # of a run that was interrupted
 printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz {} || { touch build/fuzz/{}.failed; }'
 for target in "${targets[@]}"; do
     if [ -e "build/fuzz/$target.failed" ]; then

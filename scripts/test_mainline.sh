@@ -6,6 +6,7 @@
 # The tree itself is not touched: a copy in build/nginx is configured. llm-engine, llmctl and llm-reporter come from build/release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/nginx_tree.sh
 
 if [ ! -x "${NGINX_SOURCE:-}/auto/configure" ] && [ ! -x "${NGINX_SOURCE:-}/configure" ]; then
     echo "NGINX_SOURCE=${NGINX_SOURCE:-} is no nginx source tree (it has no configure): give its path." >&2
@@ -19,19 +20,15 @@ scripts/build.sh release -- "${programs[@]}"
 
 tree=build/nginx
 build=build/mainline
-if [ ! -x "$tree/objs/nginx" ] || [ "$NGINX_SOURCE" -nt "$tree/objs/nginx" ]; then
+log=$PWD/build/nginx.log
+stamp=$tree/.source
+mark=$(nginx_source_mark "$NGINX_SOURCE")
+if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ]; then
     echo "== Building nginx"
-    rm -rf "$tree"
-    mkdir -p "$tree"
-    cp -r "$NGINX_SOURCE/." "$tree"
-    configure=auto/configure
-    [ -x "$tree/$configure" ] || configure=configure
-    (cd "$tree" && "./$configure" --with-compat --with-debug --with-threads --with-http_ssl_module --with-http_v2_module \
-        --with-http_auth_request_module --with-http_realip_module && make -j"$(nproc)") >build/nginx.log 2>&1 || {
-        tail -n 20 build/nginx.log >&2
-        echo "Building nginx failed (everything is in build/nginx.log)." >&2
-        exit 1
-    }
+    copy_nginx "$NGINX_SOURCE" "$tree"
+    : >"$log"
+    build_nginx "$tree" "$log"
+    echo "$mark" >"$stamp"
 fi
 
 echo "== Building the module for $("$tree/objs/nginx" -v 2>&1)"
