@@ -6,7 +6,8 @@
 
 The text is generated (tools/demo_model/), so nothing is downloaded. The same seed gives the same tokenizer, data and
 initial weights; sums on another machine or with another number of threads round differently. A run that was stopped
-goes on from its checkpoint. The last line is the loss on conversations that the training has not seen.
+goes on from its checkpoint, which goes when the run is complete. The last line is the loss on conversations that the
+training has not seen.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from demo_model.tokenizer import tokenizer_config, train_tokenizer
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the model; has questions.json")
-    parser.add_argument("--checkpoint", type=Path, default=Path("demo_model.ckpt"), help="to save to and go on from")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--checkpoint", type=Path, default=Path("build/demo_model.ckpt"), help="to save to and go on from")
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--tokens-per-step", type=int, default=4096)
     parser.add_argument("--length", type=int, default=384, help="tokens in a row; some steps use the whole context")
     parser.add_argument("--long-every", type=int, default=5, help="one step of so many uses rows of the whole context")
@@ -126,6 +127,7 @@ def main() -> None:
     print(f"{size} parameters, {tokenizer.get_vocab_size()} tokens, from step {first} to {arguments.steps}", flush=True)
 
     def save(step: int) -> None:
+        arguments.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = arguments.checkpoint.with_suffix(".part")
         states = [optimizer.state_dict() for optimizer in optimizers]
         torch.save({"model": model.state_dict(), "optimizers": states, "step": step}, partial)
@@ -155,6 +157,8 @@ def main() -> None:
 
     model.hidden = plain_hidden
     loss = validate(model, held_out, 20, 8, arguments.length, device)
+    # the next run, of another text or for more steps, begins anew
+    arguments.checkpoint.unlink(missing_ok=True)
     print(f"held-out loss {loss:.4f} nats per token the assistant writes", flush=True)
 
 

@@ -1,7 +1,8 @@
 """A small Llama in PyTorch, written so that its parameter names are those of Hugging Face's checkpoints.
 
 Pre-norm blocks, RMSNorm, rotary positions in the "half" layout, grouped-query attention, SwiGLU, tied embeddings:
-nothing that `LlamaForCausalLM` does not also do. The exporter relies on that; the trainer checks it.
+nothing that `LlamaForCausalLM` does not also do. The exporter relies on that; tools/check_demo_model.py sees it, by a
+reference of its own (reference.py) and by whatever server has loaded the files.
 """
 
 from dataclasses import dataclass
