@@ -5,7 +5,6 @@
 
 A simulated engine of a few seats is kept saturated by two clients; the gateway's own histogram llm_dispatch_seconds (seat free
 until the next request is handed on) gives the percentiles, its bucket bounds their resolution. The goal is p50 < 0.3 ms, p99 < 2 ms.
-Needs the tests' Python packages: scripts/venv.sh, then .venv/bin/python bench/dispatch-latency/run.py
 """
 
 import argparse

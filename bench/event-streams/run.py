@@ -6,7 +6,6 @@
 One worker, one stream at a time of N events of about 210 bytes, each written by itself. With a pause between them, as a model makes, nginx reads every event by
 itself; --pause 0 writes as fast as it can, and many lie in one read. Printed: events per second of the worker's CPU, which other work
 on the machine disturbs less than events per second. Aim: 0.95 of plain's (--check).
-Needs the tests' Python packages: scripts/venv.sh, then .venv/bin/python bench/event-streams/run.py
 """
 
 import argparse

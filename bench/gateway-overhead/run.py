@@ -68,7 +68,7 @@ class Bench:
     def start_nginx(self, conf, port, name, prefix=()):
         process = Process([*prefix, program("nginx"), "-p", self.directory, "-c", conf, "-e", self.directory / f"{name}.log"],
                           self.directory / f"{name}.out")
-        process.wait_port(port, 60)
+        process.wait_port(port, 300)  # under valgrind, on a busy machine
         return process
 
     def start_upstream(self):
