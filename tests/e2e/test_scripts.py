@@ -96,3 +96,29 @@ def test_another_nginx_is_built_when_another_is_named(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as failed:
         build(older)
     assert "what is wrong\nBuilding nginx failed (everything is in " in failed.value.stderr
+
+
+def test_headers_of_another_package_are_configured_anew(tmp_path):
+    """A package's files are as old as the package: no newer than the copy that was made of the former one."""
+    package, build = tmp_path / "package", tmp_path / "build"
+    text = (ROOT / "cmake" / "Nginx.cmake").read_text()
+    assert '"/usr/share/nginx/src"' in text
+    (tmp_path / "Nginx.cmake").write_text(text.replace('"/usr/share/nginx/src"', f'"{package}"'))
+    (tmp_path / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\nproject(headers NONE)\ninclude(Nginx.cmake)\n")
+    (package / "src").mkdir(parents=True)
+    (package / "conf_flags").write_text("NGX_CONF_FLAGS=(--with-compat)\n")
+    (package / "configure").write_text('#!/bin/sh\n[ "$*" = --with-compat ] && mkdir objs && cp src/nginx.h objs/ngx_auto_config.h\n')
+    (package / "configure").chmod(0o755)
+
+    def configured(version, seconds):
+        """(headers, whether they were configured now)"""
+        (package / "src" / "nginx.h").write_text(version)
+        for path in package.rglob("*"):
+            os.utime(path, (seconds, seconds))
+        said = subprocess.run(["cmake", "-S", tmp_path, "-B", build], capture_output=True, text=True, check=True, timeout=60).stdout
+        return (build / "nginx-dev" / "objs" / "ngx_auto_config.h").read_text(), "Configuring a copy" in said
+
+    assert configured("1.22.1", 1_600_000_000) == ("1.22.1", True)
+    assert configured("1.22.1", 1_600_000_000) == ("1.22.1", False)
+    assert configured("1.26.3", 1_700_000_000) == ("1.26.3", True)
+    assert configured("1.22.1", 1_600_000_000) == ("1.22.1", True)
