@@ -1,6 +1,22 @@
 #include "ngx_module/nginx/suspension.hpp"
 
 namespace llm::nginx {
+namespace {
+
+// HTTP/3: a client that has sent its whole request, and wants no answer any more, says so where it would be written.
+void test_writing([[maybe_unused]] ngx_http_request_t* r) {
+#if (NGX_HTTP_V3)
+    ngx_connection_t* connection = r->connection;
+    if (connection->quic == nullptr || !connection->write->error) {
+        return;
+    }
+    connection->error = 1;
+    ngx_log_error(NGX_LOG_INFO, connection->log, 0, "client prematurely closed its stream");
+    ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+#endif
+}
+
+}  // namespace
 
 bool watch_client(ngx_http_request_t* r) {
     ngx_event_t* read = r->connection->read;
@@ -10,7 +26,7 @@ bool watch_client(ngx_http_request_t* r) {
         return false;
     }
     r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
+    r->write_event_handler = test_writing;
     return true;
 }
 
