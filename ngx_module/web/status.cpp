@@ -17,6 +17,7 @@ namespace llm::nginx::web {
 namespace {
 
 constexpr std::string_view kJson = "application/json";
+constexpr std::string_view kEngines = "engines/";
 constexpr size_t kLongestChange = 4096;  // bytes of a body that says what to change
 
 ngx_int_t send_error(ngx_http_request_t* r, ngx_uint_t status, std::string_view code,
@@ -35,13 +36,21 @@ ngx_int_t send_done(ngx_http_request_t* r) {
     return send(r, NGX_HTTP_OK, kJson, "{\"ok\":true}");
 }
 
-// The part of the URI behind the location's own prefix, without a leading slash.
+// How much of a URI a location has that is no prefix (a regular expression, a name): all before what is answered here.
+size_t size_of_location(std::string_view uri) {
+    for (const std::string_view page : {"/status.json", "/engines/", "/requests/"}) {
+        if (const size_t at = uri.find(page); at != std::string_view::npos) {
+            return at;
+        }
+    }
+    return uri.ends_with('/') ? uri.size() : 0;
+}
+
+// The part of the URI behind the location's own, without a leading slash.
 std::string_view path_of(ngx_http_request_t* r) {
     const std::string_view location = view(loc_conf(r).path);
     std::string_view path = view(r->uri);
-    if (path.starts_with(location)) {
-        path.remove_prefix(location.size());
-    }
+    path.remove_prefix(path.starts_with(location) ? location.size() : size_of_location(path));
     while (path.starts_with('/')) {
         path.remove_prefix(1);
     }
@@ -224,11 +233,10 @@ ngx_int_t handle_request(ngx_http_request_t* r, std::string_view path) {
 
 ngx_int_t status_handler(ngx_http_request_t* r) {
     const std::string_view path = path_of(r);
-    if (path.starts_with("engines/")) {
-        std::string start(view(loc_conf(r).path));
-        start += start.ends_with('/') ? "engines/" : "/engines/";
-        const std::string sent = sent_name(r, start);
-        return handle_engine(r, sent.empty() ? path.substr(8) : std::string_view(sent));
+    if (path.starts_with(kEngines)) {
+        const std::string_view uri = view(r->uri);
+        const std::string sent = sent_name(r, uri.substr(0, uri.size() - path.size() + kEngines.size()));
+        return handle_engine(r, sent.empty() ? path.substr(kEngines.size()) : std::string_view(sent));
     }
     if (path.starts_with("requests/")) {
         return handle_request(r, path.substr(9));

@@ -164,6 +164,23 @@ def test_dashboard_and_status(fake_engine, gateway):
     assert gate.client.get("/llm/nothing").status == 404
 
 
+@pytest.mark.parametrize("location", ["~ ^/(short|long)/", "~* /SHORT", "/short", "/short/"])
+def test_status_in_any_location(fake_engine, gateway, location):
+    """One with a regular expression took the whole path for what stands behind it."""
+    engine = fake_engine(max_running=1)
+    gate = gateway(http=f"llm_engine {engine.url} model=m id=a//b;", locations=f"location {location} {{ llm_status admin; }}")
+    admin = [("x-llm-admin", "1")]
+    assert gate.client.get("/short/status.json").json()["engines"][0]["id"] == "a//b"
+    assert gate.client.get("/short/").header("content-type").startswith("text/html")
+    assert gate.client.get("/short/nothing").status == 404
+    assert gate.client.ask(b"", target="/short/engines/a%2F%2Fb/drain", headers=admin).status == 200
+    assert gate.status()["engines"][0]["drained"]
+    assert gate.client.ask(b"", target="/short/engines/a//b/undrain", headers=admin).status == 200
+    running = engine.occupy(gate.client, token="alice")
+    assert gate.client.ask(method="DELETE", target=f"/short/requests/{gate.status()['requests'][0]['id']}", headers=admin).status == 200
+    assert running.reply().status == 503
+
+
 @pytest.mark.parametrize("target,kind", [("/metrics", "text/plain; version=0.0.4; charset=utf-8"), ("/llm/", "text/html; charset=utf-8")])
 def test_pages_are_compressed_as_gzip_types_say(gateway, fake_engine, target, kind):
     """Their types were compared with the charset behind them, so that none was ever in the list."""
