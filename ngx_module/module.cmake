@@ -34,6 +34,7 @@ target_include_directories(llm_module_options INTERFACE "${HIREDIS_INCLUDE}" ${P
 
 add_library(llm_module_objects OBJECT ${module_sources})
 target_link_libraries(llm_module_objects PRIVATE llm_module_options llm_hot)
+llm_precompile(llm_module_objects hot)
 
 add_library(ngx_http_llm_dispatch_module MODULE ${hooked_sources} $<TARGET_OBJECTS:llm_module_objects>)
 set_target_properties(ngx_http_llm_dispatch_module PROPERTIES PREFIX "")
@@ -56,6 +57,7 @@ set_property(SOURCE web/dashboard.cpp PROPERTY OBJECT_DEPENDS
   "${dashboard}.html;${dashboard}.css;${dashboard}_charts.js;${dashboard}.js")
 # nginx's loader looks these names up
 set_property(SOURCE nginx/modules.c PROPERTY COMPILE_OPTIONS -fvisibility=default)
+set_property(SOURCE nginx/modules.c PROPERTY SKIP_PRECOMPILE_HEADERS ON)  # C
 
 # The same module with the faults and the grant log of the tests (LLM_TEST_HOOKS), and with a check of every call that
 # leaves it: none may happen inside the zone's lock. Beside the release, so that tests have both; not optimized across
