@@ -30,11 +30,17 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanit
 if [ -n "$sanitizer" ]; then
     kernels='Gemv.Every*:GemvNorm.*:DecodeAttention.*:PrefillAttention.*:Elementwise.*:GpuSampler.*:*Constructed*'
     for tool in memcheck racecheck; do
-        # Products of more rows copy in the background what they then exchange; beyond a matrix they name addresses that they do not read.
-        [ $tool = memcheck ] || kernels+=':Gemv.MoreRows'
+        # What a call returns is looked at where it is made. Reported here would be libraries' questions, too, for functions that the driver
+        # is too old to have.
+        options=(--tool "$tool" --report-api-errors no --error-exitcode 9 --print-limit 20)
+        if [ "$tool" = racecheck ]; then
+            # Products of more rows copy in the background what they then exchange; beyond a matrix they name addresses that they do not read.
+            kernels+=':Gemv.MoreRows'
+            options+=(--kernel-regex kns=llm6engine) # of mangled names: cuBLASLt's kernels are not ours to mend
+        fi
         echo "== compute-sanitizer --tool $tool"
         # An error that the sanitizer finds makes the status 9, whatever the tests say.
-        timeout 150 "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 "$programs/cuda_gpu_test" --gtest_brief=1 \
+        timeout 150 "$sanitizer" "${options[@]}" "$programs/cuda_gpu_test" --gtest_brief=1 \
             --gtest_filter="$kernels" \
             --gtest_output="xml:$results/gpu-$tool.xml" >"$results/gpu-$tool.log" 2>&1 || {
             status=1
