@@ -145,18 +145,6 @@ inline void emulated_mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, u
     }
 }
 
-inline uint32_t emulated_transpose_matrix(uint32_t pair) {
-    const auto* all = llm::emulation::exchange(8, 0xffffffffu, &pair, sizeof pair);
-    const int g = llm::emulation::lane() / 4;
-    const int t = llm::emulation::lane() % 4;
-    const auto element = [&](int row, int column) {
-        uint32_t value;
-        std::memcpy(&value, all[row * 4 + column / 2].bytes, sizeof value);
-        return column % 2 != 0 ? value >> 16 : value & 0xffffu;
-    };
-    return element(2 * t, g) | element(2 * t + 1, g) << 16;
-}
-
 inline void emulated_load_matrices(uint32_t (&out)[4], const void* row, bool transposed) {
     llm::emulation::require_aligned(row, 16);
     const auto* all = llm::emulation::exchange(6, 0xffffffffu, &row, sizeof row);

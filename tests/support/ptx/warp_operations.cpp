@@ -165,18 +165,6 @@ void ldmatrix_x4(Thread& t, const Instruction& i) {
     }
 }
 
-void movmatrix_transposed(Thread& t, const Instruction& i) {
-    const auto mine = t.get<uint32_t>(i, 1);
-    const Payload* all = meet(i, kAll, &mine, sizeof mine);
-    const auto me = static_cast<size_t>(lane());
-    uint32_t pair = 0;
-    for (size_t e = 0; e < 2; e++) {
-        const size_t r = 2 * (me % 4) + e, c = me / 4;  // of the source
-        pair |= uint32_t{element<uint16_t>(all[4 * r + c / 2], c % 2)} << (16 * e);
-    }
-    t.set(i, 0, pair);
-}
-
 // All threads of a block, every warp at one instruction.
 void barrier(Thread& t, const Instruction& i) {
     if (t.get<uint32_t>(i, 0) != 0 || i.count != 1) {
@@ -237,7 +225,6 @@ Run find_warp_operation(std::string_view opcode) {
         {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", mma_m16n8k16},
         {"ldmatrix.sync.aligned.m8n8.x4.shared.b16", ldmatrix_x4<false>},
         {"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", ldmatrix_x4<true>},
-        {"movmatrix.sync.aligned.m8n8.trans.b16", movmatrix_transposed},
         {"bar.sync", barrier},
         {"cp.async.cg.shared.global", async_copy},
         {"cp.async.commit_group", async_commit},

@@ -2,12 +2,13 @@
 // rotation, and writing its keys and values to the cache, happens here, too: its block has them at hand.
 //
 // Block (split, part of a key/value head's group, sequence): up to 8 query heads share every load. A warp takes 16
-// positions at a time and multiplies with tensor cores, positions and columns being the 16 rows of A, the heads the
-// 8 columns of B:
-//   scores (positions x heads) = keys (positions x d) * queries. Any order of d gives the same sum, so both sides
-//     use the order in which 16 contiguous bytes per lane arrive, as products of few rows do (gemv.cuh);
-//   out (columns x heads) += values (columns x positions) * probabilities. Two positions' values are interleaved on
-//     the way (they are pairs of A), and the probabilities transposed within the warp.
+// positions at a time and multiplies with tensor cores:
+//   scores (heads x positions) = queries (heads x d) * keys. Any order of d gives the same sum, so both sides use the order
+//     in which 16 contiguous bytes per lane arrive, as products of few rows do (gemv.cuh). The heads are 8 of the 16 rows of
+//     A; the other 8 are them again with the other half of d. So a load is two operands B as it is: were keys A, registers would have
+//     to be copied, and nvcc does that, waiting, before it asks for the last of them;
+//   out (columns x heads) += values (columns x positions) * probabilities, as B just as the scores came. Two positions'
+//     values are interleaved on the way (they are pairs of A).
 // Each warp keeps its own running maximum and sums (Milakov and Gimelshein, "Online normalizer calculation for
 // softmax", 2018); they are merged at the end of the block and, where a context is split, by the last of its blocks
 // (flash-decoding).
@@ -46,69 +47,64 @@ struct DecodeShared {
     float* running;     // [warps][heads][2]
 };
 
-// What a warp has seen of a context, for heads 2t and 2t + 1 of lane 4g + t: columns 64 c + 8 g + 2 i of head 2t are in
-// out[4 c + i][0], those of 2t + 1 in [1]; columns + 1 in [2] and [3].
+// What a warp has seen of a context. Of lane 4g + t: columns 64 c + 8 g + 2 i of head 2t are in out[4 c + i][0], those of 2t + 1
+// in [1]; columns + 1 in [2] and [3].
 template <int kHead>
 struct DecodeState {
-    Vec16 query[kHead / 32];  // of head g
+    Vec16 query[kHead / 32];  // of head g, words 0, 2, 1 and 3: rows g and g + 8 of A
     float out[kHead / 16][4];
-    float maximum[2];
-    float total[2];  // of this lane's positions
+    float maximum;  // of head g
+    float total;    // of head g, of this lane's positions
 };
 
 // The probabilities of 16 positions, as the product with the values wants them: pairs of positions 2t, 2t + 1 and 2t + 8,
-// 2t + 9 of head g. `key`: positions g and g + 8, zero where they are not `seen`.
+// 2t + 9 of head g. `key`: positions g and g + 8; the first `seen` count.
 template <int kHead>
-__device__ __forceinline__ void decode_scores(DecodeState<kHead>& state, const Vec16 (&key)[2][kHead / 32], bool seen0,
-                                              bool seen1, float factor, uint32_t (&probabilities)[2]) {
-    float score[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};  // two chains of products
-#pragma unroll
-    for (int c = 0; c < kHead / 32; c++) {
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const uint32_t a[4] = {key[0][c].word[2 * j], key[1][c].word[2 * j],
-                                   key[0][c].word[2 * j + 1], key[1][c].word[2 * j + 1]};
-            mma_bf16(score[j], a, state.query[c].word[2 * j], state.query[c].word[2 * j + 1]);
-        }
-    }
-    float p[4];
-    float largest[2];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        p[i] = (i < 2 ? seen0 : seen1) ? (score[0][i] + score[1][i]) * factor : kLowest;
-    }
-    bool moved = false;
+__device__ __forceinline__ void decode_scores(DecodeState<kHead>& state, const Vec16 (&key)[2][kHead / 32], int seen, float factor,
+                                              int lane, uint32_t (&probabilities)[2]) {
+    const int t = lane % 4;
+    float p[2][2];
+    float largest = state.maximum;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        largest[i] = fmaxf(state.maximum[i], fmaxf(p[i], p[i + 2]));
-        for (int distance = 4; distance < kWarpSize; distance *= 2) {
-            largest[i] = fmaxf(largest[i], __shfl_xor_sync(kFullMask, largest[i], distance));
-        }
-        moved = moved || largest[i] != state.maximum[i];
-    }
-    if (__ballot_sync(kFullMask, moved) != 0) {
-        float correction[2];
+        float half[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};  // of d: the first in row g, the second in row g + 8
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            correction[i] = exp2f(state.maximum[i] - largest[i]);
-            state.maximum[i] = largest[i];
-            state.total[i] *= correction[i];
+        for (int c = 0; c < kHead / 32; c++) {
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                mma_bf16(half[j], state.query[c].word, key[i][c].word[2 * j], key[i][c].word[2 * j + 1]);
+            }
         }
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            p[i][k] = 8 * i + 2 * t + k < seen ? (half[0][k] + half[1][2 + k]) * factor : kLowest;
+            largest = fmaxf(largest, p[i][k]);
+        }
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 2));
+    if (__ballot_sync(kFullMask, largest != state.maximum) != 0) {
+        const float correction = exp2_of(state.maximum - largest);
+        state.maximum = largest;
+        state.total *= correction;
+        const float of_out[2] = {__shfl_sync(kFullMask, correction, t * 8), __shfl_sync(kFullMask, correction, t * 8 + 4)};
 #pragma unroll
         for (int n = 0; n < kHead / 16; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                state.out[n][i] *= correction[i % 2];
+                state.out[n][i] *= of_out[i % 2];
             }
         }
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        p[i] = (i < 2 ? seen0 : seen1) ? exp2f(p[i] - largest[i % 2]) : 0.0f;
-        state.total[i % 2] += p[i];
+    for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            p[i][k] = 8 * i + 2 * t + k < seen ? exp2_of(p[i][k] - largest) : 0.0f;
+            state.total += p[i][k];
+        }
+        probabilities[i] = pack_bf16(p[i][0], p[i][1]);
     }
-    probabilities[0] = transpose_matrix(pack_bf16(p[0], p[1]));
-    probabilities[1] = transpose_matrix(pack_bf16(p[2], p[3]));
 }
 
 // `value`: positions 2t, 2t + 1, 2t + 8 and 2t + 9.
@@ -149,7 +145,7 @@ __device__ __forceinline__ void decode_store(const AttentionArgs& a, int sequenc
 
 // Blocks per multiprocessor that there are registers for; plan_splits() counts on three.
 template <int kHead>
-__global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kHead == 128 ? 3 : 2)
+__global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 4 : kHead == 128 ? 3 : 2)
     decode_attention_kernel(DecodeArgs args) {
     const AttentionArgs& a = args.attention;
     constexpr int kThreads = kDecodeWarps * kWarpSize;
@@ -178,47 +174,48 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
     const int* table = a.table + static_cast<size_t>(sequence) * static_cast<size_t>(a.table_stride);
     const Vec16 zero = {{0, 0, 0, 0}};
     constexpr bool kTogether = kHead <= 128;  // registers for a round's keys and values at once
-    Vec16 key[2][kHead / 32];
-    Vec16 value[4][kHead / 64];
+    Vec16 key[2][kHead / 32] = {};
+    Vec16 value[4][kHead / 64] = {};
     int at = low + warp * kDecodeKeys;
-    const auto slot_of = [&](int from) {  // of this lane's position
-        return from + lane % kDecodeKeys < high ? table[from + lane % kDecodeKeys] : -1;
+    // Of this lane's position. Those from `high` on are the last again: what is read of them is not used, and nothing is asked before it is read.
+    const auto slot_of = [&](int from) {
+        const int wanted = from + lane % kDecodeKeys;
+        return table[wanted < high ? wanted : high > 0 ? high - 1 : 0];
     };
     int slot = slot_of(at);
+    const uint16_t* keys = a.keys + base * kHead + static_cast<size_t>(t * 8);
+    const uint16_t* values = a.values + base * kHead + static_cast<size_t>(g * 8);
     const auto row = [&](const uint16_t* cache, int i) {
-        const int from = __shfl_sync(kFullMask, slot, i);
-        return from >= 0 ? cache + (base + static_cast<size_t>(from)) * static_cast<size_t>(kHead) : nullptr;
+        return cache + static_cast<std::ptrdiff_t>(__shfl_sync(kFullMask, slot, i)) * kHead;
     };
-    const auto load_keys = [&] {
+    const auto load_keys = [&](bool wanted) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const uint16_t* from = row(a.keys, g + 8 * i);
+            const uint16_t* from = row(keys, g + 8 * i);
 #pragma unroll
             for (int c = 0; c < kHead / 32; c++) {
-                key[i][c] = from != nullptr ? load16_once(from + c * 32 + t * 8) : zero;
+                load16_once_if(wanted, from + c * 32, key[i][c]);
             }
         }
     };
-    const auto load_values = [&] {
+    const auto load_values = [&](bool wanted) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const uint16_t* from = row(a.values, 2 * t + i % 2 + i / 2 * 8);
+            const uint16_t* from = row(values, 2 * t + i % 2 + i / 2 * 8);
 #pragma unroll
             for (int c = 0; c < kHead / 64; c++) {
-                value[i][c] = from != nullptr ? load16_once(from + c * 64 + g * 8) : zero;
+                load16_once_if(wanted, from + c * 64, value[i][c]);
             }
         }
     };
-    const auto load = [&] {
-        load_keys();
+    const auto load = [&](bool wanted) {
+        load_keys(wanted);
         if constexpr (kTogether) {
-            load_values();
+            load_values(wanted);
         }
     };
     // The first keys are under way while the launch before this one ends: they are of steps before.
-    if (at < high) {
-        load();
-    }
+    load(at < high);
     begin_launch();
 
     // All that this warp rotates is asked for at once, so that it is waited for once.
@@ -270,7 +267,8 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
     const float factor = a.scale * kLog2E;
 #pragma unroll
     for (int c = 0; c < kHead / 32; c++) {
-        state.query[c] = g < heads ? load16(shared.rotated + g * kHead + c * 32 + t * 8) : zero;
+        const Vec16 v = g < heads ? load16(shared.rotated + g * kHead + c * 32 + t * 8) : zero;
+        state.query[c] = {{v.word[0], v.word[2], v.word[1], v.word[3]}};
     }
 #pragma unroll
     for (int n = 0; n < kHead / 16; n++) {
@@ -279,25 +277,20 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
             state.out[n][i] = 0;
         }
     }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        state.maximum[i] = kLowest;
-        state.total[i] = 0;
-    }
+    state.maximum = kLowest;
+    state.total = 0;
 
     uint32_t probabilities[2];
     while (at < high) {
         const int next = slot_of(at + kDecodeWarps * kDecodeKeys);
-        decode_scores<kHead>(state, key, at + g < high, at + g + 8 < high, factor, probabilities);
+        decode_scores<kHead>(state, key, high - at, factor, lane, probabilities);
         if constexpr (!kTogether) {
-            load_values();
+            load_values(true);
         }
         decode_mix<kHead>(state, value, probabilities);
         at += kDecodeWarps * kDecodeKeys;
         slot = next;
-        if (at < high) {
-            load();
-        }
+        load(at < high);
     }
     if (split == 0 && warp == kDecodeWarps - 1) {  // the new token, as the first of 16
 #pragma unroll
@@ -307,7 +300,7 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
                 key[i][c] = i == 0 && g == 0 ? load16(new_key + c * 32 + t * 8) : zero;
             }
         }
-        decode_scores<kHead>(state, key, g == 0, false, factor, probabilities);
+        decode_scores<kHead>(state, key, 1, factor, lane, probabilities);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
 #pragma unroll
@@ -318,11 +311,14 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
         decode_mix<kHead>(state, value, probabilities);
     }
 
+    state.total += __shfl_xor_sync(kFullMask, state.total, 1);
+    state.total += __shfl_xor_sync(kFullMask, state.total, 2);
+    if (t == 0 && g < heads) {
+        shared.running[(warp * most + g) * 2] = state.maximum;
+        shared.running[(warp * most + g) * 2 + 1] = state.total;
+    }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        for (int distance = 4; distance < kWarpSize; distance *= 2) {
-            state.total[i] += __shfl_xor_sync(kFullMask, state.total[i], distance);
-        }
         const int head = 2 * t + i;
         if (head < heads) {
             float* to = shared.sums_of(warp, most, head, kHead);
@@ -331,10 +327,6 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
                 store16_to_shared(to + n / 4 * 64 + g * 8 + n % 4 * 2,
                                   {{__float_as_uint(state.out[n][i]), __float_as_uint(state.out[n][i + 2]),
                                     __float_as_uint(state.out[n + 1][i]), __float_as_uint(state.out[n + 1][i + 2])}});
-            }
-            if (g == 0) {
-                shared.running[(warp * most + head) * 2] = state.maximum[i];
-                shared.running[(warp * most + head) * 2 + 1] = state.total[i];
             }
         }
     }
@@ -353,7 +345,7 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
         float mixed[4] = {0, 0, 0, 0};
         float sum = 0;
         for (int w = 0; w < kDecodeWarps; w++) {
-            const float weight = exp2f(shared.running[(w * most + head) * 2] - largest);
+            const float weight = exp2_of(shared.running[(w * most + head) * 2] - largest);
             const Vec16 v = load16(shared.sums_of(w, most, head, kHead) + column);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -396,7 +388,7 @@ __global__ void __launch_bounds__(kDecodeWarps * kWarpSize, kHead == 64 ? 5 : kH
         for (int distance = 1; distance < kWarpSize; distance *= 2) {
             largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, distance));
         }
-        const float weight = lane < args.splits ? exp2f(maximum - largest) : 0.0f;
+        const float weight = lane < args.splits ? exp2_of(maximum - largest) : 0.0f;
         const float sum = warp_sum(lane < args.splits ? weight * __ldcg(ml + 1) : 0.0f);
         if (lane < args.splits) {
             factors[head * args.splits + lane] = weight / sum;

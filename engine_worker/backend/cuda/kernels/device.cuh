@@ -47,6 +47,17 @@ __device__ __forceinline__ uint16_t to_bf16(float value) {
     return static_cast<uint16_t>(pack_bf16(value, 0.0f));
 }
 
+// 2^value, some units in the last place beside; below 2^-126 it is 0. exp2f() would take three more instructions, for those.
+__device__ __forceinline__ float exp2_of(float value) {
+#if defined(LLM_CUDA_EMULATION)
+    return exp2f(value);
+#else
+    float out;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(value));
+    return out;
+#endif
+}
+
 // Four e4m3 values to two pairs of bf16, exact. An e4m3's bits, put where a bf16 has them, make a number that is
 // 2^120 times too small, subnormals included; the product puts that right.
 __device__ __forceinline__ void e4m3_to_bf16(uint32_t four, uint32_t& first, uint32_t& second) {
@@ -108,6 +119,19 @@ __device__ __forceinline__ Vec16 load16_once(const void* address) {
                  : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
                  : "l"(address));
     return v;
+#endif
+}
+
+// The same if `wanted`; else `v` stays as it is. Without a branch, around which nvcc would not load into the registers that are used.
+__device__ __forceinline__ void load16_once_if(bool wanted, const void* address, Vec16& v) {
+#if defined(LLM_CUDA_EMULATION)
+    v = wanted ? load16(address) : v;
+#else
+    asm volatile(
+        "{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, %5, 0;\n\t"
+        "@wanted ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
+        : "+r"(v.word[0]), "+r"(v.word[1]), "+r"(v.word[2]), "+r"(v.word[3])
+        : "l"(address), "r"(wanted ? 1 : 0));
 #endif
 }
 
@@ -233,17 +257,6 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], con
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(address)
                  : "memory");
-#endif
-}
-
-// An 8 x 8 matrix of 16-bit values across the warp, transposed: lane 4g + t holds row g, columns 2t and 2t + 1.
-__device__ __forceinline__ uint32_t transpose_matrix(uint32_t pair) {
-#if defined(LLM_CUDA_EMULATION)
-    return emulated_transpose_matrix(pair);
-#else
-    uint32_t out;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
-    return out;
 #endif
 }
 

@@ -30,30 +30,46 @@ __host__ __device__ __forceinline__ int swizzled(int row, int chunk) {
     return row * kHead + (chunk ^ (row & 7)) * 8;
 }
 
-// A tile of keys and one of values from position `at`; zeros from `end` on.
+// Which rows of a tile a thread copies, and how many chunks of them, of keys and of values.
 template <int kHead>
-__device__ __forceinline__ void load_kv_tiles(const uint16_t* keys, const uint16_t* values, const int* table, int at,
-                                              int end, uint16_t* shared) {
-    constexpr int kChunks = kHead / 8;
-    constexpr int kThreads = kPrefillWarps * kWarpSize;
-    constexpr int kKeys = PrefillShape<kHead>::kKeys;
-    constexpr int kEach = kKeys * kChunks / kThreads;  // chunks of each thread, of keys and of values
-    static_assert(kEach * kThreads == kKeys * kChunks, "no thread has fewer");
-    int slot[kEach];
+struct TileCopy {
+    static constexpr int kChunks = kHead / 8;  // of a row
+    static constexpr int kThreads = kPrefillWarps * kWarpSize;
+    static constexpr int kEach = PrefillShape<kHead>::kKeys * kChunks / kThreads;  // one of every kRows rows
+    static constexpr int kRows = kThreads / kChunks;
+    static_assert(kEach * kRows == PrefillShape<kHead>::kKeys, "no thread has fewer");
+    __device__ static __forceinline__ int first_row() { return static_cast<int>(threadIdx.x) / kChunks; }
+};
+
+// Where the positions are that this thread copies of the tile from position `at` on.
+template <int kHead>
+__device__ __forceinline__ void load_slots(const int* table, int at, int end, int (&slot)[TileCopy<kHead>::kEach]) {
+    using Copy = TileCopy<kHead>;
+    const int first = at + Copy::first_row();
 #pragma unroll
-    for (int i = 0; i < kEach; i++) {
-        const int position = at + (static_cast<int>(threadIdx.x) + i * kThreads) / kChunks;
-        slot[i] = position < end ? table[position] : -1;
+    for (int i = 0; i < Copy::kEach; i++) {
+        slot[i] = first + i * Copy::kRows < end ? table[first + i * Copy::kRows] : 0;
     }
+}
+
+// That tile of keys, and of values; zeros from `end` on.
+template <int kHead>
+__device__ __forceinline__ void copy_kv_tiles(const uint16_t* keys, const uint16_t* values, const int (&slot)[TileCopy<kHead>::kEach],
+                                              int at, int end, uint16_t* shared) {
+    using Copy = TileCopy<kHead>;
+    const int first = Copy::first_row();
+    const int chunk = static_cast<int>(threadIdx.x) % Copy::kChunks;
+    const int left = end - at - first;
+    keys += chunk * 8;
+    values += chunk * 8;
 #pragma unroll
-    for (int i = 0; i < kEach; i++) {
-        const int row = (static_cast<int>(threadIdx.x) + i * kThreads) / kChunks;
-        const int chunk = static_cast<int>(threadIdx.x) % kChunks;
-        const bool valid = slot[i] >= 0;
-        const size_t from = static_cast<size_t>(valid ? slot[i] : 0) * kHead + static_cast<size_t>(chunk * 8);
-        uint16_t* to = shared + swizzled<kHead>(row, chunk);
-        async_copy16(to, keys + from, valid);
-        async_copy16(to + kKeys * kHead, values + from, valid);
+    for (int i = 0; i < Copy::kEach; i++) {
+        constexpr int kAlike = 8;  // rows that are so far apart have their chunks at the same places
+        const int row = i * Copy::kRows;
+        uint16_t* to = shared + swizzled<kHead>(first + row % kAlike, chunk) + row / kAlike * kAlike * kHead;
+        const std::ptrdiff_t from = static_cast<std::ptrdiff_t>(slot[i]) * kHead;
+        async_copy16(to, keys + from, row < left);
+        async_copy16(to + PrefillShape<kHead>::kKeys * kHead, values + from, row < left);
     }
 }
 
@@ -114,7 +130,7 @@ __device__ __forceinline__ bool join_prefill_splits(const PrefillArgs& args, flo
         float weight[2];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            weight[i] = exp2f(__uint_as_float(v.word[2 * i]) - maximum[i]);
+            weight[i] = exp2_of(__uint_as_float(v.word[2 * i]) - maximum[i]);
             total[i] += weight[i] * __uint_as_float(v.word[2 * i + 1]);
         }
 #pragma unroll
@@ -196,9 +212,13 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         __syncthreads();  // the tile is needed for keys
     }
 
+    // Slots are asked for a round before they are needed.
+    int slot[TileCopy<kHead>::kEach];
     if (rounds > 0) {
-        load_kv_tiles<kHead>(keys, values, table, begin, end, shared);
+        load_slots<kHead>(table, begin, end, slot);
+        copy_kv_tiles<kHead>(keys, values, slot, begin, end, shared);
         async_commit();
+        load_slots<kHead>(table, begin + kKeys, end, slot);
     }
 
     float out[kHead / 8][4];
@@ -219,8 +239,9 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
         const uint16_t* value_tile = key_tile + kTile;
         if (round + 1 < rounds) {
             uint16_t* next = shared + (round + 1) % 2 * 2 * kTile;
-            load_kv_tiles<kHead>(keys, values, table, at + kKeys, end, next);
+            copy_kv_tiles<kHead>(keys, values, slot, at + kKeys, end, next);
             async_commit();
+            load_slots<kHead>(table, at + 2 * kKeys, end, slot);
             async_wait<1>();
         } else {
             async_wait<0>();
@@ -258,12 +279,11 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
 
         const bool masked = at + kKeys - 1 > first_position || tile.rows < kQueryTile ||
                             (a.window > 0 && at <= last_position - a.window);
-        float largest[2] = {maximum[0], maximum[1]};
+        float largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
         for (int n = 0; n < kKeys / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                score[n][i] *= factor;
                 if (masked) {
                     const int key_position = at + n * 8 + 2 * t + i % 2;
                     const int row_position = position[i / 2];
@@ -274,24 +294,32 @@ __global__ void __launch_bounds__(kPrefillWarps* kWarpSize) prefill_attention_ke
                 largest[i / 2] = fmaxf(largest[i / 2], score[n][i]);
             }
         }
+        bool moved = false;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             largest[i] = fmaxf(largest[i], __shfl_xor_sync(kFullMask, largest[i], 1));
             largest[i] = fmaxf(largest[i], __shfl_xor_sync(kFullMask, largest[i], 2));
-            const float correction = exp2f(maximum[i] - largest[i]);
-            maximum[i] = largest[i];
-            total[i] *= correction;
+            largest[i] = fmaxf(maximum[i], largest[i] * factor);
+            moved = moved || largest[i] != maximum[i];
+        }
+        if (__ballot_sync(kFullMask, moved) != 0) {
 #pragma unroll
-            for (int n = 0; n < kHead / 8; n++) {
-                out[n][2 * i] *= correction;
-                out[n][2 * i + 1] *= correction;
+            for (int i = 0; i < 2; i++) {
+                const float correction = exp2_of(maximum[i] - largest[i]);
+                maximum[i] = largest[i];
+                total[i] *= correction;
+#pragma unroll
+                for (int n = 0; n < kHead / 8; n++) {
+                    out[n][2 * i] *= correction;
+                    out[n][2 * i + 1] *= correction;
+                }
             }
         }
 #pragma unroll
         for (int n = 0; n < kKeys / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                score[n][i] = exp2f(score[n][i] - maximum[i / 2]);
+                score[n][i] = exp2_of(fmaf(score[n][i], factor, -maximum[i / 2]));
                 total[i / 2] += score[n][i];
             }
         }
