@@ -397,6 +397,8 @@ struct RetryHint {
     uint32_t reset_ms;
 };
 void count_dispatch(Core& c, Pool& p);
+// The request is about to give its seats back.
+void learn_seat_time(Core& c, const Request& r);
 // Dispatches per second lately.
 double drain_rate_of(const Pool& p, int64_t now_us);
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random);

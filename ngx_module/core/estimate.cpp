@@ -8,7 +8,9 @@ namespace llm::core {
 namespace {
 
 constexpr double kRateS = 10;         // time constant of the drain rate
-constexpr double kDefaultRate = 1;    // dispatches/s, before anything was dispatched
+constexpr double kSlowestRate = 0.1;  // dispatches/s that are reckoned with at least
+constexpr float kFirstSeatS = 5;      // seat-seconds of a request, before one has ended
+constexpr float kSeatGain = 0.05F;    // weight of the latest request in their mean
 constexpr double kNetShare = 0.5;     // of the drain rate: what is left once fresh arrivals have had theirs
 constexpr double kRetryShare = 0.15;  // share of the drain rate that is promised to those who come back
 constexpr int64_t kShortestUs = 1'000'000;
@@ -20,6 +22,16 @@ uint32_t flows_of(const Core& c, const Pool& p) {
         flows += c.levels[l].flows;
     }
     return flows;
+}
+
+// Dispatches per second that the queue can count on: as many as there were lately, or as the seats that are
+// taken come free. The former tells after a lull how little was asked for, not how much could be served. A
+// seat that nobody has given back for longer than usual takes that long.
+double rate_ahead(const Core& c, const Pool& p) {
+    const Model& m = c.models[p.model];
+    const double usual = m.seat_s > 0 ? m.seat_s : kFirstSeatS;
+    const double still = p.drain_us != 0 ? static_cast<double>(c.now - p.drain_us) / 1e6 : 0;
+    return std::max({drain_rate_of(p, c.now), m.held / std::max(usual, still), kSlowestRate});
 }
 
 // Until half of what this client itself has waiting has been served: those who wait share the rate, and at
@@ -50,6 +62,15 @@ void count_dispatch(Core& c, Pool& p) {
     p.drain_us = c.now;
 }
 
+void learn_seat_time(Core& c, const Request& r) {
+    if (r.lease == 0 || r.dispatched_us == 0) {
+        return;
+    }
+    const auto seat_s = static_cast<float>(c.now - r.dispatched_us) / 1e6F * static_cast<float>(r.seats);
+    float& mean = c.models[r.model].seat_s;
+    mean = std::max(mean > 0 ? mean + kSeatGain * (seat_s - mean) : seat_s, 1e-3F);
+}
+
 // Those who are refused are given places one behind the other: the time until the queue in front has drained
 // beside fresh arrivals, then one every 1/(share of the drain rate). So a crowd that obeys comes back spread
 // out, at a pace that fits beside the fresh arrivals. Whom a limit of its own has refused stands behind its
@@ -61,7 +82,7 @@ RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t rand
     } else if (a != nullptr && a->held_tokens != 0) {
         wait = window_wait_us(c, *a);
     } else {
-        const double rate = std::max(drain_rate_of(p, c.now), kDefaultRate / kRateS);
+        const double rate = rate_ahead(c, p);
         const double ahead = (p.waiting + 1) / (rate * kNetShare) * 1e6;
         const bool own = is_own_limit(c, a, reason);
         const uint32_t sharers = own ? flows_of(c, p) + (a->waiting == 0 ? 1 : 0) : 1;

@@ -291,7 +291,7 @@ struct Model {
     uint32_t domain;
     int64_t created_us;
     float predicted;  // mean completion tokens; 0 = none yet
-    uint32_t reserved;
+    float seat_s;     // mean seat-seconds of its requests; 0 = none has ended yet
     double minimum;  // llm_min_throughput for this model
     char name[kMaxModelBytes + 1];
     // derived

@@ -104,6 +104,7 @@ RequestSummary end(Core& c, Ticket ticket, Outcome outcome, const Usage& usage, 
     summary.usage = usage;
     summary.usage.prompt_tokens = r.prompt_tokens;
     summary.usage.completion_tokens = r.completion_tokens;
+    learn_seat_time(c, r);
     const uint32_t engine = drop_lease(c, r);
     free_request(c, r);
     after_release(c, account, engine);

@@ -13,10 +13,10 @@ TEST(RetryAfter, OneWhoDoesNotObeyMakesNobodyElseWait) {
     z.load({{.id = 1, .threshold = 3}, {.id = 2, .threshold = 0}});
     ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 4}}));
     std::vector<Ticket> running;
-    for (uint32_t i = 0; i < 200; ++i) {  // 10 a second
-        z.now += 100'000;
+    for (uint32_t i = 0; i < 50; ++i) {  // four seats for 0.4 s each: 10 a second
         const Verdict one = z.send(1);
         ASSERT_EQ(one.decision, Decision::granted);
+        z.now += 400'000;
         z.end(one.ticket, 10, 10);
     }
     for (uint32_t i = 0; i < 7; ++i) {
@@ -36,6 +36,49 @@ TEST(RetryAfter, OneWhoDoesNotObeyMakesNobodyElseWait) {
     ASSERT_EQ(after.reason, Outcome::rejected_threshold);
     EXPECT_TRUE(after.should_retry);
     EXPECT_LT(after.retry_after_ms, before.retry_after_ms + 5000);
+}
+
+// One client of threshold 10 sends 60 requests at once to 16 seats; returns the last refusal, of 34.
+Verdict last_of_a_crowd(TestZone& z) {
+    Verdict last;
+    for (uint32_t i = 0; i < 60; ++i) {
+        last = z.send(1);
+        EXPECT_EQ(last.decision, i < 16 ? Decision::granted : i < 26 ? Decision::queued : Decision::rejected);
+        EXPECT_TRUE(i < 26 || last.should_retry) << "refusal " << i - 25;
+    }
+    return last;
+}
+
+// What was dispatched lately says how much was asked for; how soon seats come free is known from those who
+// had one.
+TEST(RetryAfter, ACrowdAfterALullIsInvitedByWhatTheEnginesCanDo) {
+    TestZone z;
+    z.load({{.id = 1, .threshold = 10}});
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 16}}));
+    for (uint32_t i = 0; i < 40;
+         ++i) {  // one a second, for a quarter of a second each: 16 seats serve 64 a second
+        const Ticket one = z.send(1).ticket;
+        z.pass(250'000);
+        z.end(one);
+        z.pass(750'000);
+    }
+    z.pass(300'000'000);
+    EXPECT_LE(last_of_a_crowd(z).retry_after_ms, 10'000u);
+    // an engine that gives none back is not what it was
+    z.pass(30'000'000);
+    EXPECT_GT(z.send(1).retry_after_ms, 30'000u);
+}
+
+TEST(RetryAfter, TheFirstCrowdOfAllIsInvited) {
+    TestZone z;
+    z.load({{.id = 1, .threshold = 10}});
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 16}}));
+    for (uint32_t i = 0; i < 26; ++i) {
+        z.send(1);
+    }
+    for (uint32_t i = 0; i < 16; ++i) {
+        EXPECT_TRUE(z.send(1).should_retry) << i;
+    }
 }
 
 // 20 seats of 2 s each: 10 requests/s. 60 s of arrivals at 15/s, then 8/s. Those who are refused come back
@@ -110,7 +153,8 @@ TEST_P(RetryAfterBurst, ThoseWhoObeyAreAdmittedAfterABurst) {
     EXPECT_GE(admitted, 0.9 * came_back);
 }
 
-INSTANTIATE_TEST_SUITE_P(Scopes, RetryAfterBurst, ::testing::Values(ThresholdScope::token, ThresholdScope::queue));
+INSTANTIATE_TEST_SUITE_P(Scopes, RetryAfterBurst,
+                         ::testing::Values(ThresholdScope::token, ThresholdScope::queue));
 
 }  // namespace
 }  // namespace llm::core
