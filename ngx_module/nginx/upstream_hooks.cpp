@@ -249,6 +249,12 @@ ngx_int_t reinit_request(ngx_http_request_t* r) {
     Request& request = *get_request(r);
     const ngx_int_t result = request.reinit_request(r);
     keep_wrapped(request);
+    // The buffer that a body's file was being sent with is lost but counted, and nginx makes no second one. That the body was
+    // read with it takes once more, but a request that has waited may have given it up (waiting_body.hpp).
+    ngx_output_chain_ctx_t& output = r->upstream->output;
+    if (output.free == nullptr) {
+        output.allocated = 0;
+    }
     return result;
 }
 

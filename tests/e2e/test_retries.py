@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 
 import pytest
 
@@ -10,6 +11,7 @@ from support.fake_engine import answer, error
 from support.errors import assert_error
 from support.poll import until
 from support.users import user
+from support.wire import reset
 
 
 def one_of_two_fails(fake_engine, gateway, script, **keywords):
@@ -214,6 +216,28 @@ def test_large_body_is_sent_again_whole(fake_engine, gateway):
     gate, bad, good = one_of_two_fails(fake_engine, gateway, lambda exchange: exchange.reset())
     until(lambda: gate.client.ask(body, token="alice").status == 200 and bad.requests, "the failing engine was tried")
     assert all(request.body == body for request in [*bad.requests, *good.requests])
+
+
+def test_a_large_body_that_has_waited_is_sent_again_whole(fake_engine, gateway):
+    """After a failure in its middle nginx found no buffer to send its file with, until proxy_send_timeout."""
+    def break_off():
+        connection, _ = broken.accept()
+        connection.recv(1000)
+        reset(connection)
+
+    engine = fake_engine()
+    with socket.create_server(("127.0.0.1", 0)) as broken:
+        threading.Thread(target=break_off, daemon=True).start()
+        gate = gateway(http=f"llm_engine http://127.0.0.1:{broken.getsockname()[1]} model=m; llm_engine {engine.url} model=m backup;"
+                            f"llm_engine {engine.url} model=other id=other;", users=[user("alice", max_running=1)])
+        running = engine.occupy(gate.client, chat_body("other"), token="alice")
+        body = chat_body(content="x" * 4_000_000)
+        waiting = gate.client.send(body, token="alice", timeout=10)
+        gate.wait_queued(1)
+        engine.open_gate()
+        assert (running.reply().status, waiting.reply().status) == (200, 200)
+    assert engine.requests[1].body == body
+    assert gate.access_log(2)[1]["attempts"] == "2"
 
 
 def test_breaker_keeps_a_dead_engine_out(fake_engine, gateway):
