@@ -42,7 +42,7 @@ struct SampleShared {
     Wide wide[33];
     double real[33];
     Wide rank[kGathered];
-    unsigned bins[kDepthBins];
+    unsigned bins[kDepthBins + 1];  // the last: of all that is deeper
     unsigned n;
     unsigned limit;
     int token;
@@ -340,18 +340,17 @@ __device__ __forceinline__ unsigned walk_gathered(const Row& row, unsigned n, Wi
 
 // The draw among the best; -1 if the filters may reach beyond what could be gathered.
 __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& params, SampleShared& shared) {
-    for (int i = static_cast<int>(threadIdx.x); i < kDepthBins; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i <= kDepthBins; i += static_cast<int>(blockDim.x)) {
         shared.bins[i] = 0;
     }
     __syncthreads();
     const float bins_per_unit = row.scale * kBinsPerNat;
-    const auto depth = [&](float v) { return (row.maximum - v) * bins_per_unit; };
+    const auto depth = [&](float v) { return (row.maximum - v) * bins_per_unit; };  // infinite where nothing can be drawn
     Wide everything = 0;
+    // Without a branch: this is done for every token.
     row.each([&](float v, int) {
-        if (v != -INFINITY && depth(v) < kDepthBins) {
-            atomicAdd(&shared.bins[static_cast<int>(depth(v))], 1u);
-            everything += row.weight(v);
-        }
+        atomicAdd(&shared.bins[static_cast<int>(fminf(depth(v), kDepthBins))], 1u);
+        everything += row.weight(v);
     });
     everything = block_reduce(everything, Add(), shared.wide);
     if (threadIdx.x == 0) {
@@ -366,7 +365,7 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
     __syncthreads();
     const unsigned limit = shared.limit;
     row.each([&](float v, int i) {
-        if (v != -INFINITY && depth(v) < static_cast<float>(limit)) {
+        if (depth(v) < static_cast<float>(limit)) {
             shared.rank[atomicAdd(&shared.n, 1u)] = rank_of(v, i);
         }
     });
