@@ -396,6 +396,8 @@ struct RetryHint {
     bool should_retry;
     uint32_t reset_ms;
 };
+// When to come back to a model without a usable engine, which nobody knows: 3 to 7 s, spread by `random`.
+int64_t wait_for_an_engine_us(uint32_t random);
 void count_dispatch(Core& c, Pool& p);
 // The request is about to give its seats back.
 void learn_seat_time(Core& c, const Request& r);

@@ -62,6 +62,10 @@ void count_dispatch(Core& c, Pool& p) {
     p.drain_us = c.now;
 }
 
+int64_t wait_for_an_engine_us(uint32_t random) {
+    return 3'000'000 + static_cast<int64_t>(uint64_t{random} * 4'000'000 >> 32);
+}
+
 void learn_seat_time(Core& c, const Request& r) {
     if (r.lease == 0 || r.dispatched_us == 0) {
         return;
@@ -78,7 +82,7 @@ void learn_seat_time(Core& c, const Request& r) {
 RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t random) {
     int64_t wait;
     if (reason == Outcome::rejected_no_engine) {
-        wait = 3'000'000 + static_cast<int64_t>(uint64_t{random} * 4'000'000 >> 32);  // nobody knows: spread
+        wait = wait_for_an_engine_us(random);
     } else if (a != nullptr && a->held_tokens != 0) {
         wait = window_wait_us(c, *a);
     } else {

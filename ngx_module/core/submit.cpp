@@ -25,7 +25,9 @@ void reject(Core& c, Arrival& a, Outcome reason) {
     v.decision = Decision::rejected;
     v.reason = reason;
     if (a.pool == kNone) {
-        v.retry_after_ms = 1000 + a.args.random % 1000;
+        v.retry_after_ms = reason == Outcome::rejected_no_engine
+                               ? static_cast<uint32_t>(wait_for_an_engine_us(a.args.random) / 1000)
+                               : 1000 + a.args.random % 1000;
         v.reset_ms = v.retry_after_ms;
         return;
     }

@@ -69,6 +69,28 @@ TEST(RetryAfter, ACrowdAfterALullIsInvitedByWhatTheEnginesCanDo) {
     EXPECT_GT(z.send(1).retry_after_ms, 30'000u);
 }
 
+// Whether the model has had a request before or not.
+TEST(RetryAfter, WhoFindsNoEngineHasTimeForOne) {
+    TestZone z;
+    z.load({{.id = 1}});
+    {
+        ZoneLock lock(z.zone);
+        set_redis_state(lock, true, z.now);
+    }
+    EngineReport report = TestZone::report("gpu0");
+    report.state = EngineState::failed;
+    z.apply(report);
+    for (const uint32_t random : {0u, 0x80000000u, 0xffffffffu}) {
+        RequestArgs args = z.args();
+        args.random = random;
+        const Verdict v = z.send(1, args);
+        ASSERT_EQ(v.reason, Outcome::rejected_no_engine);
+        EXPECT_GE(v.retry_after_ms, 3'000u);
+        EXPECT_LE(v.retry_after_ms, 7'700u);
+        EXPECT_TRUE(v.should_retry);
+    }
+}
+
 TEST(RetryAfter, TheFirstCrowdOfAllIsInvited) {
     TestZone z;
     z.load({{.id = 1, .threshold = 10}});
