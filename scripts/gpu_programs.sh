@@ -5,7 +5,8 @@
 #   scripts/gpu_programs.sh DIR                        here
 #   BUILD_DIR=DIR make test-gpu; BUILD_DIR=DIR bench/engine-gpu    there
 #
-# DIR gets the programs without debug information and the libraries that such machines seldom have.
+# DIR gets the programs without debug information and the libraries that such machines seldom have: 50 MB, 15 as an archive (tar -cJ), where
+# what may be carried there is limited.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -eq 1 ] || {
