@@ -60,6 +60,11 @@ else()
   set(nginx_objs "${nginx_source}/objs")
 endif()
 
+file(STRINGS "${nginx_objs}/ngx_auto_config.h" nginx_openssl REGEX "#define NGX_OPENSSL ")
+if(NOT nginx_openssl)
+  message(FATAL_ERROR "The nginx of ${nginx_objs} has no OpenSSL, which the module needs: configure it --with-http_ssl_module")
+endif()
+
 add_library(nginx_headers INTERFACE)
 target_include_directories(nginx_headers SYSTEM INTERFACE "${nginx_objs}")
 foreach(dir core event event/modules event/quic os/unix http http/modules http/v2 http/v3)

@@ -1,5 +1,6 @@
 #include "ngx_module/sources/pg_client.hpp"
 
+#include <openssl/ssl.h>
 #include <poll.h>
 
 #include <ctime>

@@ -118,7 +118,11 @@ def test_headers_of_another_package_are_configured_anew(tmp_path):
         said = subprocess.run(["cmake", "-S", tmp_path, "-B", build], capture_output=True, text=True, check=True, timeout=60).stdout
         return (build / "nginx-dev" / "objs" / "ngx_auto_config.h").read_text(), "Configuring a copy" in said
 
-    assert configured("1.22.1", 1_600_000_000) == ("1.22.1", True)
-    assert configured("1.22.1", 1_600_000_000) == ("1.22.1", False)
-    assert configured("1.26.3", 1_700_000_000) == ("1.26.3", True)
-    assert configured("1.22.1", 1_600_000_000) == ("1.22.1", True)
+    former, later = "#define NGX_OPENSSL  1\n1.22.1", "#define NGX_OPENSSL  1\n1.26.3"
+    assert configured(former, 1_600_000_000) == (former, True)
+    assert configured(former, 1_600_000_000) == (former, False)
+    assert configured(later, 1_700_000_000) == (later, True)
+    assert configured(former, 1_600_000_000) == (former, True)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        configured("1.22.1", 1_600_000_000)
+    assert "has no OpenSSL" in refused.value.stderr and "--with-http_ssl_module" in refused.value.stderr
