@@ -82,7 +82,8 @@ def test_the_pages_find_each_other_and_the_configuration(root):
     place = root / "usr" / "share" / "doc" / "llm-dispatch"
     pages = sorted(place.rglob("*.md"))
     assert {page.name for page in pages} >= {path.name for path in (ROOT / "docs").glob("*.md")}
-    checkout = re.compile(r"(bench|conf/helm|conf/samples/.*\.sh|conf/systemd/llm-|docs/images|engine_worker|ngx_module|packaging|scripts|shared|tests)")
+    checkout = re.compile(r"(bench|engine_worker|models|ngx_module|packaging|scripts|shared|t|tests|tools)(/|$)"
+                          r"|conf/helm|conf/samples/.*\.sh|conf/systemd/llm-|docs/images")
     lost = []
     for page in pages:
         for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()):
