@@ -181,7 +181,7 @@ def test_rotate(ready, fake_engine, gateway, tmp_path, store):
     gate = gateway([fake_engine()], users=None, http=f'llm_priority_db "{url if store == "database" else f"file:{path}"}" refresh=1h;')
 
     def answers(secret, status):
-        until(lambda: gate.client.ask(token=secret).status == status, "the gateway follows", 3)
+        until(lambda: gate.client.ask(token=secret).status == status, "the gateway follows")
 
     answers(first, 200)
     done = llmctl("token", "rotate", "alice", *where)
@@ -193,16 +193,18 @@ def test_rotate(ready, fake_engine, gateway, tmp_path, store):
     assert len(listed) == 1 and listed[0]["models"] == ["m", "n"] and listed[0]["expires_at"]
 
     # the former one goes on, and is never missed
-    done = llmctl("token", "rotate", "alice", *where, "--keep", "+3s", "--prefix", "key-", "--json").json()
-    third = done["token"]
-    assert third.startswith("key-") and done["former"]["fingerprint"] == sha256(second)[:12]
+    done = llmctl("token", "rotate", "alice", *where, "--keep", "+1d", "--prefix", "key-", "--json").json()
+    third, former = done["token"], f"sha256:{done['former']['fingerprint']}"
+    assert third.startswith("key-") and former == f"sha256:{sha256(second)[:12]}"
     assert gate.client.ask(token=second).status == 200
     answers(third, 200)
-    until(lambda: gate.client.ask(token=second).status == 401, "it ends", 6)
     one, other = llmctl("token", "list", *where, "--json").json()
-    assert (one["state"], one["expires_at"], other["state"]) == ("expired", done["former"]["expires_at"], "active")
-    assert other["models"] == ["m", "n"] and other["expires_at"] == listed[0]["expires_at"]
-    llmctl("token", "revoke", "--delete", f"sha256:{done['former']['fingerprint']}", *where)
+    assert (one["state"], one["expires_at"], other["state"]) == ("active", done["former"]["expires_at"], "active")
+    assert other["models"] == ["m", "n"] and other["expires_at"] == listed[0]["expires_at"] > one["expires_at"]
+    llmctl("token", "edit", former, *where, "--expires-at", "+1s")
+    answers(second, 401)
+    assert [row["state"] for row in llmctl("token", "list", *where, "--json").json()] == ["expired", "active"]
+    llmctl("token", "revoke", "--delete", former, *where)
     assert len(llmctl("token", "list", *where, "--json").json()) == 1
     assert gate.client.ask(token=third).status == 200
 
@@ -219,6 +221,23 @@ def test_rotate_keeps_what_does_not_change(ready):
     done = llmctl("token", "rotate", "alice", "--db", url, "--keep", "2031-01-01", "--json").json()
     assert done["former"]["expires_at"] == "2030-01-01T00:00:00Z"
     assert llmctl("token", "rotate", "alice", "--db", url, status=1).err.count("alice") == 2, "which one is not clear"
+    llmctl("token", "revoke", f"sha256:{done['fingerprint']}", "--db", url)
+    assert "It stays disabled." in llmctl("token", "rotate", f"sha256:{done['fingerprint']}", "--db", url).err
+
+
+def test_rotations_at_once_follow_each_other(ready):
+    """Each gave the client another row: three secrets were good, and its name was clear no more."""
+    url, connection = ready
+    llmctl("token", "add", "alice", "--db", url)
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted"
+    with ThreadPoolExecutor(2) as pool:
+        with connection.transaction():
+            connection.execute("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+            both = [pool.submit(llmctl, "token", "rotate", "alice", "--keep", "+1d", "--db", url, status=None) for _ in range(2)]
+            until(lambda: connection.execute(waiting).fetchone()[0] == 2, "both want to change it")
+        first, second = sorted((done.result() for done in both), key=lambda done: done.status)
+    assert (first.status, second.status) == (0, 1) and "2 clients match" in second.err
+    assert [row[2] for row in rows(connection)][1:] == [sha256(first.out.strip())]
 
 
 def test_rotate_in_an_existing_table(aristote):

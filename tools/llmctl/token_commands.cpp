@@ -287,9 +287,10 @@ int token_rotate(const Arguments& arguments) {
     if (keep && !store->has(Column::expires_at)) {
         throw Failure(Exit::refused, missing_column_hint(*store, Column::expires_at));
     }
+    const std::string secret = new_secret(arguments);
+    store->lock();  // of two at once the second finds what the first has left
     const std::vector<StoredClient> clients = store->all();
     const StoredClient& former = select_client(clients, arguments.operands()[0]);
-    const std::string secret = new_secret(arguments);
     refuse_known_secret(clients, secret);
 
     // stored as the former one was: who keeps tokens in clear has a reason
@@ -324,6 +325,9 @@ int token_rotate(const Arguments& arguments) {
     } else {
         store->update(former.key, changes);
         said += "the former secret is refused from now on.";
+    }
+    if (const std::string state = state_of(client, 1); state != "active") {
+        said += " It stays " + state + '.';
     }
     store->commit();
     if (arguments.json()) {

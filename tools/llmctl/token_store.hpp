@@ -44,6 +44,8 @@ class TokenStore {
     virtual bool has(Column column) const = 0;  // whether it can be stored here
     virtual bool stores_hashes() const = 0;     // whether a client may have a hash and no plain token
     virtual void make_room_for_hashes() = 0;    // makes stores_hashes() true
+    // Others' changes wait until this one's end, and are seen by all() from here on.
+    virtual void lock() = 0;
     virtual std::vector<StoredClient> all() = 0;
     // Returns the id of the new client, empty where the store has none.
     virtual std::string insert(const ClientValues& values) = 0;

@@ -55,7 +55,7 @@ class TokenTable : public TokenStore {
 
     // A token that came while the others are replaced would stay plain: writers wait until we are done.
     void make_room_for_hashes() override {
-        database_.run("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE");
+        lock();
         if (!has(Column::token_sha256)) {
             database_.run("ALTER TABLE users ADD COLUMN token_sha256 text UNIQUE");
             types_[static_cast<size_t>(Column::token_sha256)] = kText;
@@ -65,6 +65,8 @@ class TokenTable : public TokenStore {
             token_required_ = false;
         }
     }
+
+    void lock() override { database_.run("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE"); }
 
     std::vector<StoredClient> all() override {
         std::string list = has(Column::id) ? "id::text" : "ctid::text";
