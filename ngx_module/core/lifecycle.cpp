@@ -235,6 +235,7 @@ void release_lease(const ZoneLock& lock, Ticket ticket, int64_t now_us, WakeSet&
         r->last_token_us = c.now;
     }
     const uint32_t account = r->account;
+    learn_seat_time(c, *r);
     const uint32_t engine = drop_lease(c, *r);
     after_release(c, account, engine);
 }

@@ -51,16 +51,24 @@ Verdict last_of_a_crowd(TestZone& z) {
 
 // What was dispatched lately says how much was asked for; how soon seats come free is known from those who
 // had one.
-TEST(RetryAfter, ACrowdAfterALullIsInvitedByWhatTheEnginesCanDo) {
+class AfterALull : public ::testing::TestWithParam<bool> {};
+
+TEST_P(AfterALull, ACrowdIsInvitedByWhatTheEnginesCanDo) {
     TestZone z;
     z.load({{.id = 1, .threshold = 10}});
     ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 16}}));
-    for (uint32_t i = 0; i < 40;
-         ++i) {  // one a second, for a quarter of a second each: 16 seats serve 64 a second
+    // one a second, for a quarter of a second each: 16 seats serve 64 a second
+    for (uint32_t i = 0; i < 40; ++i) {
         const Ticket one = z.send(1).ticket;
         z.pass(250'000);
-        z.end(one);
+        if (GetParam()) {  // the engine is done with it, and the client still reads
+            ZoneLock lock(z.zone);
+            release_lease(lock, one, z.now, z.wakes);
+        } else {
+            z.end(one);
+        }
         z.pass(750'000);
+        z.end(one);  // nothing where it has ended
     }
     z.pass(300'000'000);
     EXPECT_LE(last_of_a_crowd(z).retry_after_ms, 10'000u);
@@ -68,6 +76,8 @@ TEST(RetryAfter, ACrowdAfterALullIsInvitedByWhatTheEnginesCanDo) {
     z.pass(30'000'000);
     EXPECT_GT(z.send(1).retry_after_ms, 30'000u);
 }
+
+INSTANTIATE_TEST_SUITE_P(ClientsRead, AfterALull, ::testing::Bool());
 
 // Whether the model has had a request before or not.
 TEST(RetryAfter, WhoFindsNoEngineHasTimeForOne) {
