@@ -2,9 +2,9 @@
 //
 //   queue_bench [WAITING]      default 10,000
 //
-// Thread CPU time, so that a busy machine does not spoil the figures. Exits 1 when a round (a request ends, the next one is
-// dispatched and taken up, a new one is queued) costs more than 2 µs (8 µs with llm_routing prefix) on average, or the lock
-// is held for longer than 20 µs in the 99th percentile of the calls.
+// Thread CPU time, so that a busy machine does not spoil the figures. Exits 1 when a round (a request ends,
+// the next one is dispatched and taken up, a new one is queued) costs more than 2 µs (8 µs with llm_routing
+// prefix) on average, or the lock is held for longer than 20 µs in the 99th percentile of the calls.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>

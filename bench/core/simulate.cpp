@@ -2,10 +2,10 @@
 //
 //   simulate [TRACE_DIRECTORY]
 //
-// Prints the tables of bench/RESULTS.md (order of service; admission law; the arena trace; shared beginnings) and exits 1
-// when ours misses what it promises: share error ≤ .01, Jain ≥ .99, service difference within its bound, ≤ 4 % of
-// requests slow and ≤ 1 % of 5 s windows below the minimum with reports every ≤ 1 s, ≥ 5,200 tokens/s, and `prefix` finding more
-// in caches than `throughput` and answering no later.
+// Prints the tables of bench/RESULTS.md (order of service; admission law; the arena trace; shared beginnings)
+// and exits 1 when ours misses what it promises: share error ≤ .01, Jain ≥ .99, service difference within its
+// bound, ≤ 4 % of requests slow and ≤ 1 % of 5 s windows below the minimum with reports every ≤ 1 s, ≥ 5,200
+// tokens/s, and `prefix` finding more in caches than `throughput` and answering no later.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

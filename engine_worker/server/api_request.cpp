@@ -78,7 +78,8 @@ void read_common(const HttpRequest& http, const Params& params, const ServedMode
 }
 
 // `answer`: whether tokens are to follow the prompt.
-void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, const std::string& param, bool answer) {
+void check_prompt(const std::vector<int32_t>& ids, const ServedModel& model, const std::string& param,
+                  bool answer) {
     if (ids.empty()) {
         throw bad_value(param, "The prompt is empty.");
     }

@@ -409,8 +409,8 @@ uint32_t position_of(const Tables& t, const Request& r);
 // ---- engine_slots.cpp, engine_reports.cpp -----------------------------------------------------------------
 
 void free_engine_if_idle(Core& c, uint32_t engine);
-// Forgets engines whose key has been gone for too long; of one that is listed only its reports. Returns how many;
-// `first_id` gets the first.
+// Forgets engines whose key has been gone for too long; of one that is listed only its reports. Returns how
+// many; `first_id` gets the first.
 uint32_t lose_silent_engines(Core& c, char* first_id);
 
 // ---- recover.cpp ------------------------------------------------------------------------------------------

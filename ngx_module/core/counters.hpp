@@ -69,7 +69,7 @@ struct ZoneCounters {
     uint64_t rebuilds = 0;          // the lock was found dirty
     uint64_t tokens_estimated = 0;  // completion tokens charged without the engine's usage
     uint64_t bad_reports = 0;
-    uint64_t engines_lost = 0;  // they stopped reporting without saying goodbye
+    uint64_t engines_lost = 0;         // they stopped reporting without saying goodbye
     uint64_t observed_rejections = 0;  // llm_observe: would have been refused
     uint64_t observed_queued = 0;      // llm_observe: would have waited
     uint64_t grants = 0;

@@ -69,7 +69,8 @@ bool is_own_error_page(const Request& request) {
     }
     // an upstream that is not over passes its own answer; what comes after it, or in its place, is nginx's
     const ngx_http_upstream_t* u = r->upstream;
-    if (u != nullptr && !r->filter_finalize && u->headers_in.status_n != 0 && (u->cleanup != nullptr || is_from_cache(r))) {
+    if (u != nullptr && !r->filter_finalize && u->headers_in.status_n != 0 &&
+        (u->cleanup != nullptr || is_from_cache(r))) {
         return false;
     }
     const std::string_view type = view(r->headers_out.content_type);

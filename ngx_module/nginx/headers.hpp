@@ -53,7 +53,8 @@ bool drop_authorization(ngx_http_request_t* subrequest);
 // Adds a response header. False when memory is short.
 bool add_response_header(ngx_http_request_t* r, std::string_view name, const ngx_str_t& value);
 
-// Adds the answer's only Cache-Control where `expires` finds it, to write its own value there. False when memory is short.
+// Adds the answer's only Cache-Control where `expires` finds it, to write its own value there. False when
+// memory is short.
 bool add_cache_control(ngx_http_request_t* r, const ngx_str_t& value);
 
 }  // namespace llm::nginx

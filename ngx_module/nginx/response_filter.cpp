@@ -60,8 +60,8 @@ bool begin_scan(Request& request) {
     return true;
 }
 
-// nginx's proxy sends what it does not buffer without limit_rate: it would cancel the timer of a write that a long head has
-// put off.
+// nginx's proxy sends what it does not buffer without limit_rate: it would cancel the timer of a write that a
+// long head has put off.
 void lift_limit_rate(ngx_http_request_t* r) {
     if (!r->upstream->buffering) {
         r->limit_rate = 0;
@@ -136,7 +136,8 @@ ngx_int_t header_filter(ngx_http_request_t* r) {
             return NGX_ERROR;
         }
         if (is_from_cache(r) || head_is_all(*r)) {
-            release_lease(*request);  // no engine has anything to do for it, and the client may see its end with the head
+            // no engine has anything to do for it, and the client may see its end with the head
+            release_lease(*request);
         }
     }
     if (request->begun != nullptr) {

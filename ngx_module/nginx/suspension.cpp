@@ -3,7 +3,8 @@
 namespace llm::nginx {
 namespace {
 
-// HTTP/3: a client that has sent its whole request, and wants no answer any more, says so where it would be written.
+// HTTP/3: a client that has sent its whole request, and wants no answer any more, says so where it would be
+// written.
 void test_writing([[maybe_unused]] ngx_http_request_t* r) {
 #if (NGX_HTTP_V3)
     ngx_connection_t* connection = r->connection;

@@ -249,8 +249,9 @@ ngx_int_t reinit_request(ngx_http_request_t* r) {
     Request& request = *get_request(r);
     const ngx_int_t result = request.reinit_request(r);
     keep_wrapped(request);
-    // The buffer that a body's file was being sent with is lost but counted, and nginx makes no second one. That the body was
-    // read with it takes once more, but a request that has waited may have given it up (waiting_body.hpp).
+    // The buffer that a body's file was being sent with is lost but counted, and nginx makes no second one.
+    // That the body was read with it takes once more, but a request that has waited may have given it up
+    // (waiting_body.hpp).
     ngx_output_chain_ctx_t& output = r->upstream->output;
     if (output.free == nullptr) {
         output.allocated = 0;
@@ -293,8 +294,8 @@ core::Outcome outcome_of(const Request& request, ngx_int_t status) {
                                                     : core::Outcome::cancelled_running;
 }
 
-// A header filter has nginx answer in the engine's place: a range that is not there (416), a condition that does not hold
-// (412).
+// A header filter has nginx answer in the engine's place: a range that is not there (416), a condition that
+// does not hold (412).
 bool filter_has_answered(const ngx_http_request_t& r, ngx_int_t status) {
     return !r.upstream->header_sent && (status == NGX_HTTP_RANGE_NOT_SATISFIABLE || r.filter_finalize);
 }

@@ -132,8 +132,8 @@ void drain() {
 void log_sweep(const core::SweepResult& result) {
     if (result.lost_engines > 0) {
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
-                      "llm: engine \"%s\" has stopped reporting without saying goodbye (%uD in all)", result.lost,
-                      result.lost_engines);
+                      "llm: engine \"%s\" has stopped reporting without saying goodbye (%uD in all)",
+                      result.lost, result.lost_engines);
     }
     if (result.expired_grants > 0) {
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,

@@ -126,8 +126,8 @@ class Outage {
         since_ = ngx_current_msec;
         return std::exchange(told_, false);
     }
-    // It broke, or could not be made, for `reason`. True: tell it, if `may_tell`. Within a minute a few other reasons are told
-    // too: what it broke for says nothing of why it is not made again.
+    // It broke, or could not be made, for `reason`. True: tell it, if `may_tell`. Within a minute a few other
+    // reasons are told too: what it broke for says nothing of why it is not made again.
     bool begin(std::string_view reason, bool may_tell) {
         if (std::exchange(standing_, false) && ngx_current_msec - since_ >= kSettledMs) {
             backoff_.reset();

@@ -36,7 +36,8 @@ ngx_int_t send_done(ngx_http_request_t* r) {
     return send(r, NGX_HTTP_OK, kJson, "{\"ok\":true}");
 }
 
-// How much of a URI a location has that is no prefix (a regular expression, a name): all before what is answered here.
+// How much of a URI a location has that is no prefix (a regular expression, a name): all before what is
+// answered here.
 size_t size_of_location(std::string_view uri) {
     for (const std::string_view page : {"/status.json", "/engines/", "/requests/"}) {
         if (const size_t at = uri.find(page); at != std::string_view::npos) {

@@ -80,7 +80,8 @@ class TestZone {
 
     SweepResult tick(int64_t us = 0, bool beat = true);
 
-    // The same as tick(us) in steps between which nothing stands still. Returns how many engines were lost in all.
+    // The same as tick(us) in steps between which nothing stands still. Returns how many engines were lost in
+    // all.
     SweepResult pass(int64_t us);
 
     QueueTotals totals();
