@@ -24,14 +24,28 @@ uint32_t flows_of(const Core& c, const Pool& p) {
     return flows;
 }
 
+// Seats that requests for the pool's model have at its engines.
+uint32_t held_for(const Core& c, const Pool& p) {
+    const uint32_t all = c.models[p.model].held;
+    if (p.org == kNone) {
+        return all;
+    }
+    uint32_t held = 0;  // for other models too
+    for_engines_of(c, p.model, [&](uint32_t i) {
+        held += engine_serves(c, c.engines[i], p) ? c.engines[i].held : 0;
+        return true;
+    });
+    return std::min(held, all);
+}
+
 // Dispatches per second that the queue can count on: as many as there were lately, or as the seats that are
 // taken come free. The former tells after a lull how little was asked for, not how much could be served. A
 // seat that nobody has given back for longer than usual takes that long.
 double rate_ahead(const Core& c, const Pool& p) {
-    const Model& m = c.models[p.model];
-    const double usual = m.seat_s > 0 ? m.seat_s : kFirstSeatS;
+    const float seat_s = c.models[p.model].seat_s;
+    const double usual = seat_s > 0 ? seat_s : kFirstSeatS;
     const double still = p.drain_us != 0 ? static_cast<double>(c.now - p.drain_us) / 1e6 : 0;
-    return std::max({drain_rate_of(p, c.now), m.held / std::max(usual, still), kSlowestRate});
+    return std::max({drain_rate_of(p, c.now), held_for(c, p) / std::max(usual, still), kSlowestRate});
 }
 
 // Until half of what this client itself has waiting has been served: those who wait share the rate, and at

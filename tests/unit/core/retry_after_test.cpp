@@ -113,6 +113,26 @@ TEST(RetryAfter, TheFirstCrowdOfAllIsInvited) {
     }
 }
 
+// Engines that others may use give it no seat.
+TEST(RetryAfter, WhoMayUseItsOwnEnginesOnlyIsInvitedByThese) {
+    TestZone z;
+    z.load({{.id = 1, .threshold = 10, .organisation = "lab"}, {.id = 2}});
+    ASSERT_TRUE(z.engines(
+        {{.url = "http://a", .max_running = 1, .org = "lab"}, {.url = "http://b", .max_running = 64}}));
+    RequestArgs own = z.args();
+    own.mode = RoutingMode::private_only;
+    ASSERT_EQ(z.send(1, own).decision, Decision::granted);
+    for (uint32_t i = 0; i < 64; ++i) {
+        ASSERT_EQ(z.send(2).decision, Decision::granted);
+    }
+    for (uint32_t i = 0; i < 10; ++i) {
+        ASSERT_EQ(z.send(1, own).decision, Decision::queued);
+    }
+    const Verdict refused = z.send(1, own);
+    ASSERT_EQ(refused.reason, Outcome::rejected_threshold);
+    EXPECT_FALSE(refused.should_retry) << "ten wait for one seat of some 5 s";
+}
+
 // 20 seats of 2 s each: 10 requests/s. 60 s of arrivals at 15/s, then 8/s. Those who are refused come back
 // when they were told to; those told not to come back stay away.
 class RetryAfterBurst : public ::testing::TestWithParam<ThresholdScope> {};
