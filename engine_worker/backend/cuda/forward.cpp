@@ -81,6 +81,12 @@ size_t Forward::lay_out(const GpuModel& model, const ForwardLimits& limits, std:
                                            size(prompt_parts)));
     put(&Forward::sample_out_, tokens);
     put(&Forward::sampled_, tokens);
+    // one part per multiprocessor at most, so no more rows either
+    const bool split = plan_sample_splits(1, config.vocab_size, limits.multiprocessors) > 1;
+    const size_t sample_parts = split ? size(limits.multiprocessors) : 0;
+    put(&Forward::sample_parts_, sample_parts);
+    put(&Forward::sample_states_, sample_parts);
+    put(&Forward::sample_tickets_, sample_parts);
     put(&Forward::gemm_workspace_, Gemm::kWorkspace);
     return used;
 }
@@ -287,8 +293,9 @@ void Forward::head(const StepView& step, int first, int count) {
 
 void Forward::sample(const StepView& step, int first, int count) {
     // More rows than multiprocessors: two at a time, so that one computes while the other waits.
-    launch_sample({logits_, model_.lm_head.n, model_.config.vocab_size, step.sampling + first, sample_out_ + first,
-                   sampled_ + first},
+    launch_sample({logits_, model_.lm_head.n, model_.config.vocab_size, step.sampling + first, sample_out_ + first, sampled_ + first,
+                   plan_sample_splits(count, model_.config.vocab_size, limits_.multiprocessors), sample_parts_, sample_states_,
+                   sample_tickets_},
                   count, count > limits_.multiprocessors ? kSampleThreads / 2 : kSampleThreads, stream_.get());
     done("sample");
 }

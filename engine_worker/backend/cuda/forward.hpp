@@ -118,6 +118,9 @@ class Forward {
     unsigned* split_tickets_ = nullptr;
     SampleOut* sample_out_ = nullptr;
     int* sampled_ = nullptr;           // [max_tokens]
+    SamplePart* sample_parts_ = nullptr;    // [multiprocessors], as are the next two; of few rows of a large vocabulary
+    SampleState* sample_states_ = nullptr;
+    unsigned* sample_tickets_ = nullptr;
     std::byte* gemm_workspace_ = nullptr;
 };
 

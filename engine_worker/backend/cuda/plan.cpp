@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kMaxSlots = int64_t{1} << 28;
 constexpr int kWarpsPerMultiprocessor = 16;  // enough loads under way to keep memory busy
 constexpr int kGemvGroup = 256;              // bytes of a row that a warp reads at a time
+constexpr int kSampleBlockLogits = 1024 * 16;  // what a block of sampling has under way at once
 constexpr int kPrefillBlocksPerMultiprocessor = 2;  // at once, by registers, with heads of 128
 constexpr int kDecodeBlocksPerMultiprocessor = 3;  // at once, by registers, with heads of 128; more would be a second round
 
@@ -117,6 +118,11 @@ int prefill_parts(int multiprocessors) {
 
 int plan_prefill_splits(int n_tiles, int n_kv_heads, int longest_context, int multiprocessors) {
     return std::clamp(std::min(prefill_parts(multiprocessors) / (n_tiles * n_kv_heads), longest_context / 256), 1, kMaxSplits);
+}
+
+int plan_sample_splits(int rows, int vocab, int multiprocessors) {
+    const int useful = (vocab + kSampleBlockLogits - 1) / kSampleBlockLogits;
+    return std::clamp(std::min(multiprocessors / std::max(1, rows), useful), 1, kMaxSampleSplits);
 }
 
 GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors) {

@@ -58,6 +58,10 @@ int plan_splits(int sequences, int n_heads, int n_kv_heads, int longest_context,
 int plan_prefill_splits(int n_tiles, int n_kv_heads, int longest_context, int multiprocessors);
 int prefill_parts(int multiprocessors);
 
+// How many blocks share a row of logits, 1..kMaxSampleSplits: one per multiprocessor for all rows together, but none with less than
+// 16 logits per thread. More than 1 only where rows * splits is at most `multiprocessors`.
+int plan_sample_splits(int rows, int vocab, int multiprocessors);
+
 // n is a multiple of 16; `bytes_per_weight` 2 or 1.
 GemvShape plan_gemv(int n, int k, int bytes_per_weight, int multiprocessors);
 // Floats of GemvArgs::partial for that shape with the most rows.

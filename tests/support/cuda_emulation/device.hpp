@@ -76,7 +76,8 @@ inline unsigned __ballot_sync(uint32_t mask, bool predicate) {
 inline int __ffs(int bits) {
     return __builtin_ffs(bits);
 }
-inline float __ldcg(const float* address) {
+template <typename T>
+T __ldcg(const T* address) {
     return *address;
 }
 

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "engine_worker/backend/cpu/cpu_backend.hpp"
+#include "engine_worker/backend/cpu/sampler.hpp"
 #include "engine_worker/backend/cuda/cuda_backend.hpp"
 #include "engine_worker/backend/cuda/plan.hpp"
 #include "engine_worker/backend/cuda/weights.hpp"
@@ -336,6 +337,65 @@ TEST_F(CudaBackendTest, SamplingWithExtrasGoesThroughGraphs) {
     }
     EXPECT_GT(backend.graphs(), 0u);
 }
+
+TEST_F(CudaBackendTest, SeveralBlocksShareARowOfALargeVocabulary) {
+    constexpr int32_t kVocab = 20000;
+    const TempDir dir;
+    llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+        "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
+        "vocab_size": 20000, "max_position_embeddings": 64, "tie_word_embeddings": true})",
+                                     7, DType::kBf16);
+    BackendOptions o = options(dir.path());
+    o.max_step_seqs = 8;
+    for (const size_t n : {size_t{1}, size_t{2}, size_t{3}}) {  // 2 blocks each; of the emulated GPU's 4 multiprocessors 1 for 3
+        std::vector<Sequence> a;
+        for (size_t i = 0; i < n; i++) {
+            a.push_back({prompt(i, 3 + i), {}});
+        }
+        std::vector<Sequence> b = a;
+        CudaBackend eager(o, {.graphs = false, .tune = false, .overlap = true, .algorithm_file = ""});
+        CudaBackend graphs(o, {.graphs = true, .tune = false, .overlap = true, .algorithm_file = ""});
+        EXPECT_EQ(decode(eager, a, 2), decode(graphs, b, 2)) << n;
+        EXPECT_GE(graphs.graphs(), 1u);
+
+        StepRunner runner(eager);
+        std::vector<Feed> feeds;
+        for (size_t i = 0; i < n; i++) {
+            a[i].slots.clear();
+            SampleParams params;
+            params.seed = i;
+            params.temperature = 0.9f;
+            params.top_p = i % 2 == 0 ? 0.9f : 1.0f;
+            feeds.push_back({&a[i], a[i].tokens.size(), false, params});
+        }
+        const StepResult result = runner.run(feeds);
+        Sampler sampler(choose_kernels("generic"), kVocab);
+        for (size_t i = 0; i < n; i++) {
+            EXPECT_EQ(result.token[i], sampler.sample(result.logits.data() + i * size_t{kVocab}, feeds[i].sampling).token) << n << " " << i;
+        }
+    }
+}
+
+#if defined(LLM_CUDA_EMULATION)
+TEST_F(CudaBackendTest, OneLaunchMoreWhereBlocksShareARow) {
+    const TempDir dir;
+    const auto launches = [&](int vocab) {
+        llm::testing::write_random_model(dir.path(), R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "head_dim": 32, "max_position_embeddings": 64, "tie_word_embeddings": true, "vocab_size": )" + std::to_string(vocab) + "}",
+                                         7, DType::kBf16);
+        CudaBackend backend(options(dir.path()), {.graphs = false, .tune = false, .overlap = true, .algorithm_file = ""});
+        StepRunner runner(backend);
+        Sequence sequence{prompt(1, 5), {}};
+        runner.run({{&sequence, 4}}, false);
+        const size_t before = llm::emulation::device().kernels;
+        runner.run({{&sequence, 1}}, false);
+        return llm::emulation::device().kernels - before;
+    };
+    const size_t few = launches(16384);
+    EXPECT_EQ(launches(16385), few + 1);
+}
+#endif
 
 // Larger than a pinned buffer, and filled by several threads.
 TEST_F(CudaBackendTest, UploadsEveryRowOfALargeMatrix) {

@@ -1,5 +1,6 @@
 // What the kernels ask of memory, in a model with the head dimension and the group of Llama-3.1-8B: banks of shared memory that lanes share,
 // and sectors of which only a part is used, cost time that no other test without a GPU would notice.
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -15,11 +16,11 @@ class MemoryUse : public CudaBackendTest {
   protected:
     // A backend without graphs for steps of up to 48 sequences, of a random model whose config.json holds
     // `sizes` and what all have here.
-    CudaBackend random_backend(const std::string& sizes) {
+    CudaBackend random_backend(const std::string& sizes, int vocab = 333) {
         llm::testing::write_random_model(dir_.path(),
                                          R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama",
-            "vocab_size": 333, "max_position_embeddings": 1024, "tie_word_embeddings": true, )" +
-                                             sizes + "}",
+            "vocab_size": )" + std::to_string(vocab) +
+                                             R"(, "max_position_embeddings": 1024, "tie_word_embeddings": true, )" + sizes + "}",
                                          5, DType::kBf16);
         BackendOptions o = options(dir_.path());
         o.max_step_seqs = 48;
@@ -105,6 +106,39 @@ TEST_F(MemoryUse, BlocksAndLaunchesReadWhatOthersWroteAfterIt) {
     std::vector<Sequence> others(40);
     for (const size_t n : {size_t{20}, size_t{40}}) {
         EXPECT_GT(read(feed(others, n)), 0u) << n;
+    }
+}
+
+TEST_F(MemoryUse, BlocksThatShareARowOfLogits) {
+    CudaBackend backend = random_backend(R"("hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32)",
+                                         40000);
+    StepRunner runner(backend);
+    Sequence sequence{prompt(0, 4), {}};
+    runner.run({{&sequence, 4}}, false);
+    const auto step = [&](float temperature, float top_p) {
+        SampleParams params;
+        params.temperature = temperature;
+        params.top_p = top_p;
+        sequence.tokens.push_back(1);
+        runner.run({{&sequence, 1, false, params}}, false);
+    };
+    const std::pair<float, float> draws[] = {{0.0f, 1.0f}, {0.8f, 1.0f}, {0.8f, 0.95f}};
+    for (const auto& [temperature, top_p] : draws) {  // nothing else of this model is shared by blocks
+        const llm::ptx::BlockOrder order;
+        step(temperature, top_p);
+        EXPECT_GT(order.reads(), 0u) << temperature << " " << top_p;
+    }
+    llm::ptx::MemoryProfile profile;
+    for (const auto& [temperature, top_p] : draws) {
+        step(temperature, top_p);
+    }
+    const auto kernels = profile.kernels();
+    for (const std::string wanted : {"sample_best_kernel", "sample_draw_kernel"}) {
+        const auto found = std::find_if(kernels.begin(), kernels.end(),
+                                        [&](const auto& kernel) { return kernel.first.find(wanted) != std::string::npos; });
+        ASSERT_NE(found, kernels.end()) << wanted;
+        EXPECT_LE(found->second.global(), 1.1) << wanted << "\n" << profile.worst(found->first, 8);
     }
 }
 

@@ -119,6 +119,21 @@ TEST(Plan, SplitsFillTheMachineButNotWithCrumbs) {
     }
 }
 
+TEST(Plan, FewRowsOfLogitsAreSharedByBlocks) {
+    EXPECT_EQ(plan_sample_splits(1, 151936, 132), 10);  // 16 logits per thread
+    EXPECT_EQ(plan_sample_splits(13, 151936, 132), 10);
+    EXPECT_EQ(plan_sample_splits(14, 151936, 132), 9);  // as many blocks as multiprocessors
+    EXPECT_EQ(plan_sample_splits(67, 151936, 132), 1);
+    EXPECT_EQ(plan_sample_splits(1, 16384, 132), 1);
+    EXPECT_EQ(plan_sample_splits(1, 16385, 132), 2);
+    EXPECT_EQ(plan_sample_splits(1, 151936, 4), 4);
+    EXPECT_EQ(plan_sample_splits(1, 1 << 30, 132), kMaxSampleSplits);
+    for (int rows = 1; rows < 300; rows++) {
+        const int splits = plan_sample_splits(rows, 151936, 132);
+        EXPECT_TRUE(splits == 1 || rows * splits <= 132) << rows;
+    }
+}
+
 TEST(Plan, SplitRangesCoverEachPositionOnce) {
     for (const int end : {1, 15, 16, 17, 100, 1000}) {
         for (const int begin : {0, 7}) {

@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
+#include <iterator>
 #include <random>
 
 #include "engine_worker/backend/cpu/sampler.hpp"
@@ -22,7 +25,7 @@ class GpuSampler : public ::testing::Test {
   protected:
     // Rows of equal length, each with its parameters.
     std::vector<SampleOut> run(const std::vector<std::vector<float>>& rows, const std::vector<SampleParams>& params,
-                               int threads = 128) {
+                               int threads = 128, int splits = 1) {
         const auto vocab = static_cast<int>(rows[0].size());
         const int stride = (vocab + 15) / 16 * 16;
         std::vector<float> all(rows.size() * static_cast<size_t>(stride), kInf);  // padding must not be read
@@ -48,9 +51,13 @@ class GpuSampler : public ::testing::Test {
         const GpuArray<float> logits(all);
         const GpuArray<SampleOut> out(rows.size());
         const GpuArray<int> sampled(rows.size());
-        launch_sample({logits.get(), stride, vocab, buffers.device<SampleRow>(layout.sample_rows), out.get(),
-                       sampled.get()},
+        const GpuArray<SamplePart> parts(std::vector<SamplePart>(rows.size() * static_cast<size_t>(splits), left_over()));
+        const GpuArray<SampleState> states(rows.size());
+        const GpuArray<unsigned> tickets(std::vector<unsigned>(rows.size()));
+        launch_sample({logits.get(), stride, vocab, buffers.device<SampleRow>(layout.sample_rows), out.get(), sampled.get(), splits,
+                       parts.get(), states.get(), tickets.get()},
                       step.n_logit, threads, test_stream().get());
+        EXPECT_EQ(tickets.values(), std::vector<unsigned>(rows.size()));
         const std::vector<SampleOut> got = out.values();
         const std::vector<int> tokens = sampled.values();
         for (size_t i = 0; i < got.size(); i++) {
@@ -59,9 +66,14 @@ class GpuSampler : public ::testing::Test {
         return got;
     }
 
+    // Whether one block draws what the CPU draws, and several that share a row the same bits.
     void compare(const std::vector<std::vector<float>>& rows, const std::vector<SampleParams>& params,
                  int threads = 128) {
         const std::vector<SampleOut> got = run(rows, params, threads);
+        for (const int splits : {2, 5}) {
+            SCOPED_TRACE(splits);
+            expect_same(got, run(rows, params, threads, splits));
+        }
         Sampler sampler(choose_kernels("generic"), static_cast<int32_t>(rows[0].size()));
         for (size_t i = 0; i < rows.size(); i++) {
             SCOPED_TRACE(i);
@@ -78,6 +90,29 @@ class GpuSampler : public ::testing::Test {
             for (size_t t = 0; t < expected.top.size(); t++) {
                 EXPECT_EQ(got[i].top_token[t], expected.top[t].token);
                 EXPECT_NEAR(got[i].top_logprob[t], expected.top[t].logprob, 1e-4);
+            }
+        }
+    }
+
+    // As if a step before had found token 7, with a logit of 2, again and again.
+    static SamplePart left_over() {
+        SamplePart out;
+        std::memset(static_cast<void*>(&out), 0xff, sizeof out);
+        std::fill(std::begin(out.rank), std::end(out.rank), 0xc0000000'fffffff8ull);
+        return out;
+    }
+
+    // Of what was found: a list of logprobs may be shorter than its room.
+    static void expect_same(const std::vector<SampleOut>& one, const std::vector<SampleOut>& other) {
+        const auto bits = [](float value) { return std::bit_cast<uint32_t>(value); };
+        for (size_t i = 0; i < one.size(); i++) {
+            SCOPED_TRACE(i);
+            EXPECT_EQ(one[i].token, other[i].token);
+            EXPECT_EQ(bits(one[i].logprob), bits(other[i].logprob));
+            ASSERT_EQ(one[i].n_top, other[i].n_top);
+            for (int t = 0; t < one[i].n_top; t++) {
+                EXPECT_EQ(one[i].top_token[t], other[i].top_token[t]);
+                EXPECT_EQ(bits(one[i].top_logprob[t]), bits(other[i].top_logprob[t]));
             }
         }
     }
@@ -309,13 +344,63 @@ TEST_F(GpuSampler, TheNumberOfThreadsDoesNotMatter) {
     }
 }
 
+// Blocks that share a row keep twice their share of the 2048 best at most; where the best are one block's, the last block reads the row.
+TEST_F(GpuSampler, TheBestOfAllInOneBlocksPart) {
+    constexpr size_t kVocab = 8003;
+    for (const int splits : {3, 4, 16}) {
+        std::vector<std::vector<float>> rows;
+        std::vector<SampleParams> params;
+        for (int i = 0; i < 6; i++) {
+            rows.push_back(logits(kVocab, static_cast<uint64_t>(i), 0.5f));
+            for (size_t token = 0; token < kVocab; token++) {
+                const bool likely = token / 128 % static_cast<size_t>(splits) == 1;
+                rows.back()[token] += likely && token < 1900 * static_cast<size_t>(splits) ? 0.0f : -40.0f;  // has no weight
+            }
+            SampleParams p;
+            p.seed = static_cast<uint64_t>(i) * 91;
+            p.top_p = i < 3 ? 0.99f : 1.0f;
+            p.top_k = i < 3 ? 0 : 1800;
+            params.push_back(p);
+        }
+        SCOPED_TRACE(splits);
+        expect_same(run(rows, params, 128), run(rows, params, 128, splits));
+    }
+}
+
+// With the threads that a step has, and as many blocks as can share a row.
+TEST_F(GpuSampler, ManyBlocksAndThreadsPerRow) {
+    constexpr size_t kVocab = 20011;
+    std::vector<std::vector<float>> rows;
+    std::vector<SampleParams> params;
+    for (int i = 0; i < 5; i++) {
+        rows.push_back(logits(kVocab, static_cast<uint64_t>(i), 3));
+        SampleParams p;
+        p.temperature = i == 0 ? 0.0f : 0.8f;
+        p.seed = static_cast<uint64_t>(i);
+        p.top_p = i >= 2 ? 0.95f : 1.0f;
+        p.top_k = i == 3 ? 20 : 0;
+        p.n_logprobs = i == 4 ? 3 : -1;
+        params.push_back(p);
+    }
+    const std::vector<SampleOut> one = run(rows, params, 1024);
+    expect_same(one, run(rows, params, 1024, 2));
+    expect_same(one, run(rows, params, 256, kMaxSampleSplits));
+}
+
 TEST_F(GpuSampler, InactiveRowsAreLeftAlone) {
-    const GpuArray<float> logits(std::vector<float>(32, 1.0f));
-    const GpuArray<SampleRow> rows(std::vector<SampleRow>(2));
-    const GpuArray<SampleOut> out(2);
-    const GpuArray<int> sampled(2);
-    launch_sample({logits.get(), 16, 16, rows.get(), out.get(), sampled.get()}, 2, 32, test_stream().get());
-    EXPECT_EQ(sampled.values(), (std::vector<int>{0, 0}));
+    for (const int splits : {1, 3}) {
+        const GpuArray<float> logits(std::vector<float>(32, 1.0f));
+        const GpuArray<SampleRow> rows(std::vector<SampleRow>(2));
+        const GpuArray<SampleOut> out(2);
+        const GpuArray<int> sampled(2);
+        const GpuArray<SamplePart> parts(6);
+        const GpuArray<SampleState> states(2);
+        const GpuArray<unsigned> tickets(std::vector<unsigned>(2));
+        launch_sample({logits.get(), 16, 16, rows.get(), out.get(), sampled.get(), splits, parts.get(), states.get(), tickets.get()}, 2,
+                      32, test_stream().get());
+        EXPECT_EQ(sampled.values(), (std::vector<int>{0, 0}));
+        EXPECT_EQ(out.values()[0].token, -1) << "as it was";
+    }
 }
 
 }  // namespace

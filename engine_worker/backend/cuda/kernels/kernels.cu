@@ -196,8 +196,16 @@ void launch_prefill_attention(const PrefillArgs& args, int n_tiles, cudaStream_t
 }
 
 void launch_sample(const SampleArgs& args, int rows, int threads, cudaStream_t stream) {
-    launch("sample", sample_kernel, dim3(static_cast<unsigned>(rows)), static_cast<unsigned>(threads),
-           sizeof(SampleShared), stream, args);
+    const auto start = [&](const char* name, auto kernel, dim3 grid) {
+        launch(name, kernel, grid, static_cast<unsigned>(threads), sizeof(SampleShared), stream, args);
+    };
+    if (args.splits == 1) {
+        start("sample", sample_kernel, dim3(static_cast<unsigned>(rows)));
+    } else {
+        const dim3 grid(static_cast<unsigned>(args.splits), static_cast<unsigned>(rows));
+        start("sample_best", sample_best_kernel, grid);
+        start("sample_draw", sample_draw_kernel, grid);
+    }
 }
 
 const char* built_capabilities() {
@@ -225,7 +233,7 @@ void prepare_kernels(bool overlap) {
     // Steps of few rows: 100 KB on most GPUs, enough for all blocks of attention that registers allow; activations are read from the rest.
     divide_alike(43, update_table_kernel, embed_kernel, gemv_kernel<1, false>, gemv_kernel<2, false>, gemv_kernel<1, true>,
                  gemv_kernel<2, true>, gemv_kernel<4, true>, decode_attention_kernel<64>, decode_attention_kernel<128>,
-                 decode_attention_kernel<256>, sample_kernel);
+                 decode_attention_kernel<256>, sample_kernel, sample_best_kernel, sample_draw_kernel);
     divide_alike(100, rms_norm_kernel, Gemm32::kernel, Gemm64::kernel, Gemm64FewWarps::kernel, GemmE4m3::kernel);
 }
 

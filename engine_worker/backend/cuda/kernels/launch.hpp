@@ -231,6 +231,24 @@ struct SampleOut {
     int top_token[kMaxTop];
     float top_logprob[kMaxTop];
 };
+inline constexpr int kGathered = 2048;      // the most tokens that are ordered
+inline constexpr int kDepthBins = 256;      // of a histogram of distances from the largest logit
+inline constexpr int kMaxSampleSplits = 32;
+// What one of the blocks that share a row found in its part.
+struct SamplePart {
+    unsigned long long best;             // the largest rank: a logit and a token, in order
+    unsigned long long sum;              // of the weights
+    unsigned limit;                      // depth below which `rank` has all
+    unsigned bins[kDepthBins + 1];       // the last: of all that is deeper
+    unsigned long long rank[kGathered];  // 0 beyond the last
+};
+// What is known of a row before its token is drawn.
+struct SampleState {
+    unsigned long long best;
+    double base;  // of logprobs
+    int edited;   // its logits, or which of them are allowed
+    int draws;    // 0 = its token is the best
+};
 struct SampleArgs {
     float* logits;     // [rows][stride]; changed
     int stride;
@@ -238,8 +256,12 @@ struct SampleArgs {
     const SampleRow* rows;
     SampleOut* out;    // [rows]
     int* sampled;      // [rows] the tokens again, for the next step's embedding
+    int splits;        // blocks that share a row, 1..kMaxSampleSplits
+    SamplePart* parts;    // splits > 1: [rows][splits]
+    SampleState* states;  // splits > 1: [rows]
+    unsigned* tickets;    // splits > 1: [rows], zero; zero again afterwards
 };
-// `threads` per block, a multiple of 32 up to 1024.
+// `threads` per block, a multiple of 32 up to 1024. With more than one split these are two launches.
 void launch_sample(const SampleArgs& args, int rows, int threads, cudaStream_t stream);
 
 // The compute capabilities with machine code in this library, and the one whose PTX it carries: "8.0, 8.9, 9.0".

@@ -8,6 +8,10 @@
 // maximum finds a few hundred best ones, which are gathered and ordered in shared memory. Where the filters may
 // reach beyond the 2048 that fit there (a nearly flat distribution), bisection over the logits finds the same token in
 // some 100 passes instead.
+//
+// One block works on a row (sample_kernel); of few rows of a large vocabulary several, in two launches: the maximum, on which every
+// weight depends (sample_best_kernel), then sums, histogram and candidates (sample_draw_kernel). The last block of a row joins what the
+// others found, and does what is left, alone.
 #pragma once
 
 #include "engine_worker/backend/cuda/kernels/device.cuh"
@@ -15,11 +19,12 @@
 
 namespace llm::engine::cuda {
 
-inline constexpr int kGathered = 2048;
-inline constexpr int kDepthBins = 256;
 inline constexpr float kBinsPerNat = 8;
 
 using Wide = unsigned long long;
+
+static_assert(kMaxSampleSplits <= kWarpSize, "no more parts than threads of the smallest block");
+static_assert(kDepthBins % kWarpSize == 0);
 
 // Grows with the value; 0 is below everything. No NaN.
 __device__ __forceinline__ uint32_t order_of(float value) {
@@ -45,6 +50,7 @@ struct SampleShared {
     unsigned bins[kDepthBins + 1];  // the last: of all that is deeper
     unsigned n;
     unsigned limit;
+    unsigned ticket;
     int token;
 };
 
@@ -55,7 +61,15 @@ struct Row {
     int vocab;
     float maximum;
     float scale;  // 1 / temperature
+    int split = 0;  // which part each() visits, of `splits`
+    int splits = 1;
 
+    __device__ __forceinline__ Row part(int which, int of) const {
+        Row out = *this;
+        out.split = which;
+        out.splits = of;
+        return out;
+    }
     // What cannot be drawn is minus infinity.
     __device__ __forceinline__ float value(int i) const {
         const bool allowed = mask == nullptr || (mask[i / 32] >> (i % 32) & 1u) != 0;
@@ -103,11 +117,15 @@ struct Row {
             each_of_these([&](float value, int at, int, int) { visit(value, at); });
         }
     }
-    // The same for this thread's part of all tokens.
+    // The same for this thread's part of all tokens. Parts take turns at every 128 tokens: probable ones are not spread evenly over ids.
     template <typename Visit>
     __device__ __forceinline__ void each(const Visit& visit) const {
-        each_from(static_cast<int>(threadIdx.x) * 4, static_cast<int>(blockDim.x) * 4, vocab, visit);
+        const int warp = static_cast<int>(threadIdx.x) / kWarpSize * splits + split;
+        each_from((warp * kWarpSize + static_cast<int>(threadIdx.x) % kWarpSize) * 4, static_cast<int>(blockDim.x) * 4 * splits, vocab,
+                  visit);
     }
+    // Distance from the maximum in bins of the histogram; infinite where nothing can be drawn.
+    __device__ __forceinline__ float depth(float v) const { return (maximum - v) * (scale * kBinsPerNat); }
     __device__ __forceinline__ Wide weight(float v) const {
         return static_cast<Wide>(expf((v - maximum) * scale) * 0x1p40f);
     }
@@ -181,11 +199,16 @@ __device__ __forceinline__ Span narrow(const Row& row, int begin, int end, const
     return {from, from + run < end ? from + run : end, target};
 }
 
-// The first token in order of ids at which the sum of `of` over the values exceeds target_of(the sum of all), which must be below it.
-template <typename Of, typename TargetOf>
-__device__ __forceinline__ int find_by_id(const Row& row, const Of& of, const TargetOf& target_of, SampleShared& shared) {
-    const Span wide = narrow(row, 0, row.vocab, of, target_of, shared);
-    const Span span = narrow(row, wide.begin, wide.end, of, [&](Wide) { return wide.target; }, shared);
+// The same of a span that was found before.
+template <typename Of>
+__device__ __forceinline__ Span narrow(const Row& row, const Span& span, const Of& of, SampleShared& shared) {
+    return narrow(row, span.begin, span.end, of, [&](Wide) { return span.target; }, shared);
+}
+
+// The first token of `wide`, in order of ids, at which the sum of `of` over its values exceeds its target.
+template <typename Of>
+__device__ __forceinline__ int find_in(const Row& row, const Span& wide, const Of& of, SampleShared& shared) {
+    const Span span = narrow(row, wide, of, shared);
     if (threadIdx.x < kWarpSize) {
         const int lane = static_cast<int>(threadIdx.x);
         Wide before = 0;
@@ -206,6 +229,12 @@ __device__ __forceinline__ int find_by_id(const Row& row, const Of& of, const Ta
     const int token = shared.token;
     __syncthreads();
     return token;
+}
+
+// The first token in order of ids at which the sum of `of` over the values exceeds target_of(the sum of all), which must be below it.
+template <typename Of, typename TargetOf>
+__device__ __forceinline__ int find_by_id(const Row& row, const Of& of, const TargetOf& target_of, SampleShared& shared) {
+    return find_in(row, narrow(row, 0, row.vocab, of, target_of, shared), of, shared);
 }
 
 // The sum of `of` over all values.
@@ -338,41 +367,67 @@ __device__ __forceinline__ unsigned walk_gathered(const Row& row, unsigned n, Wi
     return n;
 }
 
-// The draw among the best; -1 if the filters may reach beyond what could be gathered.
-__device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& params, SampleShared& shared) {
+// Counts the row's tokens by their depth in shared.bins. Returns the sum of their weights.
+__device__ __forceinline__ Wide count_depths(const Row& row, SampleShared& shared) {
     for (int i = static_cast<int>(threadIdx.x); i <= kDepthBins; i += static_cast<int>(blockDim.x)) {
         shared.bins[i] = 0;
     }
     __syncthreads();
-    const float bins_per_unit = row.scale * kBinsPerNat;
-    const auto depth = [&](float v) { return (row.maximum - v) * bins_per_unit; };  // infinite where nothing can be drawn
-    Wide everything = 0;
+    Wide sum = 0;
     // Without a branch: this is done for every token.
     row.each([&](float v, int) {
-        atomicAdd(&shared.bins[static_cast<int>(fminf(depth(v), kDepthBins))], 1u);
-        everything += row.weight(v);
+        atomicAdd(&shared.bins[static_cast<int>(fminf(row.depth(v), kDepthBins))], 1u);
+        sum += row.weight(v);
     });
-    everything = block_reduce(everything, Add(), shared.wide);
-    if (threadIdx.x == 0) {
-        unsigned n = 0;
-        unsigned limit = 0;
-        while (limit < kDepthBins && n + shared.bins[limit] <= kGathered) {
-            n += shared.bins[limit++];
+    return block_reduce(sum, Add(), shared.wide);
+}
+
+// Up to which depth shared.bins counts no more than `most` tokens.
+__device__ __forceinline__ unsigned depth_limit(unsigned most, SampleShared& shared) {
+    if (threadIdx.x < kWarpSize) {
+        constexpr int kOwn = kDepthBins / kWarpSize;
+        const int lane = static_cast<int>(threadIdx.x);
+        Wide upto = 0;
+        for (int i = 0; i < kOwn; i++) {
+            upto += shared.bins[lane * kOwn + i];
         }
-        shared.limit = limit;
+        upto = warp_inclusive_sum(upto, lane);
+        unsigned limit = 0;
+        for (int i = kOwn - 1; i >= 0; i--) {
+            limit += upto <= most ? 1 : 0;
+            upto -= shared.bins[lane * kOwn + i];
+        }
+        for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+            limit += __shfl_xor_sync(kFullMask, limit, offset);
+        }
+        if (lane == 0) {
+            shared.limit = limit;
+        }
+    }
+    __syncthreads();
+    return shared.limit;
+}
+
+// The row's tokens of less depth than `limit`, kGathered at most, in shared.rank, in no order. Returns their number.
+__device__ __forceinline__ unsigned gather(const Row& row, unsigned limit, SampleShared& shared) {
+    if (threadIdx.x == 0) {
         shared.n = 0;
     }
     __syncthreads();
-    const unsigned limit = shared.limit;
     row.each([&](float v, int i) {
-        if (depth(v) < static_cast<float>(limit)) {
+        if (row.depth(v) < static_cast<float>(limit)) {
             shared.rank[atomicAdd(&shared.n, 1u)] = rank_of(v, i);
         }
     });
     __syncthreads();
-    const unsigned n = shared.n;
-    sort_gathered(n, shared);
+    return shared.n;
+}
 
+// The draw among the n best, all those of less depth than `limit`, which were gathered; -1 if the filters may reach beyond. `everything`:
+// the sum of all weights.
+__device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& params, Wide everything, unsigned limit, unsigned n,
+                                             SampleShared& shared) {
+    sort_gathered(n, shared);
     if (threadIdx.x < kWarpSize) {
         const int lane = static_cast<int>(threadIdx.x);
         const bool complete = limit == kDepthBins;  // what is missing has weight 0
@@ -461,71 +516,264 @@ __device__ __forceinline__ void apply_edits(float* logits, const SampleRow& para
     __syncthreads();
 }
 
-__global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
-    begin_launch();
-    auto& shared = *reinterpret_cast<SampleShared*>(shared_bytes());
-    const SampleRow params = args.rows[blockIdx.x];
-    if (params.active == 0) {
-        if (threadIdx.x == 0) {
-            args.sampled[blockIdx.x] = 0;
-        }
-        return;
-    }
-    float* logits = args.logits + static_cast<size_t>(blockIdx.x) * static_cast<size_t>(args.stride);
-    SampleOut& out = args.out[blockIdx.x];
-    Row row{logits, nullptr, args.vocab, 0.0f, 1.0f};
-    Wide best = best_of(row, shared);
-    row.maximum = best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(best >> 32));
-    double base = 0;
+__device__ __forceinline__ Row row_of(const SampleArgs& args, int index) {
+    return {args.logits + static_cast<size_t>(index) * static_cast<size_t>(args.stride), nullptr, args.vocab, 0.0f, 1.0f};
+}
+
+// What follows for the draw from what is known before it.
+__device__ __forceinline__ void apply(const SampleState& state, const SampleRow& params, Row& row) {
+    row.mask = state.edited != 0 ? params.mask : nullptr;
+    row.maximum = state.best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(state.best >> 32));
+    row.scale = params.temperature > 0 ? 1.0f / params.temperature : INFINITY;
+}
+
+// All that comes before the draw. `best`: the row's largest rank.
+__device__ __forceinline__ SampleState settle(const SampleArgs& args, int index, const SampleRow& params, Wide best, Row& row,
+                                              SampleShared& shared) {
+    SampleOut& out = args.out[index];
+    SampleState state{best, 0, 0, 0};
+    apply(state, params, row);
     if (params.n_logprobs >= 0) {
-        base = raw_logprobs(row, params.n_logprobs < kMaxTop ? params.n_logprobs : kMaxTop, out, shared);
+        state.base = raw_logprobs(row, params.n_logprobs < kMaxTop ? params.n_logprobs : kMaxTop, out, shared);
     } else if (threadIdx.x == 0) {
         out.n_top = 0;
     }
-    bool edited = false;
     if (params.n_edits > 0 || params.mask != nullptr) {
-        const Wide untouched = best;
+        float* logits = args.logits + static_cast<size_t>(index) * static_cast<size_t>(args.stride);
         apply_edits(logits, params);
         row.mask = params.mask;
-        best = best_of(row, shared);
-        edited = true;
-        if (best == 0) {  // nothing is possible: as if nothing had been asked
+        const Wide edited = best_of(row, shared);
+        if (edited != 0) {
+            state.best = edited;
+            state.edited = 1;
+        } else {  // nothing is possible: as if nothing had been asked
             for (int e = static_cast<int>(threadIdx.x); e < params.n_edits; e += static_cast<int>(blockDim.x)) {
                 logits[params.edits[e].token] = params.edits[e].raw;
             }
             __syncthreads();
-            row.mask = nullptr;
-            best = untouched;
-            edited = false;
         }
-        row.maximum = best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(best >> 32));
+        apply(state, params, row);
     }
-
-    int token = best == 0 ? 0 : token_of(best);
-    row.scale = params.temperature > 0 ? 1.0f / params.temperature : INFINITY;
     const bool finite = row.maximum < INFINITY && row.maximum > -INFINITY && row.scale < INFINITY;
-    if (params.temperature > 0 && params.top_k != 1 && finite) {
-        const bool cut = (params.top_k > 0 && params.top_k < args.vocab) || params.top_p < 1 || params.min_p > 0;
-        if (!cut) {
-            const auto weight = [&](float v) { return v == -INFINITY ? Wide{0} : row.weight(v); };
-            token = find_by_id(row, weight, [&](Wide total) { return part_of(params.uniform, total); }, shared);
-        } else {
-            token = draw_gathered(row, params, shared);
-            if (token < 0) {
-                token = draw_by_bisection(row, params, shared);
-            }
-        }
-    }
+    state.draws = params.temperature > 0 && params.top_k != 1 && finite ? 1 : 0;
+    return state;
+}
+
+// Whether some tokens are never drawn.
+__device__ __forceinline__ bool is_cut(const SampleRow& params, int vocab) {
+    return (params.top_k > 0 && params.top_k < vocab) || params.top_p < 1 || params.min_p > 0;
+}
+
+struct WeightOf {
+    const Row& row;
+    __device__ __forceinline__ Wide operator()(float v) const { return v == -INFINITY ? Wide{0} : row.weight(v); }
+};
+
+__device__ __forceinline__ int best_token(const SampleState& state) {
+    return state.best == 0 ? 0 : token_of(state.best);
+}
+
+__device__ __forceinline__ void report(const SampleArgs& args, int index, const SampleRow& params, const SampleState& state, int token) {
     if (threadIdx.x == 0) {
-        float raw = logits[token];
-        for (int e = 0; edited && e < params.n_edits; e++) {
+        float raw = row_of(args, index).logits[token];
+        for (int e = 0; state.edited != 0 && e < params.n_edits; e++) {
             raw = params.edits[e].token == token ? params.edits[e].raw : raw;
         }
+        SampleOut& out = args.out[index];
         out.token = token;
-        out.logprob = params.n_logprobs >= 0 ? static_cast<float>(static_cast<double>(raw) - base) : 0.0f;
+        out.logprob = params.n_logprobs >= 0 ? static_cast<float>(static_cast<double>(raw) - state.base) : 0.0f;
         // what the host will refuse must not lead the next step's embedding astray before
-        args.sampled[blockIdx.x] = token >= 0 && token < args.vocab ? token : 0;
+        args.sampled[index] = token >= 0 && token < args.vocab ? token : 0;
     }
+}
+
+__global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
+    begin_launch();
+    auto& shared = *reinterpret_cast<SampleShared*>(shared_bytes());
+    const int index = static_cast<int>(blockIdx.x);
+    const SampleRow params = args.rows[index];
+    if (params.active == 0) {
+        if (threadIdx.x == 0) {
+            args.sampled[index] = 0;
+        }
+        return;
+    }
+    Row row = row_of(args, index);
+    const SampleState state = settle(args, index, params, best_of(row, shared), row, shared);
+    int token = best_token(state);
+    if (state.draws != 0 && !is_cut(params, args.vocab)) {
+        token = find_by_id(row, WeightOf{row}, [&](Wide total) { return part_of(params.uniform, total); }, shared);
+    } else if (state.draws != 0) {
+        const Wide everything = count_depths(row, shared);
+        const unsigned limit = depth_limit(kGathered, shared);
+        token = draw_gathered(row, params, everything, limit, gather(row, limit, shared), shared);
+        if (token < 0) {
+            token = draw_by_bisection(row, params, shared);
+        }
+    }
+    report(args, index, params, state, token);
+}
+
+// ---- Several blocks per row: (split, row) ------------------------------------------------------------------
+
+__global__ void __launch_bounds__(1024) sample_best_kernel(SampleArgs args) {
+    begin_launch();
+    auto& shared = *reinterpret_cast<SampleShared*>(shared_bytes());
+    const int split = static_cast<int>(blockIdx.x);
+    const int index = static_cast<int>(blockIdx.y);
+    const SampleRow params = args.rows[index];
+    if (params.active == 0) {
+        if (split == 0 && threadIdx.x == 0) {
+            args.sampled[index] = 0;
+            args.states[index].draws = 0;
+        }
+        return;
+    }
+    Row row = row_of(args, index);
+    SamplePart* parts = args.parts + index * args.splits;
+    const Wide mine = best_of(row.part(split, args.splits), shared);
+    if (threadIdx.x == 0) {
+        parts[split].best = mine;
+    }
+    if (!is_last_block(args.tickets + index, static_cast<unsigned>(args.splits), &shared.ticket)) {
+        return;
+    }
+    const int thread = static_cast<int>(threadIdx.x);
+    const Wide best = block_reduce(thread < args.splits ? __ldcg(&parts[thread].best) : 0, Max(), shared.wide);
+    const SampleState state = settle(args, index, params, best, row, shared);
+    if (state.draws == 0) {
+        report(args, index, params, state, best_token(state));
+    }
+    if (threadIdx.x == 0) {
+        args.states[index] = state;
+    }
+}
+
+// Of the tokens, cut into one run per block, the one of this block.
+__device__ __forceinline__ Span run_of(int split, const SampleArgs& args) {
+    const int run = ((args.vocab + args.splits - 1) / args.splits + kWarpSize - 1) / kWarpSize * kWarpSize;
+    const int begin = split * run < args.vocab ? split * run : args.vocab;
+    return {begin, begin + run < args.vocab ? begin + run : args.vocab, 0};
+}
+
+// The run in which the draw falls, when all know theirs.
+__device__ __forceinline__ Span chosen_run(const SampleArgs& args, const SamplePart* parts, double uniform, SampleShared& shared) {
+    if (static_cast<int>(threadIdx.x) < args.splits) {
+        shared.wide[threadIdx.x] = __ldcg(&parts[threadIdx.x].sum);
+    }
+    __syncthreads();
+    Wide total = 0;
+    for (int i = 0; i < args.splits; i++) {
+        total += shared.wide[i];
+    }
+    Wide target = part_of(uniform, total);
+    int chosen = 0;
+    while (chosen + 1 < args.splits && target >= shared.wide[chosen]) {
+        target -= shared.wide[chosen++];
+    }
+    __syncthreads();
+    Span span = run_of(chosen, args);
+    span.target = target;
+    return span;
+}
+
+// How many of its best tokens a block keeps: twice its share of those that the row's last block gathers.
+__device__ __forceinline__ unsigned most_of_part(int splits) {
+    return splits <= 2 ? kGathered : 2 * kGathered / static_cast<unsigned>(splits);
+}
+
+// What a draw among the best needs of this block's part of the row.
+__device__ __forceinline__ void write_part(const Row& row, unsigned most, SamplePart& part, SampleShared& shared) {
+    const Wide sum = count_depths(row, shared);
+    const unsigned limit = depth_limit(most, shared);
+    const unsigned n = gather(row, limit, shared);
+    for (unsigned i = threadIdx.x; i < most; i += blockDim.x) {
+        part.rank[i] = i < n ? shared.rank[i] : 0;
+    }
+    for (unsigned i = threadIdx.x; i <= kDepthBins; i += blockDim.x) {
+        part.bins[i] = shared.bins[i];
+    }
+    if (threadIdx.x == 0) {
+        part.sum = sum;
+        part.limit = limit;
+    }
+}
+
+// gather() from what the blocks kept, or from the row where one of them could not keep enough.
+__device__ __forceinline__ unsigned gather_parts(const Row& row, const SamplePart* parts, int splits, unsigned most, unsigned limit,
+                                                 SampleShared& shared) {
+    const bool lacking = static_cast<int>(threadIdx.x) < splits && __ldcg(&parts[threadIdx.x].limit) < limit;
+    if (block_reduce(Wide{lacking ? 1u : 0u}, Max(), shared.wide) != 0) {
+        return gather(row, limit, shared);
+    }
+    if (threadIdx.x == 0) {
+        shared.n = 0;
+    }
+    __syncthreads();
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < most * static_cast<unsigned>(splits); i += blockDim.x) {
+        const Wide rank = __ldcg(&parts[i / most].rank[i % most]);  // 0 is that of a NaN, which is less deep than nothing
+        if (row.depth(value_of(static_cast<uint32_t>(rank >> 32))) < static_cast<float>(limit)) {
+            shared.rank[atomicAdd(&shared.n, 1u)] = rank;
+        }
+    }
+    __syncthreads();
+    return shared.n;
+}
+
+__global__ void __launch_bounds__(1024) sample_draw_kernel(SampleArgs args) {
+    begin_launch();
+    auto& shared = *reinterpret_cast<SampleShared*>(shared_bytes());
+    const int split = static_cast<int>(blockIdx.x);
+    const int index = static_cast<int>(blockIdx.y);
+    const SampleState state = args.states[index];
+    if (state.draws == 0) {
+        return;
+    }
+    const SampleRow params = args.rows[index];
+    Row row = row_of(args, index);
+    apply(state, params, row);
+    SamplePart* parts = args.parts + index * args.splits;
+    const unsigned most = most_of_part(args.splits);
+    const bool cut = is_cut(params, args.vocab);
+    if (cut) {
+        write_part(row.part(split, args.splits), most, parts[split], shared);
+    } else {
+        const Span run = run_of(split, args);
+        Wide sum = 0;
+        row.each_from(run.begin + static_cast<int>(threadIdx.x) * 4, static_cast<int>(blockDim.x) * 4, run.end,
+                      [&](float v, int) { sum += WeightOf{row}(v); });
+        sum = block_reduce(sum, Add(), shared.wide);
+        if (threadIdx.x == 0) {
+            parts[split].sum = sum;
+        }
+    }
+    if (!is_last_block(args.tickets + index, static_cast<unsigned>(args.splits), &shared.ticket)) {
+        return;
+    }
+    int token = -1;
+    if (cut) {
+        for (int i = static_cast<int>(threadIdx.x); i <= kDepthBins; i += static_cast<int>(blockDim.x)) {
+            unsigned n = 0;
+#pragma unroll 4
+            for (int part = 0; part < args.splits; part++) {
+                n += __ldcg(&parts[part].bins[i]);
+            }
+            shared.bins[i] = n;
+        }
+        const int thread = static_cast<int>(threadIdx.x);
+        const Wide everything = block_reduce(thread < args.splits ? __ldcg(&parts[thread].sum) : 0, Add(), shared.wide);
+        const unsigned limit = depth_limit(kGathered, shared);
+        const unsigned n = gather_parts(row, parts, args.splits, most, limit, shared);
+        token = draw_gathered(row, params, everything, limit, n, shared);
+        if (token < 0) {
+            token = draw_by_bisection(row, params, shared);
+        }
+    } else {
+        const WeightOf weight{row};
+        token = find_in(row, narrow(row, chosen_run(args, parts, params.uniform, shared), weight, shared), weight, shared);
+    }
+    report(args, index, params, state, token);
 }
 
 }  // namespace llm::engine::cuda
