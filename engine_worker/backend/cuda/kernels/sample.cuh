@@ -52,6 +52,7 @@ struct SampleShared {
     unsigned limit;
     unsigned ticket;
     int token;
+    float raw;
 };
 
 // What all threads of the block know of their row.
@@ -573,15 +574,24 @@ __device__ __forceinline__ int best_token(const SampleState& state) {
     return state.best == 0 ? 0 : token_of(state.best);
 }
 
-__device__ __forceinline__ void report(const SampleArgs& args, int index, const SampleRow& params, const SampleState& state, int token) {
-    if (threadIdx.x == 0) {
-        float raw = row_of(args, index).logits[token];
-        for (int e = 0; state.edited != 0 && e < params.n_edits; e++) {
-            raw = params.edits[e].token == token ? params.edits[e].raw : raw;
+__device__ __forceinline__ void report(const SampleArgs& args, int index, const SampleRow& params, const SampleState& state, int token,
+                                       SampleShared& shared) {
+    if (params.n_logprobs >= 0) {
+        if (threadIdx.x == 0) {
+            shared.raw = row_of(args, index).logits[token];
         }
+        __syncthreads();
+        for (int e = static_cast<int>(threadIdx.x); state.edited != 0 && e < params.n_edits; e += static_cast<int>(blockDim.x)) {
+            if (params.edits[e].token == token) {
+                shared.raw = params.edits[e].raw;
+            }
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
         SampleOut& out = args.out[index];
         out.token = token;
-        out.logprob = params.n_logprobs >= 0 ? static_cast<float>(static_cast<double>(raw) - state.base) : 0.0f;
+        out.logprob = params.n_logprobs >= 0 ? static_cast<float>(static_cast<double>(shared.raw) - state.base) : 0.0f;
         // what the host will refuse must not lead the next step's embedding astray before
         args.sampled[index] = token >= 0 && token < args.vocab ? token : 0;
     }
@@ -611,7 +621,7 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
             token = draw_by_bisection(row, params, shared);
         }
     }
-    report(args, index, params, state, token);
+    report(args, index, params, state, token, shared);
 }
 
 // ---- Several blocks per row: (split, row) ------------------------------------------------------------------
@@ -642,7 +652,7 @@ __global__ void __launch_bounds__(1024) sample_best_kernel(SampleArgs args) {
     const Wide best = block_reduce(thread < args.splits ? __ldcg(&parts[thread].best) : 0, Max(), shared.wide);
     const SampleState state = settle(args, index, params, best, row, shared);
     if (state.draws == 0) {
-        report(args, index, params, state, best_token(state));
+        report(args, index, params, state, best_token(state), shared);
     }
     if (threadIdx.x == 0) {
         args.states[index] = state;
@@ -773,7 +783,7 @@ __global__ void __launch_bounds__(1024) sample_draw_kernel(SampleArgs args) {
         const WeightOf weight{row};
         token = find_in(row, narrow(row, chosen_run(args, parts, params.uniform, shared), weight, shared), weight, shared);
     }
-    report(args, index, params, state, token);
+    report(args, index, params, state, token, shared);
 }
 
 }  // namespace llm::engine::cuda
