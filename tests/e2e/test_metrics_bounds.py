@@ -122,9 +122,11 @@ def test_a_client_named_as_the_series_of_all_others(gateway, fake_engine):
     gate = gateway([fake_engine()], users)
     tokens = lambda client: gate.metrics().total("llm_client_tokens_total", type="completion", client=client)
     assert ask_all(gate, [("other", chat_body())]) == {200: 1}
+    gate.wait_outcomes({"completed": 1})
     alone = tokens("other")
     assert alone > 0
     assert ask_all(gate, [(one["token"], chat_body()) for one in users[1:]]) == {200: 201}
+    gate.wait_outcomes({"completed": 202})
     samples = [line for line in gate.client.get("/metrics").body.decode().splitlines() if line.startswith('llm_client_tokens_total{client="other",type="completion"}')]
     assert len(samples) == 1
     assert tokens("other") == 2 * alone, "its own, and those of the one client that came too late"
