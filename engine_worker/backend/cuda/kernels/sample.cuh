@@ -27,8 +27,7 @@ __device__ __forceinline__ double raw_logprobs(const Row& raw, int n, SampleOut&
         }
         if (threadIdx.x == 0) {
             out.top_token[found] = token_of(last);
-            out.top_logprob[found] =
-                static_cast<float>(static_cast<double>(value_of(static_cast<uint32_t>(last >> 32))) - base);
+            out.top_logprob[found] = static_cast<float>(static_cast<double>(logit_of(last)) - base);
         }
     }
     if (threadIdx.x == 0) {
@@ -61,7 +60,7 @@ __device__ __forceinline__ Row row_of(const SampleArgs& args, int index) {
 // What follows for the draw from what is known before it.
 __device__ __forceinline__ void apply(const SampleState& state, const SampleRow& params, Row& row) {
     row.mask = state.edited != 0 ? params.mask : nullptr;
-    row.maximum = state.best == 0 ? -INFINITY : value_of(static_cast<uint32_t>(state.best >> 32));
+    row.maximum = state.best == 0 ? -INFINITY : logit_of(state.best);
     row.scale = params.temperature > 0 ? 1.0f / params.temperature : INFINITY;
 }
 
@@ -153,10 +152,7 @@ __global__ void __launch_bounds__(1024) sample_kernel(SampleArgs args) {
     } else if (state.draws != 0) {
         const Wide everything = count_depths(row, shared);
         const unsigned limit = depth_limit(kGathered, shared);
-        token = draw_gathered(row, params, everything, limit, gather(row, limit, shared), shared);
-        if (token < 0) {
-            token = draw_by_bisection(row, params, shared);
-        }
+        token = draw_cut(row, params, everything, limit, gather(row, limit, shared), shared);
     }
     report(args, index, params, state, token, shared);
 }
@@ -196,32 +192,12 @@ __global__ void __launch_bounds__(1024) sample_best_kernel(SampleArgs args) {
     }
 }
 
-// Of the tokens, cut into one run per block, the one of this block.
-__device__ __forceinline__ Span run_of(int split, const SampleArgs& args) {
-    const int run = ((args.vocab + args.splits - 1) / args.splits + kWarpSize - 1) / kWarpSize * kWarpSize;
-    const int begin = split * run < args.vocab ? split * run : args.vocab;
-    return {begin, begin + run < args.vocab ? begin + run : args.vocab, 0};
-}
-
-// The run in which the draw falls, when all know theirs.
+// The run in which the draw falls, when all blocks know the sum of theirs.
 __device__ __forceinline__ Span chosen_run(const SampleArgs& args, const SamplePart* parts, double uniform, SampleShared& shared) {
     if (static_cast<int>(threadIdx.x) < args.splits) {
         shared.wide[threadIdx.x] = __ldcg(&parts[threadIdx.x].sum);
     }
-    __syncthreads();
-    Wide total = 0;
-    for (int i = 0; i < args.splits; i++) {
-        total += shared.wide[i];
-    }
-    Wide target = part_of(uniform, total);
-    int chosen = 0;
-    while (chosen + 1 < args.splits && target >= shared.wide[chosen]) {
-        target -= shared.wide[chosen++];
-    }
-    __syncthreads();
-    Span span = run_of(chosen, args);
-    span.target = target;
-    return span;
+    return choose_run(0, args.vocab, args.splits, [&](Wide total) { return part_of(uniform, total); }, shared);
 }
 
 // How many of its best tokens a block keeps: twice its share of those that the row's last block gathers.
@@ -260,7 +236,7 @@ __device__ __forceinline__ unsigned gather_parts(const Row& row, const SamplePar
 #pragma unroll 4
     for (unsigned i = threadIdx.x; i < most * static_cast<unsigned>(splits); i += blockDim.x) {
         const Wide rank = __ldcg(&parts[i / most].rank[i % most]);  // 0 is that of a NaN, which is less deep than nothing
-        if (row.depth(value_of(static_cast<uint32_t>(rank >> 32))) < static_cast<float>(limit)) {
+        if (row.depth(logit_of(rank)) < static_cast<float>(limit)) {
             shared.rank[atomicAdd(&shared.n, 1u)] = rank;
         }
     }
@@ -286,7 +262,7 @@ __global__ void __launch_bounds__(1024) sample_draw_kernel(SampleArgs args) {
     if (cut) {
         write_part(row.part(split, args.splits), most, parts[split], shared);
     } else {
-        const Span run = run_of(split, args);
+        const Span run = run_of(0, args.vocab, args.splits, split);
         Wide sum = 0;
         row.each_from(run.begin + static_cast<int>(threadIdx.x) * 4, static_cast<int>(blockDim.x) * 4, run.end,
                       [&](float v, int) { sum += WeightOf{row}(v); });
@@ -312,10 +288,7 @@ __global__ void __launch_bounds__(1024) sample_draw_kernel(SampleArgs args) {
         const Wide everything = block_reduce(thread < args.splits ? __ldcg(&parts[thread].sum) : 0, Add(), shared.wide);
         const unsigned limit = depth_limit(kGathered, shared);
         const unsigned n = gather_parts(row, parts, args.splits, most, limit, shared);
-        token = draw_gathered(row, params, everything, limit, n, shared);
-        if (token < 0) {
-            token = draw_by_bisection(row, params, shared);
-        }
+        token = draw_cut(row, params, everything, limit, n, shared);
     } else {
         const WeightOf weight{row};
         token = find_in(row, narrow(row, chosen_run(args, parts, params.uniform, shared), weight, shared), weight, shared);

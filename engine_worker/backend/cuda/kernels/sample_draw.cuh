@@ -23,6 +23,32 @@ struct Span {
     Wide target;  // below the sum of the span's weights
 };
 
+// Of the tokens [begin, end), cut into `runs` of whole multiples of a warp's width, the one of number `which`; the last may be empty.
+__device__ __forceinline__ Span run_of(int begin, int end, int runs, int which) {
+    const int run = ((end - begin + runs - 1) / runs + kWarpSize - 1) / kWarpSize * kWarpSize;
+    const int from = begin + which * run;
+    return {from < end ? from : end, from + run < end ? from + run : end, 0};
+}
+
+// That of these runs, whose sums are shared.wide[0, runs), in which the sum of all before exceeds target_of(the sum of all).
+template <typename TargetOf>
+__device__ __forceinline__ Span choose_run(int begin, int end, int runs, const TargetOf& target_of, SampleShared& shared) {
+    __syncthreads();
+    Wide total = 0;
+    for (int i = 0; i < runs; i++) {
+        total += shared.wide[i];
+    }
+    Wide target = target_of(total);
+    int chosen = 0;
+    while (chosen + 1 < runs && target >= shared.wide[chosen]) {
+        target -= shared.wide[chosen++];
+    }
+    __syncthreads();
+    Span span = run_of(begin, end, runs, chosen);
+    span.target = target;
+    return span;
+}
+
 // Of the tokens [begin, end), cut into one run per warp, the run in which the sum of `of` over the values, in order of ids, exceeds
 // target_of(their sum).
 template <typename Of, typename TargetOf>
@@ -30,29 +56,16 @@ __device__ __forceinline__ Span narrow(const Row& row, int begin, int end, const
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-    const int run = ((end - begin + warps - 1) / warps + kWarpSize - 1) / kWarpSize * kWarpSize;
-    const int mine = begin + warp * run;
+    const Span mine = run_of(begin, end, warps, warp);
     Wide sum = 0;
-    row.each_from(mine + lane * 4, kWarpSize * 4, mine + run < end ? mine + run : end, [&](float v, int) { sum += of(v); });
+    row.each_from(mine.begin + lane * 4, kWarpSize * 4, mine.end, [&](float v, int) { sum += of(v); });
     for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
         sum += __shfl_xor_sync(kFullMask, sum, offset);
     }
     if (lane == 0) {
         shared.wide[warp] = sum;
     }
-    __syncthreads();
-    Wide total = 0;
-    for (int i = 0; i < warps; i++) {
-        total += shared.wide[i];
-    }
-    Wide target = target_of(total);
-    int chosen = 0;
-    while (chosen + 1 < warps && target >= shared.wide[chosen]) {
-        target -= shared.wide[chosen++];
-    }
-    __syncthreads();
-    const int from = begin + chosen * run;
-    return {from, from + run < end ? from + run : end, target};
+    return choose_run(begin, end, warps, target_of, shared);
 }
 
 // The same of a span that was found before.
@@ -201,7 +214,7 @@ __device__ __forceinline__ unsigned walk_gathered(const Row& row, unsigned n, Wi
     Wide before = 0;
     for (unsigned first = 0; first < n; first += kWarpSize) {
         const unsigned i = first + static_cast<unsigned>(lane);
-        const Wide mine = i < n ? row.weight(value_of(static_cast<uint32_t>(shared.rank[i] >> 32))) : 0;
+        const Wide mine = i < n ? row.weight(logit_of(shared.rank[i])) : 0;
         const Wide upto = before + warp_inclusive_sum(mine, lane);
         const unsigned crossed = __ballot_sync(kFullMask, i < n && target < upto);
         if (crossed != 0) {
@@ -297,7 +310,7 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
         if (params.min_p > 0) {
             unsigned likely = 0;  // ranks fall, so those that pass are in front
             for (unsigned i = static_cast<unsigned>(lane); i < kept; i += kWarpSize) {
-                const float v = value_of(static_cast<uint32_t>(shared.rank[i] >> 32));
+                const float v = logit_of(shared.rank[i]);
                 likely += i == 0 || expf((v - row.maximum) * row.scale) >= params.min_p ? 1 : 0;
             }
             for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
@@ -320,6 +333,13 @@ __device__ __forceinline__ int draw_gathered(const Row& row, const SampleRow& pa
     const int token = shared.token;
     __syncthreads();
     return token;
+}
+
+// The draw where the filters cut some tokens off. What is given is that of draw_gathered().
+__device__ __forceinline__ int draw_cut(const Row& row, const SampleRow& params, Wide everything, unsigned limit, unsigned n,
+                                        SampleShared& shared) {
+    const int token = draw_gathered(row, params, everything, limit, n, shared);
+    return token >= 0 ? token : draw_by_bisection(row, params, shared);
 }
 
 }  // namespace llm::engine::cuda

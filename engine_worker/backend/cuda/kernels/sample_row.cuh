@@ -33,6 +33,9 @@ __device__ __forceinline__ Wide rank_of(float value, int token) {
 __device__ __forceinline__ int token_of(Wide rank) {
     return static_cast<int>(~static_cast<uint32_t>(rank));
 }
+__device__ __forceinline__ float logit_of(Wide rank) {
+    return value_of(static_cast<uint32_t>(rank >> 32));
+}
 
 struct SampleShared {
     Wide wide[33];
@@ -72,7 +75,7 @@ struct Row {
     }
     // visit(value(i), i) for four tokens from `first` on, for those `step` further on, and so on below `end`: a multiple of 4, or all;
     // beyond, some of minus infinity. Rows begin on 16 bytes and have room up to a multiple of 4: four loads of 4 logits are under way per
-    // thread, whatever `visit` does, which is instructions 16 times over: one multiprocessor works on a row.
+    // thread, whatever `visit` does, which is instructions 16 times over: few multiprocessors work on a row.
     template <typename Visit>
     __device__ __forceinline__ void each_from(int first, int step, int end, const Visit& visit) const {
         constexpr int kLoads = 4;
