@@ -144,9 +144,7 @@ void end_running(Request& request) {
     }
     send_error_event(request, ErrorCode::aborted);
     stop_upstream(r);
-    r->keepalive = 0;  // nginx does not ask for it after an error, but behind post_action
-    ngx_http_finalize_request(r, NGX_ERROR);
-    ngx_http_run_posted_requests(connection);
+    break_off(r, NGX_ERROR);
 }
 
 void on_queue_timer(ngx_event_t* event) {

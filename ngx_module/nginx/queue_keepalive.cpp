@@ -4,6 +4,7 @@
 
 #include "ngx_module/nginx/begun_stream.hpp"
 #include "ngx_module/nginx/conf.hpp"
+#include "ngx_module/nginx/suspension.hpp"
 
 namespace llm::nginx {
 
@@ -64,9 +65,7 @@ void on_timer(ngx_event_t* event) {
         return;
     }
     if (request.stage == Stage::queued && request.attempts == 0) {  // else nginx's proxy finds out by itself
-        r->keepalive = 0;  // nginx does not ask for it after an error, but behind post_action
-        ngx_http_finalize_request(r, connection->error ? NGX_HTTP_CLIENT_CLOSED_REQUEST : NGX_ERROR);
-        ngx_http_run_posted_requests(connection);
+        break_off(r, connection->error ? NGX_HTTP_CLIENT_CLOSED_REQUEST : NGX_ERROR);
     }
 }
 

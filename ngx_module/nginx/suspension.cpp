@@ -40,4 +40,11 @@ void resume(ngx_http_request_t* r) {
     ngx_http_run_posted_requests(connection);
 }
 
+void break_off(ngx_http_request_t* r, ngx_int_t status) {
+    ngx_connection_t* connection = r->connection;
+    r->keepalive = 0;  // nginx does not ask for it after an error, but behind post_action
+    ngx_http_finalize_request(r, status);
+    ngx_http_run_posted_requests(connection);
+}
+
 }  // namespace llm::nginx

@@ -12,4 +12,8 @@ bool watch_client(ngx_http_request_t* r);
 // Runs the phases again. Nothing of the request may be touched afterwards.
 void resume(ngx_http_request_t* r);
 
+// Ends, from outside its phases, a request whose answer cannot be finished; its connection is not used again.
+// Nothing of the request may be touched afterwards.
+void break_off(ngx_http_request_t* r, ngx_int_t status);
+
 }  // namespace llm::nginx
