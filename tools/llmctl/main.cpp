@@ -4,6 +4,8 @@
 #include <clocale>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -125,18 +127,19 @@ const std::vector<Command>& commands() {
 // WHO may be a secret ("whose token is this?"), and everybody on the machine can read the command line:
 // asterisks over all but the options' names.
 void hide_secrets(int argc, char** argv) {
-    const auto is = [&](const char* word) {
-        return std::find_if(argv + 1, argv + argc,
-                            [&](const char* one) { return std::strcmp(one, word) == 0; }) != argv + argc;
+    constexpr std::string_view kOfWho[] = {"edit", "rotate", "revoke"};
+    const std::span<char*> words(argv + 1, static_cast<size_t>(argc - 1));
+    const auto names_who = [&](std::string_view word) {
+        return std::ranges::find(kOfWho, word) != std::end(kOfWho);
     };
-    if (!is("token") || (!is("edit") && !is("rotate") && !is("revoke"))) {
+    const auto is_token = [](std::string_view word) { return word == "token"; };
+    if (std::ranges::none_of(words, is_token) || std::ranges::none_of(words, names_who)) {
         return;
     }
-    for (int i = 1; i < argc; ++i) {
-        const std::string_view word = argv[i];
-        if (!word.starts_with('-') && word != "token" && word != "edit" && word != "rotate" &&
-            word != "revoke") {
-            std::memset(argv[i], '*', word.size());
+    for (char* word : words) {
+        const std::string_view text = word;
+        if (!text.starts_with('-') && !is_token(text) && !names_who(text)) {
+            std::memset(word, '*', text.size());
         }
     }
 }

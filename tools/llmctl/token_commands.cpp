@@ -113,21 +113,43 @@ void need_columns(const TokenStore& store, const Changes& changes) {
     }
 }
 
-// What --stdin or --prefix and chance say.
-std::string new_secret(const Arguments& arguments) {
+// Before anything is looked up or changed: of a secret that is given nothing is left to choose.
+void check_secret_options(const Arguments& arguments) {
     if (arguments.has("--stdin") && arguments.has("--prefix")) {
         throw Failure(Exit::usage, "--prefix and --stdin exclude each other");
     }
+}
+
+// What --stdin or --prefix and chance say.
+std::string new_secret(const Arguments& arguments) {
     return arguments.has("--stdin") ? read_secret()
                                     : make_secret(arguments.value("--prefix").value_or("sk-"));
 }
 
+std::string hash_of(const std::string& secret) {
+    return to_hex(hash_token(secret));
+}
+
 void refuse_known_secret(const std::vector<StoredClient>& clients, const std::string& secret) {
+    const std::string hash = hash_of(secret);
     for (const StoredClient& other : clients) {
-        if (other.hash() == to_hex(hash_token(secret))) {
+        if (other.hash() == hash) {
             throw Failure(Exit::refused, "this secret is there already: it belongs to " + label(other));
         }
     }
+}
+
+void set_secret(ClientValues& values, bool plain, const std::string& secret) {
+    values[Column::token] = plain ? Value(secret) : Value();
+    values[Column::token_sha256] = plain ? Value() : Value(hash_of(secret));
+}
+
+// The new client, whose secret it is.
+void print_with_secret(const StoredClient& client, const std::string& secret, Json more = Json::object()) {
+    Json out = json_of(client, 1);
+    out["token"] = secret;
+    out.update(more);
+    print_json(out);
 }
 
 // `said` and the secret, unless it came from outside.
@@ -145,6 +167,34 @@ std::string earlier(const std::string& time, const Value& other) {
     int64_t two = 0;
     nginx::sources::parse_time(time, one);
     return other && nginx::sources::parse_time(*other, two) && two != 0 && two < one ? *other : time;
+}
+
+// The row goes on as it is until `end`, so that no gateway misses its token between two changes; `client`
+// becomes a row beside it.
+void end_secret(TokenStore& store, const StoredClient& former, const std::string& end, StoredClient& client) {
+    store.update(former.key, {{Column::expires_at, end}});
+    client.values[Column::id].reset();
+    if (const std::string id = store.insert(client.values); !id.empty()) {
+        client.values[Column::id] = id;
+    }
+}
+
+void replace_secret(TokenStore& store, const StoredClient& former, const StoredClient& client) {
+    Changes changes;
+    for (const Column column : {Column::token, Column::token_sha256}) {
+        if (client.values[column] != former.values[column]) {
+            changes.emplace_back(column, client.values[column]);
+        }
+    }
+    store.update(former.key, changes);
+}
+
+// What becomes of a secret that has a successor. `end`: none = at once.
+std::string fate_of(const StoredClient& former, const Value& end) {
+    return end ? "the former secret is good until " + *end +
+                     " and can be taken out then (`llmctl token revoke --delete sha256:" +
+                     fingerprint(former) + "`)."
+               : "the former secret is refused from now on.";
 }
 
 }  // namespace
@@ -166,6 +216,7 @@ int token_add(const Arguments& arguments) {
     }
     values[Column::priority] = values[Column::priority].value_or("1");
     values[Column::threshold] = values[Column::threshold].value_or(std::to_string(kDefaultThreshold));
+    check_secret_options(arguments);
 
     const auto store = open_store(arguments, true);
     need_columns(*store, given);
@@ -177,8 +228,8 @@ int token_add(const Arguments& arguments) {
                           "`llmctl db upgrade` changes that, --plain stores this token in clear");
     }
     const std::string secret = new_secret(arguments);
+    set_secret(values, plain, secret);
     StoredClient client;
-    values[plain ? Column::token : Column::token_sha256] = plain ? secret : to_hex(hash_token(secret));
     client.values = values;
     if (const std::string why = why_bad(values, 1); !why.empty()) {
         throw Failure(Exit::usage, why);
@@ -190,9 +241,7 @@ int token_add(const Arguments& arguments) {
         client.values[Column::id] = id;
     }
     if (arguments.json()) {
-        Json out = json_of(client, 1);
-        out["token"] = secret;
-        print_json(out);
+        print_with_secret(client, secret);
         return 0;
     }
     show_secret(arguments, "Added " + label(client) + " to " + store->place() + ".", secret);
@@ -278,6 +327,7 @@ int token_edit(const Arguments& arguments) {
 }
 
 int token_rotate(const Arguments& arguments) {
+    check_secret_options(arguments);
     const auto keep = arguments.value("--keep");
     const Value until = keep ? time_of("--keep", *keep) : Value();
     if (keep && !until) {
@@ -293,51 +343,31 @@ int token_rotate(const Arguments& arguments) {
     const StoredClient& former = select_client(clients, arguments.operands()[0]);
     refuse_known_secret(clients, secret);
 
-    // stored as the former one was: who keeps tokens in clear has a reason
-    const bool plain = former.values[Column::token].has_value();
-    Changes changes = {
-        {plain ? Column::token : Column::token_sha256, plain ? secret : to_hex(hash_token(secret))}};
-    if (plain && former.values[Column::token_sha256]) {
-        changes.emplace_back(Column::token_sha256, Value());
-    }
     StoredClient client = former;
-    for (const auto& [column, value] : changes) {
-        client.values[column] = value;
-    }
+    // stored as the former one was: who keeps tokens in clear has a reason
+    set_secret(client.values, former.values[Column::token].has_value(), secret);
     if (const std::string why = why_bad(client.values, 1); !why.empty()) {
         throw Failure(Exit::refused, label(former) + " would be skipped by gateways: " + why);
     }
-    Json gone = {{"fingerprint", fingerprint(former)}, {"expires_at", nullptr}};
-    std::string said = "Rotated " + label(former) + ": ";
-    if (keep) {
-        // The former row goes on as it is, so that no gateway misses its token between two changes.
-        const std::string end = earlier(*until, former.values[Column::expires_at]);
-        store->update(former.key, {{Column::expires_at, end}});
-        client.values[Column::id].reset();
-        const std::string id = store->insert(client.values);
-        if (!id.empty()) {
-            client.values[Column::id] = id;
-        }
-        gone["expires_at"] = end;
-        said += "the former secret is good until " + end +
-                " and can be taken out then (`llmctl token revoke --delete sha256:" + fingerprint(former) +
-                "`).";
+    const Value end = until ? Value(earlier(*until, former.values[Column::expires_at])) : Value();
+    if (end) {
+        end_secret(*store, former, *end, client);
     } else {
-        store->update(former.key, changes);
-        said += "the former secret is refused from now on.";
-    }
-    if (const std::string state = state_of(client, 1); state != "active") {
-        said += " It stays " + state + '.';
+        replace_secret(*store, former, client);
     }
     store->commit();
     if (arguments.json()) {
-        Json out = json_of(client, 1);
-        out["token"] = secret;
-        out["former"] = std::move(gone);
-        print_json(out);
+        print_with_secret(
+            client, secret,
+            {{"former", {{"fingerprint", fingerprint(former)}, {"expires_at", end ? Json(*end) : Json()}}}});
         return 0;
     }
-    show_secret(arguments, said + " It is " + label(client) + " now.", secret);
+    const std::string state = state_of(client, 1);
+    show_secret(arguments,
+                "Rotated " + label(former) + ": " + fate_of(former, end) +
+                    (state != "active" ? " It stays " + state + '.' : "") + " It is " + label(client) +
+                    " now.",
+                secret);
     return 0;
 }
 
