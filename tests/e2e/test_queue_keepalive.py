@@ -45,6 +45,7 @@ def test_head_and_comments_before_the_stream(busy):
     line = stream_line(gate)
     assert int(line["queue_ms"]) >= waited and (line["status"], line["outcome"], line["attempts"]) == ("200", "completed", "1")
     assert line["prompt_tokens"] and line["completion_tokens"] == "4"
+    gate.wait_outcomes({"completed": 2})  # the seats are free: the next one does not wait
     assert received == gate.client.ask(BODY, token="alice").body
     gate.wait_outcomes({"completed": 3})
 
