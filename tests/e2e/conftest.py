@@ -10,7 +10,7 @@ from support.browser import Browser
 from support.fake_engine import FakeEngine
 from support.middlebox import Network, Relay
 from support.nginx import Nginx
-from support.postgres import Postgres
+from support.postgres import ROWS, Postgres
 from support.redis_server import RedisServer
 from support.reporter import REPORTER, Reporter
 from support.llm_engine import LlmEngine
@@ -77,6 +77,15 @@ def postgres_cluster():
     cluster.start()
     yield cluster
     cluster.remove()
+
+
+@pytest.fixture
+def database(postgres_cluster):
+    """(cluster, name, connection) of a database with two clients; changes to them are notified."""
+    name = postgres_cluster.create_database()
+    with postgres_cluster.connect(name) as connection:
+        connection.execute(ROWS)
+        yield postgres_cluster, name, connection
 
 
 @pytest.fixture

@@ -15,6 +15,14 @@ from .poll import until
 from .ports import free_port
 from .process import Process, unprivileged
 
+# Clients of the fixture `database` (conftest.py).
+ROWS = "INSERT INTO users (token, name, priority, threshold) VALUES ('alice', 'Alice', 5, 10), ('zero', 'Zero', 1, NULL)"
+
+
+def use(cluster, name, options=""):
+    """The directive for this database."""
+    return f'llm_priority_db "{cluster.url(name)}" {options};'
+
 
 class Postgres:
     """One cluster; a standby where a `primary` is given. Its files are in /tmp: the unprivileged user cannot reach the tests' own directories."""
