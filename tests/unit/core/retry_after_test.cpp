@@ -1,5 +1,7 @@
 // Does Retry-After spread those who obey it?
+#include <map>
 #include <queue>
+#include <random>
 
 #include "tests/unit/core/harness.hpp"
 
@@ -78,6 +80,36 @@ TEST_P(AfterALull, ACrowdIsInvitedByWhatTheEnginesCanDo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(ClientsRead, AfterALull, ::testing::Bool());
+
+// What was spread beyond the longest time came back at once there.
+TEST(RetryAfter, TheLastOnesInvitedComeOneByOne) {
+    TestZone z;
+    z.load({{.id = 1, .threshold = 4}});
+    ASSERT_TRUE(z.engines({{.url = "http://a", .max_running = 4}}));
+    for (uint32_t i = 0; i < 400; ++i) {  // a hundred a second
+        const Verdict one = z.send(1);
+        ASSERT_EQ(one.decision, Decision::granted);
+        z.now += 10'000;
+        z.end(one.ticket, 10, 10);
+    }
+    std::mt19937 random(7);
+    std::map<uint32_t, uint32_t> invited;  // by the second
+    for (uint32_t i = 0; i < 4000; ++i) {
+        RequestArgs args = z.args();
+        args.random = static_cast<uint32_t>(random());
+        const Verdict v = z.send(1, args);
+        ASSERT_TRUE(i < 8 || v.decision == Decision::rejected);
+        if (v.decision == Decision::rejected && v.should_retry) {
+            ASSERT_LE(v.retry_after_ms, 60'000u);
+            invited[v.retry_after_ms / 1000]++;
+        }
+    }
+    ASSERT_GE(invited.size(), 55u);
+    const uint32_t usual = invited[30];
+    for (const auto& [second, count] : invited) {
+        EXPECT_LE(count, usual * 5 / 2) << "in second " << second;
+    }
+}
 
 // Whether the model has had a request before or not.
 TEST(RetryAfter, WhoFindsNoEngineHasTimeForOne) {
