@@ -225,6 +225,7 @@ def test_the_lost_engine_comes_back(fake_engine, gateway, redis_server):
     good.hold()
     pending = [gate.client.send(chat_body(content=f"r{number}"), token="alice") for number in range(4)]
     bad.wait_requests(3)
+    good.wait_requests(1)
     first.stop()
     bad.release(3)
     good.wait_requests(2)
