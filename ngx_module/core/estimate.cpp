@@ -115,11 +115,9 @@ RetryHint retry_hint(Core& c, Pool& p, Account* a, Outcome reason, uint32_t rand
     }
     RetryHint hint;
     hint.reset_ms = static_cast<uint32_t>(std::clamp<int64_t>(wait / 1000, 0, 3'600'000));
-    hint.should_retry = wait <= kLongestUs;
-    int64_t jittered = wait + static_cast<int64_t>(static_cast<double>(wait) * 0.1 * (random / 4294967296.0));
-    if (hint.should_retry && jittered > kLongestUs) {
-        jittered = 2 * kLongestUs - jittered;  // or all of these came in one moment
-    }
+    const int64_t jittered =
+        wait + static_cast<int64_t>(static_cast<double>(wait) * 0.1 * (random / 4294967296.0));
+    hint.should_retry = jittered <= kLongestUs;  // not `wait`: the last of them would come in one moment
     hint.retry_after_ms = static_cast<uint32_t>(std::clamp(jittered, kShortestUs, kLongestUs) / 1000);
     return hint;
 }
