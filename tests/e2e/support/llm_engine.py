@@ -3,7 +3,9 @@
 import signal
 
 from . import jitter, sanitizers
+from .client import Client
 from .paths import DEMO_MODEL, ENGINE
+from .poll import until
 from .ports import free_port
 from .process import Process
 
@@ -32,6 +34,8 @@ class LlmEngine:
         assert ENGINE.exists(), f"{ENGINE} is not built; make build does"
         self._process = Process(self._argv, self._log, env=self._env)
         self._process.wait_port(self.port, 60)
+        if "--redis" not in self._argv:  # else its reports say that it is still loading
+            until(lambda: Client(self.port).get("/health").status == 200, self.output, 60)
 
     def output(self):
         return self._log.read_text(errors="replace")
