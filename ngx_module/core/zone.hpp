@@ -30,7 +30,7 @@ struct PrefixSet;
 
 // Grows with every change of the shared structures. Part of nginx's zone tag: a module of another layout gets
 // a new zone instead of misreading the old one.
-constexpr uint32_t kLayoutVersion = 21;
+constexpr uint32_t kLayoutVersion = 22;
 
 // What a region of `bytes` holds. The size alone decides, so that a reload never re-carves.
 struct ZonePlan {

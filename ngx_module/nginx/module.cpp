@@ -226,13 +226,13 @@ ngx_module_t ngx_http_llm_dispatch_module = {
     &llm::nginx::module_context,
     llm::nginx::kCommands,
     NGX_HTTP_MODULE,
-    nullptr,                     // init master
-    llm::nginx::adopt_zone,      // init module
-    llm::nginx::start_worker,    // init process
-    nullptr,                     // init thread
-    nullptr,                     // exit thread
-    llm::nginx::stop_worker,     // exit process
-    nullptr,                     // exit master
+    nullptr,                          // init master
+    llm::nginx::adopt_zone,           // init module
+    llm::nginx::start_worker,         // init process
+    nullptr,                          // init thread
+    nullptr,                          // exit thread
+    llm::nginx::stop_worker,          // exit process
+    llm::nginx::leave_zone_for_good,  // exit master
     NGX_MODULE_V1_PADDING,
 };
 

@@ -253,6 +253,8 @@ void on_heartbeat(ngx_event_t* event) {
     reap_dead(false);
     if (self.leaving) {
         follow_queue_timeouts(self);
+    } else {
+        sources::take_over_usage(sources::UsageHandover(self.root->usage_fd), self.zone);
     }
     if (self.slot != core::kNone) {
         drain();
@@ -334,7 +336,9 @@ void stop_worker(ngx_cycle_t*) {
     }
     self.started = false;
     sources::stop();
-    sources::finish_usage();
+    // without a master nobody comes after this process
+    sources::finish_usage(
+        sources::UsageHandover(ngx_process == NGX_PROCESS_WORKER ? self.root->usage_fd : -1));
     if (self.heartbeat.timer_set) {
         ngx_del_timer(&self.heartbeat);
     }

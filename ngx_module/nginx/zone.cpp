@@ -11,6 +11,7 @@
 #include "ngx_module/core/start_up.hpp"
 #include "ngx_module/nginx/conf.hpp"
 #include "ngx_module/nginx/worker.hpp"
+#include "ngx_module/sources/usage_handover.hpp"
 
 namespace llm::nginx {
 namespace {
@@ -62,7 +63,22 @@ int move_up(int fd) {
     return moved;
 }
 
-bool make_wake_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
+ZoneContext* context_of(const MainConf* conf) {
+    return conf != nullptr && conf->zone != nullptr ? static_cast<ZoneContext*>(conf->zone->data) : nullptr;
+}
+
+const SharedRoot* root_of(const ZoneContext* context) {
+    return context != nullptr ? context->root : nullptr;
+}
+
+// Of the zone that the workers use while another configuration is read.
+const SharedRoot* running_root() {
+    return ngx_cycle == nullptr || ngx_is_init_cycle(ngx_cycle) ? nullptr
+                                                                : root_of(context_of(running_conf()));
+}
+
+// The descriptors of a new zone.
+bool make_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
     context.new_fds.fill(-1);
     context.has_new_fds = true;
     for (uint32_t i = 0; i < kWakeFds; ++i) {
@@ -73,6 +89,15 @@ bool make_wake_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
         }
         root.wake_fd[i] = context.new_fds[i];
     }
+    if (const SharedRoot* old = running_root(); old != nullptr) {
+        root.usage_fd = old->usage_fd;
+        return true;
+    }
+    root.usage_fd = context.new_fds[kWakeFds] = move_up(sources::UsageHandover::make());
+    if (root.usage_fd < 0) {
+        ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
+                      "llm_zone: memfd_create() failed: usage records that wait when a worker ends are lost");
+    }
     return true;
 }
 
@@ -80,8 +105,10 @@ bool make_wake_fds(ZoneContext& context, SharedRoot& root, ngx_log_t* log) {
 // next.
 void close_new_fds(void* data) {
     const auto& context = *static_cast<const ZoneContext*>(data);
-    for (uint32_t i = 0; context.has_new_fds && i < kWakeFds && context.new_fds[i] >= 0; ++i) {
-        close(context.new_fds[i]);
+    for (size_t i = 0; context.has_new_fds && i < context.new_fds.size(); ++i) {
+        if (context.new_fds[i] >= 0) {
+            close(context.new_fds[i]);
+        }
     }
 }
 
@@ -128,7 +155,7 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm_zone, void* old_data) {
                           &shm_zone->shm.name, shm_zone->shm.size);
             return NGX_ERROR;
         }
-        if (!make_wake_fds(*context, *root, log)) {
+        if (!make_fds(*context, *root, log)) {
             return NGX_ERROR;
         }
         root->core_bytes = bytes;
@@ -162,14 +189,6 @@ void warn_of_new_zone(ngx_conf_t* cf, const MainConf& conf) {
     }
 }
 
-ZoneContext* context_of(const MainConf* conf) {
-    return conf != nullptr && conf->zone != nullptr ? static_cast<ZoneContext*>(conf->zone->data) : nullptr;
-}
-
-const SharedRoot* root_of(const ZoneContext* context) {
-    return context != nullptr ? context->root : nullptr;
-}
-
 // What no zone of this size can hold; what reports have filled it with is known when the configuration is
 // applied.
 bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& plan) {
@@ -196,16 +215,28 @@ ngx_int_t adopt_zone(ngx_cycle_t* cycle) {
     if (context != nullptr) {
         context->has_new_fds = false;
     }
-    if (ngx_process != NGX_PROCESS_MASTER || ngx_is_init_cycle(ngx_cycle)) {
+    if (ngx_process != NGX_PROCESS_MASTER) {
         return NGX_OK;
     }
-    const SharedRoot* old = root_of(context_of(running_conf()));
+    const SharedRoot* old = running_root();
     if (old != nullptr && old != root_of(context)) {
         for (const int fd : old->wake_fd) {
             close(fd);
         }
+        if (context == nullptr) {
+            close(old->usage_fd);
+        }
     }
     return NGX_OK;
+}
+
+void leave_zone_for_good(ngx_cycle_t* cycle) {
+    const SharedRoot* root = root_of(context_of(main_conf(cycle)));
+    const size_t lost = root != nullptr ? sources::UsageHandover(root->usage_fd).count() : 0;
+    if (lost > 0) {
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "llm: %uz usage records lost: nginx ends and the database does not answer", lost);
+    }
 }
 
 std::string check_zone_size(size_t bytes) {

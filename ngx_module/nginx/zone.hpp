@@ -23,7 +23,9 @@ constexpr uint32_t kWakeFds = 64;
 
 // What nginx's side keeps in the zone next to the core's region.
 struct SharedRoot {
-    int wake_fd[kWakeFds];  // eventfds made by the master: the numbers hold in all its descendants
+    // Made by the master: the numbers hold in all its descendants.
+    int wake_fd[kWakeFds];  // eventfds
+    int usage_fd;           // of sources::UsageHandover; later zones of the master have the same
     QueueTimeouts queue_timeouts;
     size_t core_bytes;
     alignas(64) unsigned char core[];
@@ -34,8 +36,8 @@ struct ZoneContext {
     core::Zone zone;
     SharedRoot* root;
     uint32_t sources;  // sum of core::Source: what fills a new zone
-    // The eventfds that this cycle has made and that go with it if it never becomes the running one.
-    std::array<int, kWakeFds> new_fds;
+    // What this cycle has made and what goes with it if it never becomes the running one.
+    std::array<int, kWakeFds + 1> new_fds;
     bool has_new_fds;
 };
 
@@ -45,8 +47,11 @@ std::string check_zone_size(size_t bytes);
 // Declares the zone of the configuration.
 ngx_int_t add_zone(ngx_conf_t* cf, MainConf& conf);
 
-// Once a configuration has become the running one: its eventfds stay, and the master's of a zone that it has no
-// use for are closed. The old workers have their own.
+// Once a configuration has become the running one: its descriptors stay, and the master's of a zone that it
+// has no use for are closed. The old workers have their own.
 ngx_int_t adopt_zone(ngx_cycle_t* cycle);
+
+// The master ends: says what nobody has taken over.
+void leave_zone_for_good(ngx_cycle_t* cycle);
 
 }  // namespace llm::nginx

@@ -3,6 +3,8 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstring>
+#include <type_traits>
 #include <variant>
 
 namespace llm::nginx::sources {
@@ -92,7 +94,79 @@ void append_value(std::string& out, const UsageColumn& column, const UsageRecord
     }
 }
 
+template <typename Value>
+void append_bytes(std::string& out, const Value& value) {
+    static_assert(std::is_trivially_copyable_v<Value>);
+    out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+template <typename Value>
+bool take_bytes(std::string_view& in, Value& out) {
+    static_assert(std::is_trivially_copyable_v<Value>);
+    if (in.size() < sizeof out) {
+        return false;
+    }
+    std::memcpy(&out, in.data(), sizeof out);
+    in.remove_prefix(sizeof out);
+    return true;
+}
+
+void pack(std::string& out, const std::string& text) {
+    append_bytes(out, text.size());
+    out += text;
+}
+void pack(std::string& out, double number) {
+    append_bytes(out, number);
+}
+void pack(std::string& out, int64_t number) {
+    append_bytes(out, number);
+}
+void pack(std::string& out, const std::optional<int64_t>& number) {
+    append_bytes(out, number.has_value());
+    append_bytes(out, number.value_or(0));
+}
+
+bool take(std::string_view& in, std::string& out) {
+    size_t size = 0;
+    if (!take_bytes(in, size) || in.size() < size) {
+        return false;
+    }
+    out = in.substr(0, size);
+    in.remove_prefix(size);
+    return true;
+}
+bool take(std::string_view& in, double& out) {
+    return take_bytes(in, out);
+}
+bool take(std::string_view& in, int64_t& out) {
+    return take_bytes(in, out);
+}
+bool take(std::string_view& in, std::optional<int64_t>& out) {
+    bool given = false;
+    int64_t number = 0;
+    if (!take_bytes(in, given) || !take_bytes(in, number)) {
+        return false;
+    }
+    out = given ? std::optional(number) : std::nullopt;
+    return true;
+}
+
 }  // namespace
+
+void append_packed(std::string& out, const UsageRecord& record) {
+    for (const UsageColumn& column : kColumns) {
+        std::visit([&](auto member) { pack(out, record.*member); }, column.member);
+    }
+}
+
+bool unpack(std::string_view& in, UsageRecord& out) {
+    for (const UsageColumn& column : kColumns) {
+        if (!std::visit([&](auto member) { return take(in, out.*member); }, column.member)) {
+            return false;
+        }
+    }
+    return true;
+}
 
 void UsageQuery::add_column(std::string_view name, uint32_t type) {
     for (size_t i = 0; i < kColumns.size(); ++i) {

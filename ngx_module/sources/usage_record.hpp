@@ -33,6 +33,11 @@ struct UsageRecord {
     std::string routing_mode;
 };
 
+// Bytes for another process of the same build, and back: unpack() takes one record from the front of `in`.
+// False when there is none that is whole.
+void append_packed(std::string& out, const UsageRecord& record);
+bool unpack(std::string_view& in, UsageRecord& out);
+
 // Rows of name and type. From the catalogue, which everybody may read: the gateway needs INSERT on metrics, not SELECT.
 inline constexpr std::string_view kUsageColumnsQuery =
     "SELECT attname, atttypid FROM pg_catalog.pg_attribute "

@@ -170,7 +170,39 @@ void UsageWriter::complain_of(const std::string& error) {
     }
 }
 
-void UsageWriter::finish() {
+void UsageWriter::take_over(UsageHandover& left) {
+    while (backlog_.size() + sending_.size() + kBatch <= kMaxBacklog) {
+        std::vector<UsageRecord> records = left.take();
+        if (records.empty()) {
+            return;
+        }
+        for (UsageRecord& record : records) {
+            add(std::move(record));
+        }
+    }
+}
+
+void UsageWriter::leave(UsageHandover& left) {
+    put_back();
+    size_t kept = 0;
+    while (!backlog_.empty()) {
+        const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(kBatch, backlog_.size()));
+        const std::vector<UsageRecord> block(std::make_move_iterator(backlog_.begin()),
+                                             std::make_move_iterator(end));
+        backlog_.erase(backlog_.begin(), end);
+        if (left.put(block)) {
+            kept += block.size();
+        } else {
+            drop(block.size(), "the worker ends and the database does not answer");
+        }
+    }
+    if (kept > 0) {
+        ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uz usage records are left to other workers",
+                      kept);
+    }
+}
+
+void UsageWriter::finish(UsageHandover& left) {
     timer_.stop();
     const bool written = backlog_.empty() && sending_.empty();
     bool answers = written || client_.wait_until_done(kFinishMs);
@@ -178,11 +210,10 @@ void UsageWriter::finish() {
         send();
         answers = client_.wait_until_done(kFinishMs);
     }
-    const size_t waiting = backlog_.size() + sending_.size();
     client_.stop();
     timer_.stop();
     complaint_.reset();
-    drop(waiting, "the worker ends and the database does not answer");
+    leave(left);
 }
 
 void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<HostAddresses>& addresses,
@@ -203,11 +234,27 @@ void record_usage(UsageRecord record) {
     }
 }
 
-void finish_usage() {
+void finish_usage(UsageHandover left) {
     if (Running* ending = std::exchange(running, nullptr)) {
-        ending->writer->finish();
+        ending->writer->finish(left);
         delete ending;
     }
+}
+
+void take_over_usage(UsageHandover left, core::Zone& zone) {
+    if (left.empty()) {
+        return;
+    }
+    if (running != nullptr) {
+        running->writer->take_over(left);
+        return;
+    }
+    size_t lost = 0;
+    for (size_t records = 1; records > 0; lost += records) {
+        records = left.take().size();
+    }
+    core::count_usage_records(zone, 0, lost);
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uz usage records lost: llm_usage is off", lost);
 }
 
 }  // namespace llm::nginx::sources

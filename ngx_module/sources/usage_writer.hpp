@@ -1,5 +1,5 @@
 // Writes usage records to PostgreSQL in batches, off the request path. Every worker has a writer of its own:
-// a record never has to cross processes.
+// a record crosses processes only where a worker ends that could not write it.
 #pragma once
 
 #include "ngx_module/nginx/ngx.hpp"
@@ -13,6 +13,7 @@
 #include "ngx_module/core/zone.hpp"
 #include "ngx_module/sources/loop.hpp"
 #include "ngx_module/sources/pg_client.hpp"
+#include "ngx_module/sources/usage_handover.hpp"
 #include "ngx_module/sources/usage_record.hpp"
 
 namespace llm::nginx::sources {
@@ -25,8 +26,12 @@ class UsageWriter : private PgClient::Listener {
     // Takes a record; drops the oldest one when kMaxBacklog wait already. Never blocks, O(1).
     void add(UsageRecord record);
 
-    // Sends what waits, blocking for at most a second until each batch is taken, and closes. In exit_process.
-    void finish();
+    // Takes what other workers have left, as far as there is room for it.
+    void take_over(UsageHandover& left);
+
+    // Sends what waits, blocking for at most a second until each batch is taken, and closes. What the
+    // database does not take is left to other workers. In exit_process.
+    void finish(UsageHandover& left);
 
     static constexpr size_t kMaxBacklog = 10'000;
 
@@ -45,6 +50,7 @@ class UsageWriter : private PgClient::Listener {
     void put_back();
     void complain_of(const std::string& error);
     void drop(size_t records, const std::string& reason);
+    void leave(UsageHandover& left);
 
     core::Zone& zone_;
     PgClient client_;
@@ -67,6 +73,10 @@ class UsageWriter : private PgClient::Listener {
 void start_usage(ngx_cycle_t* cycle, const std::string& url, const std::vector<HostAddresses>& addresses,
                  core::Zone& zone);
 void record_usage(UsageRecord record);
-void finish_usage();
+void finish_usage(UsageHandover left);
+
+// Now and then, in a worker that goes on: its writer takes what others have left. Where there is none,
+// because usage is not written any more, that is lost.
+void take_over_usage(UsageHandover left, core::Zone& zone);
 
 }  // namespace llm::nginx::sources
