@@ -4,7 +4,7 @@
 #   scripts/test.sh [unit] [e2e] [engine] [pytest argument …]
 #
 # engine: llm-engine by itself, as the last part of e2e.
-# PRESET (release): the build to test. JOBS: parallel tests of e2e and engine (default: two per processor; they mostly wait).
+# PRESET (release): the build to test. JOBS: parallel tests of e2e and engine (default: four more than processors; they mostly wait).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,7 +38,7 @@ if [ -n "$e2e$engine" ]; then
 fi
 
 configure=(-DLLM_TESTS=ON)
-pytest=(-q -n "${JOBS:-$(($(nproc) * 2))}" --dist worksteal)
+pytest=(-q -n "${JOBS:-$(($(nproc) + 4))}" --dist worksteal)
 case $preset in
 asan)
     # detect_leaks needs ptrace, which containers often deny; the leak checks of the end-to-end tests look from outside.
