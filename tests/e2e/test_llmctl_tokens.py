@@ -235,6 +235,28 @@ def test_rotations_at_once_follow_each_other(ready):
     assert [row[2] for row in rows(connection)][1:] == [sha256(first.out.strip())]
 
 
+@pytest.mark.parametrize("words", [("edit", "--priority", 7), ("revoke",), ("revoke", "--delete"), ("rotate",)], ids=lambda words: " ".join(map(str, words)))
+def test_a_row_that_is_deleted_meanwhile_was_not_changed(ready, words):
+    """The command said that it had changed it."""
+    url, connection = ready
+    for name in ("alice", "bob"):
+        llmctl("token", "add", name, "--db", url)
+    connection.autocommit = False
+    connection.execute("DELETE FROM users WHERE name = 'bob'")
+    with ThreadPoolExecutor() as pool:
+        command, *options = words
+        asked = pool.submit(llmctl, "token", command, "bob", *options, "--db", url, status=None)
+        with psycopg.connect(url, autocommit=True) as watching:
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            until(lambda: watching.execute(waits).fetchone()[0] == 1, "the command waits for the row")
+        connection.commit()
+        answer = asked.result()
+    connection.autocommit = True
+    assert answer.status != 0 and answer.out == ""
+    assert "was deleted meanwhile" in answer.err or "no client" in answer.err
+    assert [name for name, *_ in rows(connection, "name")] == ["alice"]
+
+
 def test_rotate_in_an_existing_table(aristote):
     """What is in clear stays so: the other system reads it."""
     url, connection = aristote

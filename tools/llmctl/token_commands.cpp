@@ -376,8 +376,12 @@ int token_revoke(const Arguments& arguments) {
     const std::vector<StoredClient> clients = store->all();
     Json out = Json::array();
     std::string text;
+    std::unordered_set<std::string> done;
     for (const std::string& who : arguments.operands()) {
         const StoredClient& client = select_client(clients, who);
+        if (!done.insert(client.key).second) {
+            continue;  // named twice
+        }
         // A row that stays keeps the name that usage records refer to.
         const bool remove = arguments.has("--delete") || !store->has(Column::disabled);
         if (remove) {

@@ -49,6 +49,7 @@ class TokenStore {
     virtual std::vector<StoredClient> all() = 0;
     // Returns the id of the new client, empty where the store has none.
     virtual std::string insert(const ClientValues& values) = 0;
+    // Both throw a failure where the client is gone meanwhile.
     virtual void update(const std::string& key, const Changes& changes) = 0;
     virtual void remove(const std::string& key) = 0;
     virtual void commit() = 0;

@@ -121,11 +121,11 @@ class TokenTable : public TokenStore {
                     std::to_string(parameters.size());
         }
         if (!list.empty()) {
-            database_.query("UPDATE users SET " + list + where(), parameters);
+            change_one("UPDATE users SET " + list, parameters);
         }
     }
 
-    void remove(const std::string& key) override { database_.query("DELETE FROM users" + where(), {key}); }
+    void remove(const std::string& key) override { change_one("DELETE FROM users", {key}); }
 
     void commit() override {
         if (transaction_) {
@@ -142,6 +142,14 @@ class TokenTable : public TokenStore {
 
     // Compared as what the column is, not as text: an index serves.
     std::string where() const { return has(Column::id) ? " WHERE id = $1" : " WHERE ctid = $1::tid"; }
+
+    // The first parameter is the key.
+    void change_one(const std::string& statement, const std::vector<Value>& parameters) {
+        if (database_.query(statement + where() + " RETURNING 1", parameters).rows.empty()) {
+            throw Failure(Exit::refused,
+                          "nothing was changed: a row of " + place() + " was deleted meanwhile");
+        }
+    }
 
     // What a date looks like depends on the session; in UTC and ISO form it is the same everywhere.
     std::string expression(Column column) const {
