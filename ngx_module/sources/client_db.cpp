@@ -37,8 +37,9 @@ UsersQuery shape_of(const PGresult* columns) {
     return users;
 }
 
-constexpr std::array<const char*, 5> kSession = {
+constexpr std::array<const char*, 6> kSession = {
     "SET statement_timeout = '120s'",
+    kGiveUpWhenClosed,
     // before PgClient takes the server for lost: what waits there for a lock would go on waiting, beside each of its repetitions
     "SET lock_timeout = '10s'",
     // one row that is not UTF-8 would be the end of the whole answer: parse_client_row() sees to it

@@ -136,6 +136,11 @@ class PgClient {
     Outage outage_;
 };
 
+// A statement after which the server sees within a second, in the midst of another statement too, that the connection has been
+// closed, and gives that up: from PostgreSQL 14 on; before, it does nothing.
+inline constexpr const char* kGiveUpWhenClosed =
+    "SELECT set_config(name, '1s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
+
 // A message of libpq in one line.
 std::string one_line(const char* message);
 

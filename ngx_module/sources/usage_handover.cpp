@@ -77,6 +77,12 @@ size_t walk(int fd, const See& see) {
     return at;
 }
 
+size_t count_of(int fd) {
+    size_t records = 0;
+    walk(fd, [&](const BlockHead& head, size_t) { records += static_cast<size_t>(head.records); });
+    return records;
+}
+
 }  // namespace
 
 int UsageHandover::make() {
@@ -135,12 +141,20 @@ std::vector<UsageRecord> UsageHandover::take() {
 }
 
 size_t UsageHandover::count() const {
-    size_t records = 0;
-    if (!empty()) {
-        const FileLock lock(fd_);
-        walk(fd_, [&](const BlockHead& head, size_t) { records += static_cast<size_t>(head.records); });
+    if (empty()) {
+        return 0;
     }
-    return records;
+    const FileLock lock(fd_);
+    return count_of(fd_);
+}
+
+size_t UsageHandover::discard() {
+    if (empty()) {
+        return 0;
+    }
+    const FileLock lock(fd_);
+    const size_t records = count_of(fd_);
+    return cut(fd_, 0) ? records : 0;
 }
 
 }  // namespace llm::nginx::sources

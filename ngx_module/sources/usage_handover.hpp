@@ -31,6 +31,9 @@ class UsageHandover {
     // Records that are left.
     size_t count() const;
 
+    // Gives up what is left, and says how many records that were.
+    size_t discard();
+
     static constexpr size_t kMostBytes = 64 << 20;
 
   private:

@@ -54,8 +54,11 @@ void UsageWriter::add(UsageRecord record) {
 }
 
 void UsageWriter::on_ready() {
-    client_.query(
-        kLimit, {}, [](const PGresult&) {}, [this](const PGresult*, const std::string&) { discover(); });
+    const auto no_rows = [](const PGresult&) {};
+    client_.query(kLimit, {}, no_rows, [this, no_rows](const PGresult*, const std::string&) {
+        // what waits there when this worker ends is written by another one
+        client_.query(kGiveUpWhenClosed, {}, no_rows, [this](const PGresult*, const std::string&) { discover(); });
+    });
 }
 
 void UsageWriter::on_lost() {
@@ -149,7 +152,7 @@ void UsageWriter::on_answer(const std::string& error) {
         sending_.clear();
         drop(records, error);  // it would be refused again
     }
-    if (!table_known_ || batch_ < kBatch || backlog_.size() >= kBatch) {
+    if (!finishing_ && (!table_known_ || batch_ < kBatch || backlog_.size() >= kBatch)) {
         send();
     }
 }
@@ -171,31 +174,26 @@ void UsageWriter::complain_of(const std::string& error) {
 }
 
 void UsageWriter::take_over(UsageHandover& left) {
-    while (backlog_.size() + sending_.size() + kBatch <= kMaxBacklog) {
-        std::vector<UsageRecord> records = left.take();
-        if (records.empty()) {
-            return;
-        }
-        for (UsageRecord& record : records) {
-            add(std::move(record));
-        }
+    if (backlog_.size() + sending_.size() + kBatch > kMaxBacklog) {
+        return;
+    }
+    for (UsageRecord& record : left.take()) {
+        add(std::move(record));
     }
 }
 
 void UsageWriter::leave(UsageHandover& left) {
     put_back();
     size_t kept = 0;
+    size_t lost = 0;
     while (!backlog_.empty()) {
         const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(kBatch, backlog_.size()));
         const std::vector<UsageRecord> block(std::make_move_iterator(backlog_.begin()),
                                              std::make_move_iterator(end));
         backlog_.erase(backlog_.begin(), end);
-        if (left.put(block)) {
-            kept += block.size();
-        } else {
-            drop(block.size(), "the worker ends and the database does not answer");
-        }
+        (left.put(block) ? kept : lost) += block.size();
     }
+    drop(lost, "the worker ends and the database does not answer");
     if (kept > 0) {
         ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "llm: %uz usage records are left to other workers",
                       kept);
@@ -203,12 +201,25 @@ void UsageWriter::leave(UsageHandover& left) {
 }
 
 void UsageWriter::finish(UsageHandover& left) {
-    timer_.stop();
+    ngx_time_update();
+    const ngx_msec_t began = ngx_current_msec;
+    // nginx kills a worker 1.5 s after it was told to end at once: by then what it could not write must be with the others.
+    const auto time_left = [began] {
+        ngx_time_update();
+        const auto spent = static_cast<int>(std::min<ngx_msec_t>(ngx_current_msec - began, kFinishMs));
+        return ngx_terminate ? kFinishMs - spent : kFinishMs;
+    };
+    finishing_ = true;
+    take_over(left);
     const bool written = backlog_.empty() && sending_.empty();
     bool answers = written || client_.wait_until_done(kFinishMs);
-    while (answers && !backlog_.empty() && !out_of_order_) {
+    while (answers && !out_of_order_ && time_left() > 0) {
+        take_over(left);  // nobody may come after this worker
+        if (backlog_.empty()) {
+            break;
+        }
         send();
-        answers = client_.wait_until_done(kFinishMs);
+        answers = client_.wait_until_done(time_left());
     }
     client_.stop();
     timer_.stop();
@@ -249,12 +260,10 @@ void take_over_usage(UsageHandover left, core::Zone& zone) {
         running->writer->take_over(left);
         return;
     }
-    size_t lost = 0;
-    for (size_t records = 1; records > 0; lost += records) {
-        records = left.take().size();
+    if (const size_t lost = left.discard(); lost > 0) {  // else another worker was faster
+        core::count_usage_records(zone, 0, lost);
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uz usage records lost: llm_usage is off", lost);
     }
-    core::count_usage_records(zone, 0, lost);
-    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uz usage records lost: llm_usage is off", lost);
 }
 
 }  // namespace llm::nginx::sources

@@ -26,11 +26,11 @@ class UsageWriter : private PgClient::Listener {
     // Takes a record; drops the oldest one when kMaxBacklog wait already. Never blocks, O(1).
     void add(UsageRecord record);
 
-    // Takes what other workers have left, as far as there is room for it.
+    // Takes a batch of what other workers have left, if there is room for it. About 1 ms.
     void take_over(UsageHandover& left);
 
-    // Sends what waits, blocking for at most a second until each batch is taken, and closes. What the
-    // database does not take is left to other workers. In exit_process.
+    // Sends what waits here and what others have left, blocking for at most a second until each batch is taken (in all, where
+    // nginx is told to end at once), and closes. What the database does not take is left to other workers. In exit_process.
     void finish(UsageHandover& left);
 
     static constexpr size_t kMaxBacklog = 10'000;
@@ -58,6 +58,7 @@ class UsageWriter : private PgClient::Listener {
     bool table_known_ = false;    // its columns were read in this second
     bool columns_fresh_ = false;  // read in this round, and nothing was taken since
     bool out_of_order_ = false;   // the server takes nothing for now
+    bool finishing_ = false;      // finish() sees to it that each batch has its own time
     size_t batch_ = kBatch;       // less while the records that are refused are looked for
     std::deque<UsageRecord> backlog_;
     std::vector<UsageRecord> sending_;  // kept until the server has taken them

@@ -296,6 +296,19 @@ def test_a_locked_table_gathers_no_connections(database, fake_engine, gateway):
     assert "trying again" not in gate.error_log()
 
 
+def test_a_slow_table_gathers_no_sessions(database, fake_engine, gateway):
+    """The server read on for a worker that had gone, two minutes long, and for each of those after it."""
+    cluster, name, connection = database
+    connection.execute("ALTER TABLE users RENAME TO slow; CREATE VIEW users AS SELECT slow.* FROM slow, pg_sleep(60)")
+    reading = lambda: connection.execute("SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'",
+                                         [name]).fetchone()[0] or []
+    gate = gateway([fake_engine()], users=None, http=use(cluster, name))
+    old = until(reading, "the table is being read")
+    gate.reload()
+    until(lambda: set(reading()) - set(old), "the next worker reads it, too")
+    until(lambda: not set(reading()) & set(old), "nobody reads it for the former one")
+
+
 def test_a_standby_that_becomes_the_primary_tells_of_changes(own_postgres, fake_engine, gateway):
     """A standby takes no LISTEN; it was asked once for each connection, and those live through its promotion."""
     name = own_postgres.create_database()

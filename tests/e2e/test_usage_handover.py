@@ -1,11 +1,14 @@
 """llm_usage across workers: what one could not write before it ended, those after it write."""
 
 import contextlib
+import re
 import signal
 
 import pytest
 
+from support.client import chat_body
 from support.poll import until
+from support.process import Adopted, children_of
 
 ASKED = 12
 
@@ -102,3 +105,99 @@ def test_the_log_says_what_is_lost_when_nginx_ends(away):
     until(lambda: not case.gate.workers() and not case.gate.old_workers(), "the workers have ended")
     case.gate.wait_logged(rf"\[error\] .*llm: {ASKED} usage records lost: nginx ends and the database does not answer")
     case.gate.lose()
+
+
+def ask_while_away(postgres, engine, nginx, count, **keywords):
+    """A gateway that keeps this many rows, as its database is away; and the database's name."""
+    name = postgres.create_database()
+    gate = nginx(http=f'llm_engine {engine.url} model=sim max_running=64; llm_usage "{postgres.url(name)}";', **keywords)
+    postgres.stop()
+    for _ in range(count):
+        assert gate.client.ask(chat_body("sim", max_tokens=1)).status == 200
+    return gate, name
+
+
+def test_all_that_is_lost_is_told_and_not_the_first_batch_only(own_postgres, llm_engine, nginx):
+    """Without a master nobody comes after the process."""
+    gate, _ = ask_while_away(own_postgres, llm_engine(sim=True), nginx, 1100, workers=0, main="master_process off;")
+    gate.send_signal(signal.SIGQUIT)
+    gate.wait_logged("llm: 1100 usage records lost: the worker ends and the database does not answer")
+    gate.lose()
+
+
+def test_more_than_a_batch_is_written_later(own_postgres, llm_engine, nginx):
+    gate, name = ask_while_away(own_postgres, llm_engine(sim=True), nginx, 1100, workers=1)
+    gate.reload()
+    until(lambda: not gate.old_workers(), "the old worker has ended")
+    own_postgres.start()
+    with own_postgres.connect(name) as connection:
+        until(lambda: connection.execute("SELECT count(*) FROM metrics").fetchone()[0] == 1100, "all rows are written", 20)
+
+
+@pytest.fixture
+def slow(own_postgres, llm_engine, nginx):
+    """A gateway with 2100 rows for a database that is back, and takes 0.3 s for each batch of them; and a connection to that."""
+    gate, name = ask_while_away(own_postgres, llm_engine(sim=True), nginx, 2100, workers=1)
+    own_postgres.start()
+    with own_postgres.connect(name) as connection:
+        connection.execute("""
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$;
+            CREATE TRIGGER slow BEFORE INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION slow()""")
+        yield gate, connection
+
+
+def test_a_worker_that_ends_writes_all_that_a_slow_database_takes(slow):
+    """It gave up a second after it had begun, in the midst of a batch."""
+    gate, connection = slow
+    gate.send_signal(signal.SIGQUIT)
+    gate.wait_logged("worker process .* exited with code 0")
+    assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (2100,)
+    assert "usage records lost" not in gate.error_log()
+    gate.lose()
+
+
+def test_a_worker_that_must_end_at_once_says_what_it_could_not_write(slow):
+    """Before nginx kills it, which it does a second and a half after it has told it."""
+    gate, connection = slow
+    gate.send_signal(signal.SIGTERM)
+    gate.wait_logged("usage records lost: nginx ends and the database does not answer")
+    lost = int(re.search(r"(\d+) usage records lost: nginx ends", gate.error_log())[1])
+    assert "exited on signal" not in gate.error_log()
+    with connection.transaction():
+        connection.execute("LOCK TABLE metrics IN SHARE MODE")  # what is under way has ended
+        written = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
+    assert 0 < lost < 2100 and written + lost >= 2100
+    gate.lose()
+
+
+def test_rows_that_wait_for_a_lock_at_a_reload_are_written_once(postgres_cluster, fake_engine, gateway):
+    """The session of the old worker waited on, and that of the new one beside it: each wrote the same rows in the end."""
+    name = postgres_cluster.create_database()
+    gate = gateway([fake_engine()], workers=1, http=f'llm_usage "{postgres_cluster.url(name)}";')
+    with postgres_cluster.connect(name) as connection:
+        waiting = lambda: connection.execute("SELECT array_agg(pid) FROM pg_locks WHERE NOT granted AND relation = 'metrics'::regclass").fetchone()[0]
+        with connection.transaction():
+            connection.execute("LOCK TABLE metrics IN SHARE MODE")  # as CREATE INDEX does
+            assert gate.client.ask(token="alice").status == 200
+            old = until(waiting, "the old worker's session waits")
+            gate.reload()
+            gate.wait_logged("1 usage records are left to other workers")
+            until(lambda: waiting() not in (None, old) and old[0] not in waiting(), "the new worker's session waits instead", 5)
+        until(lambda: gate.metrics().total("llm_usage_records_total") == 1, "the row is counted")
+        assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (1,)
+
+
+def test_an_upgrade_that_is_taken_back(away):
+    """USR2 and WINCH, then HUP to the old master: its next workers write what its former ones have left."""
+    case = away(daemon=True)
+    gate, old = case.gate, case.gate.pid
+    workers = lambda master: sum(title == "nginx: worker process" for title in children_of(master).values())
+    gate.send_signal(signal.SIGUSR2)
+    new = until(lambda: (pid := gate._pid_in_file()) != old and pid, "a new master")
+    until(lambda: workers(new) == 4, "its workers run")
+    gate.send_signal(signal.SIGWINCH)
+    until(lambda: not children_of(old).keys() - {new}, "the old workers have ended")
+    gate.send_signal(signal.SIGHUP)
+    until(lambda: workers(old) == 4, "the old master has workers again")
+    assert Adopted(new, gate.directory / "output.log").stop(signal.SIGQUIT) == 0
+    case.all_are_written()

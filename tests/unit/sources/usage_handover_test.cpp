@@ -87,6 +87,15 @@ TEST_F(UsageHandoverTest, BlocksAreTakenOneByOne) {
     EXPECT_TRUE(handover.empty());
 }
 
+TEST_F(UsageHandoverTest, WhatIsDiscardedIsCountedOnce) {
+    ASSERT_TRUE(handover.put(records(3, "first")));
+    ASSERT_TRUE(handover.put(records(2, "second")));
+    EXPECT_EQ(handover.discard(), 5u);
+    EXPECT_TRUE(handover.empty());
+    EXPECT_EQ(handover.discard(), 0u);
+    EXPECT_EQ(UsageHandover(-1).discard(), 0u);
+}
+
 // A worker that is killed while it writes.
 TEST_F(UsageHandoverTest, WhatIsNotWholeIsWrittenOver) {
     ASSERT_TRUE(handover.put(records(3, "whole")));
