@@ -188,6 +188,23 @@ def test_silent_engine_without_successes_is_forgotten(redis_server, gate, fake_e
     gate.wait_logged(f'engine "{engine.name}" has stopped reporting without saying goodbye')
 
 
+def test_an_engine_that_comes_back_by_another_name(redis_server, gate, fake_engine):
+    """What succeeds at its address since is the successor's: the former name does not double what the engine is given."""
+    engine = fake_engine(max_running=2)
+    former = engine.announce(redis_server.url, id="former", ttl_ms=200)
+    gate.wait_model("m", "alice")
+    former.stop()
+    engine.announce(redis_server.url, id="latter", ttl_ms=200)
+    until(lambda: len(gate.status()["engines"]) == 2, "both are known")
+
+    def one_is_left():
+        assert gate.client.ask(token="alice").status == 200
+        return [entry["id"] for entry in gate.status()["engines"]] == ["latter"]
+
+    until(one_is_left, "the former name is forgotten after 10 x ttl_ms, although requests succeed", 8)
+    gate.wait_logged('engine "former" has stopped reporting without saying goodbye')
+
+
 def test_an_engine_that_says_goodbye_is_not_lost(redis_server, gate, fake_engine):
     reporter = fake_engine().announce(redis_server.url)
     gate.wait_model("m", "alice")

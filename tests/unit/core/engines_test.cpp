@@ -273,6 +273,35 @@ TEST_F(Engines, ForgottenOnlyAfterTenLivesWithRedisUpAndNoSuccess) {
     EXPECT_EQ(read_counters(z.zone).engines_lost, 1u);
 }
 
+TEST_F(Engines, SuccessesAtAUrlAreThoseOfWhoAnnouncedItselfThereLast) {
+    EngineReport former = TestZone::report("former", 1);
+    former.models = {"m", "n"};
+    z.apply(former);
+    EngineReport other = TestZone::report("other", 2);
+    other.url = former.url;
+    const auto lost_while_reports = [&](EngineReport& who) {
+        uint32_t lost = 0;
+        for (int second = 0; second < 40; ++second) {
+            who.seq++;
+            z.apply(who);
+            const Verdict v = z.send(1);
+            EXPECT_EQ(v.decision, Decision::granted);
+            {
+                ZoneLock lock(z.zone);
+                response_head(lock, v.ticket, 200, z.now, 1, z.wakes);
+            }
+            z.end(v.ticket);
+            lost += z.pass(1'000'000).lost_engines;
+        }
+        return lost;
+    };
+    EXPECT_EQ(lost_while_reports(other), 0u) << "it serves less: it need not be the same process";
+    other.models = former.models;
+    EXPECT_EQ(lost_while_reports(other), 1u);
+    ZoneLock lock(z.zone);
+    EXPECT_FALSE(drain_engine(lock, "former", true, z.now, z.wakes)) << "it is not known any more";
+}
+
 TEST_F(Engines, NobodyIsForgottenBecauseEverythingStoodStill) {
     z.apply(TestZone::report("gpu0"));
     EXPECT_EQ(z.tick(60'000'000).lost_engines, 0u) << "before the first sweep";
