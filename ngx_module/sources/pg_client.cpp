@@ -313,6 +313,10 @@ bool PgClient::take_results() {
             return false;
         }
         std::unique_ptr<PGresult, FreeResult> result(PQgetResult(connection_.get()));
+        if (!result && PQstatus(connection_.get()) == CONNECTION_BAD) {  // what came was not to be understood
+            fail(query_error_);
+            return true;
+        }
         if (!result) {
             state_ = State::ready;
             timer_.stop();
@@ -338,6 +342,9 @@ bool PgClient::take_results() {
                 last_ = std::move(result);
                 break;
             default:
+                if (!query_error_.empty()) {
+                    break;  // of a stream that broke libpq has two to tell
+                }
                 query_error_ = one_line(PQresultErrorMessage(result.get()));
                 if (const char* code = PQresultErrorField(result.get(), PG_DIAG_SQLSTATE)) {
                     sqlstate_ = code;

@@ -23,17 +23,19 @@ struct Running {
 };
 Running* running = nullptr;
 
-// Whether a statement was refused for the state that the server is in, not for what it says: a standby, a rollback, a full
-// disk, a lock, a time limit, a shutdown, a broken file (classes of SQLSTATE, PostgreSQL's appendix A).
+// Whether a statement was refused for the state that the server is in, not for what it says: no connection to another one, a standby,
+// a rollback, a full disk, a lock, a time limit, a shutdown, a broken file or index (classes of SQLSTATE, PostgreSQL's appendix A).
 bool is_passing(std::string_view sqlstate) {
-    constexpr std::string_view kPassing[] = {"25", "40", "53", "55", "57", "58"};
+    constexpr std::string_view kPassing[] = {"08", "25", "40", "53", "55", "57", "58", "XX"};
     return std::find(std::begin(kPassing), std::end(kPassing), sqlstate.substr(0, 2)) != std::end(kPassing);
 }
 
-// Whether it was refused for a value in it: out of range, against a constraint, or refused by a trigger.
-bool is_about_a_value(std::string_view sqlstate) {
-    return sqlstate.starts_with("22") || sqlstate.starts_with("23") || sqlstate.starts_with("P0");
+// Whether it was refused for what the table is, or for rights: as while a backup is restored.
+bool is_about_the_table(std::string_view sqlstate) {
+    return sqlstate.starts_with("42") || sqlstate.starts_with("3F");
 }
+
+constexpr std::string_view kReadOnly = "25006";
 
 }  // namespace
 
@@ -91,19 +93,13 @@ void UsageWriter::discover() {
                               static_cast<uint32_t>(std::strtoul(PQgetvalue(&row, 0, 1), nullptr, 10)));
         },
         [this](const PGresult*, const std::string& error) {
-            out_of_order_ = is_passing(client_.sqlstate());
+            out_of_order_ = !error.empty() || query_.empty();
             if (out_of_order_) {
-                complain_of(error);
-                return;
+                complain_of(error.empty() ? "the table metrics has none of the columns" : error);
+                return;  // the timer tries again
             }
-            table_known_ = error.empty() && !query_.empty();
+            table_known_ = true;
             columns_fresh_ = true;
-            if (!table_known_) {
-                const size_t waiting = backlog_.size();
-                backlog_.clear();
-                drop(waiting, error.empty() ? "the table metrics has none of the columns" : error);
-                return;
-            }
             send();
         });
 }
@@ -132,7 +128,8 @@ void UsageWriter::send() {
 // column) must not cost those that were sent with it: they are sent again in halves until it stands alone.
 void UsageWriter::on_answer(const std::string& error) {
     const size_t records = sending_.size();
-    out_of_order_ = is_passing(client_.sqlstate());
+    const std::string sqlstate = client_.sqlstate();
+    out_of_order_ = is_passing(sqlstate) || (columns_fresh_ && is_about_the_table(sqlstate));
     if (error.empty()) {
         sending_.clear();
         core::count_usage_records(zone_, records, 0);
@@ -141,11 +138,14 @@ void UsageWriter::on_answer(const std::string& error) {
     } else if (out_of_order_) {
         put_back();
         complain_of(error);
+        if (sqlstate == kReadOnly) {
+            client_.restart(error);  // by now the name may lead to the primary
+        }
         return;  // the timer tries again
     } else if (!columns_fresh_) {
         put_back();
         table_known_ = false;  // perhaps the table was changed
-    } else if (records > 1 && is_about_a_value(client_.sqlstate())) {
+    } else if (records > 1) {
         put_back();
         batch_ = records / 2;
     } else {
@@ -160,14 +160,14 @@ void UsageWriter::on_answer(const std::string& error) {
 void UsageWriter::drop(size_t records, const std::string& reason) {
     dropped_ += records;
     core::count_usage_records(zone_, 0, records);
-    if (records > 0 && complaint_.pass()) {
+    if (records > 0 && loss_told_.pass()) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uL usage records lost: %s",
                       dropped_ - std::exchange(reported_, dropped_), printable(reason, 300).c_str());
     }
 }
 
 void UsageWriter::complain_of(const std::string& error) {
-    if (complaint_.pass()) {
+    if (!backlog_.empty() && wait_told_.pass()) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "llm: %uz usage records wait: %s", backlog_.size(),
                       printable(error, 300).c_str());
     }
@@ -210,6 +210,7 @@ void UsageWriter::finish(UsageHandover& left) {
         return ngx_terminate ? kFinishMs - spent : kFinishMs;
     };
     finishing_ = true;
+    out_of_order_ = false;  // that may be long ago
     take_over(left);
     const bool written = backlog_.empty() && sending_.empty();
     bool answers = written || client_.wait_until_done(kFinishMs);
@@ -223,7 +224,7 @@ void UsageWriter::finish(UsageHandover& left) {
     }
     client_.stop();
     timer_.stop();
-    complaint_.reset();
+    loss_told_.reset();
     leave(left);
 }
 

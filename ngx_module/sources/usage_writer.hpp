@@ -65,7 +65,8 @@ class UsageWriter : private PgClient::Listener {
     uint64_t dropped_ = 0;
     uint64_t reported_ = 0;  // of dropped_, in the log
     Timer timer_;  // runs while anything is kept
-    OncePerMinute complaint_;
+    OncePerMinute loss_told_;
+    OncePerMinute wait_told_;
 };
 
 // The writer of this worker: start in init_process, finish in exit_process. `url` is that of llm_usage, or of

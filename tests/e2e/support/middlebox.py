@@ -28,6 +28,7 @@ class Relay:
         self.connections = 0
         self.pieces = 0  # that passed, both directions
         self._writers = set()
+        self._to_clients = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -67,8 +68,17 @@ class Relay:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
+        self._to_clients.add(writer)
         await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
         self._writers -= {writer, far_writer}
+        self._to_clients.remove(writer)
+
+    def answer(self, data):
+        """Every client gets this as if the server had sent it."""
+        def write():
+            for writer in self._to_clients:
+                writer.write(data)
+        self._loop.call_soon_threadsafe(write)
 
     def cut(self):
         """Resets every open connection."""
