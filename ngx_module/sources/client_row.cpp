@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "ngx_module/core/text/bearer.hpp"
 #include "ngx_module/core/text/string_skip.hpp"
 
 namespace llm::nginx::sources {
@@ -74,12 +75,12 @@ std::string parse_token(const RawRow& row, ClientRecord& out) {
     if (!plain) {
         return hashed ? "" : "token: missing";
     }
-    if (plain->empty() || plain->size() > kMaxTokenBytes) {
-        return "token: empty, or longer than " + std::to_string(kMaxTokenBytes) + " bytes";
+    if (plain->empty() || plain->size() > core::kMaxBearerToken) {
+        return "token: empty, or longer than " + std::to_string(core::kMaxBearerToken) + " bytes";
     }
     // such a token could never arrive in a header: better said here than found out by its owner
-    if (has_control(*plain) || plain->find(' ') != std::string_view::npos) {
-        return "token: holds a blank or a control character";
+    if (!core::is_bearer_token(*plain)) {
+        return "token: holds a blank, a control character or one that is not ASCII";
     }
     const TokenHash hash = hash_token(*plain);
     if (hashed && hash != out.token) {

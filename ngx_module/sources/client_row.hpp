@@ -39,8 +39,6 @@ inline constexpr size_t kColumnCount = 17;
 std::string_view to_string(Column column);
 std::optional<Column> column_by_name(std::string_view name);
 
-inline constexpr size_t kMaxTokenBytes = 4096;
-
 // A valid row that owns its texts.
 struct ClientRecord {
     std::string id;  // the row's id as text, at most 63 bytes; empty when the source has none

@@ -73,8 +73,8 @@ def test_add_prints_the_secret_once_and_stores_its_hash(ready):
 
 def test_a_secret_that_no_header_could_carry_is_not_made(ready):
     url, connection = ready
-    for prefix in ("a b", "a\nb", "sk-\t", "x" * 65):
-        assert "--prefix: expected at most 64 characters" in llmctl("token", "add", "alice", "--prefix", prefix, "--db", url, status=2).err
+    for prefix in ("a b", "a\nb", "sk-\t", "sch\u00f6n-", "x" * 65):
+        assert "--prefix: expected at most 64 ASCII characters" in llmctl("token", "add", "alice", "--prefix", prefix, "--db", url, status=2).err
     assert rows(connection) == []
     assert llmctl("token", "add", "alice", "--prefix", "team-", "--db", url).out.startswith("team-")
 
@@ -271,7 +271,8 @@ def test_a_secret_of_ones_own_from_standard_input(ready):
     assert rows(connection) == [("alice", None, sha256("made-elsewhere"))]
     refused = llmctl("token", "add", "bob", "--stdin", "--db", url, stdin="made-elsewhere\n", status=1)
     assert "alice" in refused.err and "made-elsewhere" not in refused.err
-    llmctl("token", "add", "bob", "--stdin", "--db", url, stdin="two words\n", status=2)
+    for secret in ("two words\n", "sch\u00f6n\n", "\n"):
+        assert "--stdin: expected one line" in llmctl("token", "add", "bob", "--stdin", "--db", url, stdin=secret, status=2).err
     assert len(rows(connection)) == 1
 
 

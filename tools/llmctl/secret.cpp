@@ -2,24 +2,19 @@
 
 #include <sys/random.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iostream>
 #include <string_view>
 
-#include "ngx_module/sources/client_row.hpp"
+#include "ngx_module/core/text/bearer.hpp"
 #include "tools/llmctl/failure.hpp"
 
 namespace llm::ctl {
 
 namespace {
 
-// What a header can carry as one word.
-bool is_word(std::string_view text) {
-    return std::all_of(text.begin(), text.end(),
-                       [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; });
-}
+constexpr const char* kCharacters = " ASCII characters without blanks";
 
 }  // namespace
 
@@ -27,9 +22,9 @@ std::string make_secret(const std::string& prefix) {
     constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     constexpr size_t kLength = 43;  // 62^43 > 2^256
     constexpr size_t kMaxPrefix = 64;
-    if (prefix.size() > kMaxPrefix || !is_word(prefix)) {
+    if (prefix.size() > kMaxPrefix || (!prefix.empty() && !core::is_bearer_token(prefix))) {
         throw Failure(Exit::usage, "--prefix: expected at most " + std::to_string(kMaxPrefix) +
-                                       " characters without blanks");
+                                       kCharacters);
     }
     std::string out = prefix;
     while (out.size() < prefix.size() + kLength) {
@@ -54,10 +49,9 @@ std::string read_secret() {
     while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) {
         line.pop_back();
     }
-    if (line.empty() || line.size() > nginx::sources::kMaxTokenBytes || !is_word(line)) {
+    if (!core::is_bearer_token(line)) {
         throw Failure(Exit::usage, "--stdin: expected one line of 1 to " +
-                                       std::to_string(nginx::sources::kMaxTokenBytes) +
-                                       " characters without blanks");
+                                       std::to_string(core::kMaxBearerToken) + kCharacters);
     }
     return line;
 }

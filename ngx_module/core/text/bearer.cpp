@@ -65,6 +65,10 @@ Bearer parse(std::string_view value, bool exact) {
 
 }  // namespace
 
+bool is_bearer_token(std::string_view text) {
+    return is_token(text);
+}
+
 Bearer parse_bearer(std::string_view header_value) {
     return parse(header_value, false);
 }

@@ -20,6 +20,9 @@ struct Bearer {
 
 constexpr size_t kMaxBearerToken = 4096;
 
+// Whether a header can bring this token: 1..4096 visible ASCII bytes.
+bool is_bearer_token(std::string_view text);
+
 // `Bearer` in any case, one or more spaces, a token of 1..4096 visible ASCII bytes. Spaces and tabs around
 // the value are no part of it. More generous than RFC 6750's token68, because keys with other punctuation are
 // in use.

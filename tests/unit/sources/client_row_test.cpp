@@ -125,7 +125,7 @@ TEST(ClientRow, TokenComesPlainOrHashedOrBothAlike) {
 }
 
 TEST(ClientRow, ReasonsNeverHoldTheToken) {
-    for (const char* token : {"", "sk secret", "sk-secret\n", "sk-\x01"}) {
+    for (const char* token : {"", "sk secret", "sk-secret\n", "sk-\x01", "sk-sch\xc3\xb6n"}) {
         RawRow row = good_row();
         row[Column::token] = token;
         const std::string reason = error_of(row);

@@ -39,6 +39,10 @@ TEST(Bearer, BoundsTheToken) {
     const std::string longest(kMaxBearerToken, 't');
     EXPECT_EQ(parse_bearer("Bearer " + longest).status, BearerStatus::ok);
     EXPECT_EQ(parse_bearer("Bearer " + longest + "t").status, BearerStatus::malformed);
+    EXPECT_TRUE(is_bearer_token(longest));
+    for (const std::string& none : {longest + "t", std::string(), std::string("a b"), std::string("t\xc3\xb6k")}) {
+        EXPECT_FALSE(is_bearer_token(none));
+    }
 }
 
 TEST(Bearer, IsExactWhereAsked) {
