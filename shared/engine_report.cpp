@@ -95,7 +95,7 @@ class Reader {
         }
         const double value = member->get<double>();
         if (!std::isfinite(value) || value < 0 || value > max) {
-            fail(name, "must be finite and not negative");
+            fail(name, "must be in 0.." + std::to_string(static_cast<uint64_t>(max)));
             return false;
         }
         out = value;

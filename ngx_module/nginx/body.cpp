@@ -77,8 +77,12 @@ void refuse_scan(Request& request, core::ErrorKind kind, const char* text, std::
             refusal.code = ErrorCode::model_required;
             return;
         case core::ErrorKind::value_too_long:
-            // no engine has a model of such a name; a routing mode of such a length is simply a bad one
-            refusal.code = key == "model" ? ErrorCode::model_not_found : ErrorCode::invalid_json;
+            if (key == "model") {  // no engine has one of such a name
+                refusal.code = ErrorCode::model_not_found;
+                return;
+            }
+            // a routing mode of such a length is simply a bad one
+            refusal.code = ErrorCode::invalid_json;
             refusal.param = to_ngx(key);
             return;
         default:

@@ -112,6 +112,12 @@ TEST(EngineReport, LyingValuesAreRefused) {
     }
 }
 
+TEST(EngineReport, WhatIsRefusedSaysWhatIsAllowed) {
+    EngineReport report;
+    EXPECT_EQ(parse_engine_report(replace(kMinimal, "\"seq\":1", "\"seq\":1,\"kv_usage\":1.01"), report),
+              "\"kv_usage\": must be in 0..1");
+}
+
 TEST(EngineReport, Urls) {
     for (const char* url :
          {"http://h", "https://h:65535", "http://[::1]", "http://[fe80::1]:8000", "http://10.0.0.5:8000"}) {
