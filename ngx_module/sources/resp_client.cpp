@@ -270,7 +270,7 @@ void RespClient::write() {
             break;
         }
         if (n <= 0) {
-            fail("the connection broke");
+            fail(broken());
             return;
         }
         sent_ += static_cast<size_t>(n);
@@ -282,6 +282,12 @@ void RespClient::write() {
     if (ngx_handle_write_event(connection_->write, 0) != NGX_OK) {
         fail("the event system refused");
     }
+}
+
+// With TLS 1.3 a server refuses a client's certificate, or the lack of one, after the handshake.
+std::string RespClient::broken() const {
+    const std::string alert = tls_alert(connection_);
+    return alert.empty() ? "the connection broke" : "the connection broke (" + alert + ")";
 }
 
 void RespClient::read() {
@@ -296,7 +302,7 @@ void RespClient::read() {
             return;
         }
         if (n <= 0) {
-            fail(n == 0 ? "the server closed the connection" : "the connection broke");
+            fail(n == 0 ? "the server closed the connection" : broken());
             return;
         }
         last_heard_ = ngx_current_msec;
@@ -354,7 +360,9 @@ void RespClient::on_tick() {
             fail("the name was not resolved in time");
             return;
         default:
-            fail(state_ == State::connecting ? "no connection within 1.5 s" : "no answer within 1.5 s");
+            fail(state_ == State::connecting ? "no connection within 1.5 s"
+                 : state_ == State::securing ? "no TLS handshake within 1.5 s"
+                                             : "no answer within 1.5 s");
             return;
     }
     const ngx_msec_t silent = ngx_current_msec - last_heard_;

@@ -82,6 +82,7 @@ class RespClient {
     void close();
     void set_state(State state, ngx_msec_t deadline);
     std::string place() const;
+    std::string broken() const;
 
     const char* role_;
     const RespEndpoint& endpoint_;

@@ -8,6 +8,20 @@ namespace {
 
 ngx_ssl_t context;
 
+// What peers have sent last.
+struct Alert {
+    const SSL* session;
+    int number;
+};
+Alert alert;
+
+void note_alert(const SSL* session, int where, int value) {
+    const int number = value & 0xff;
+    if ((where & SSL_CB_ALERT) != 0 && (where & SSL_CB_READ) != 0 && number != SSL_AD_CLOSE_NOTIFY) {
+        alert = {.session = session, .number = number};
+    }
+}
+
 bool make_context(ngx_log_t* log) {
     if (context.ctx != nullptr) {
         return true;
@@ -35,6 +49,8 @@ bool start_client_tls(ngx_connection_t* connection, const std::string& host) {
     SSL* ssl = connection->ssl->connection;
     // what could not be sent may be tried again from a buffer that has grown meanwhile
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    alert = {};  // the address may be that of a former session
+    SSL_set_info_callback(ssl, note_alert);
     PeerAddress address;
     return expect_peer(ssl, host, parse_numeric_address(host, 0, address));
 }
@@ -44,7 +60,19 @@ std::string tls_problem(ngx_connection_t* connection) {
     if (connection->ssl != nullptr) {
         problem = certificate_problem(connection->ssl->connection);
     }
-    return problem.empty() ? "the TLS handshake failed" : problem;
+    if (!problem.empty()) {
+        return problem;
+    }
+    const std::string sent = tls_alert(connection);
+    return sent.empty() ? "the TLS handshake failed" : "the TLS handshake failed (" + sent + ")";
+}
+
+std::string tls_alert(ngx_connection_t* connection) {
+    if (connection->ssl == nullptr || alert.session != connection->ssl->connection) {
+        return {};
+    }
+    const char* text = ERR_reason_error_string(ERR_PACK(ERR_LIB_SSL, 0, SSL_AD_REASON_OFFSET + alert.number));
+    return text != nullptr ? text : "alert " + std::to_string(alert.number);
 }
 
 void free_client_tls() {

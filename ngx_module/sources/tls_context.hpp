@@ -15,6 +15,10 @@ bool start_client_tls(ngx_connection_t* connection, const std::string& host);
 // Why the handshake failed, for a log line.
 std::string tls_problem(ngx_connection_t* connection);
 
+// The alert that the peer has sent on this connection, if it was the last of all; else empty. nginx has a line for it, too, but with
+// every attempt.
+std::string tls_alert(ngx_connection_t* connection);
+
 // Frees the context. Only when no connection uses it any more.
 void free_client_tls();
 

@@ -398,16 +398,21 @@ def test_a_certificate_of_another_host_is_refused(redis_server, llm_engine, cert
     assert redis_server.client.keys("*") == []
 
 
-def test_a_redis_that_wants_a_certificate_says_so(redis_server, llm_engine, certificate):
+def test_a_redis_that_wants_a_certificate_says_so(redis_server, llm_engine, gateway, certificate):
     port = redis_server.serve_tls(*certificate, ask_clients=True)
-    engine = llm_engine(sim=True, redis=f"rediss://127.0.0.1:{port}", env={"SSL_CERT_FILE": str(certificate[0])})
+    trusting = {"SSL_CERT_FILE": str(certificate[0])}
+    engine = llm_engine(sim=True, redis=f"rediss://127.0.0.1:{port}", env=trusting)
     until(lambda: "Redis is not reachable" in engine.output(), "the engine says why")
     assert "certificate required" in engine.output()
+    gate = gateway(http=f"llm_redis rediss://127.0.0.1:{port};", main="env SSL_CERT_FILE;", env=trusting)
+    gate.wait_logged(r"llm: redis \S+ \(keys\): the connection broke \(.*certificate required\); trying again")
 
 
-def test_a_redis_without_tls_is_no_rediss(redis_server, llm_engine):
+def test_a_redis_without_tls_is_no_rediss(redis_server, llm_engine, gateway):
     engine = llm_engine(sim=True, redis=f"rediss://127.0.0.1:{redis_server.port}")
     until(lambda: "the TLS handshake failed" in engine.output(), "the engine says why")
+    gate = gateway(http=f"llm_redis rediss://127.0.0.1:{redis_server.port};")
+    gate.wait_logged(r"llm: redis \S+ \(keys\): no TLS handshake within 1\.5 s; trying again")
 
 
 def test_the_logins_of_the_security_page_are_enough(redis_server, llm_engine, gateway):
