@@ -59,6 +59,17 @@ def test_control_keys_of_the_wrong_form(gate):
         assert_error(reply, 400, "invalid_json", param=key)
 
 
+def test_a_limit_below_zero_is_the_engines_business(fake_engine, gateway):
+    """No limit to llama.cpp, whose clients write it so; what others think of it they say themselves."""
+    engine = fake_engine()
+    gate = gateway([engine])
+    for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        body = chat_body(**{key: -1})
+        assert gate.client.ask(body, token="alice").status == 200
+        assert engine.requests[-1].body == body
+    assert_error(gate.client.ask(chat_body(n=-1), token="alice"), 400, "invalid_json", param="n")
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"model":""}', b'{"model":null}', b'{"messages":[{"model":"m"}]}'])
 def test_model_required(gate, body):
     assert_error(ask(gate, body), 404, "model_required")

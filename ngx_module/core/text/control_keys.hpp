@@ -26,7 +26,7 @@ enum class ErrorKind : uint8_t {
     depth,           // nested deeper than kMaxDepth
     duplicate,       // a control key occurs twice (error_key names it)
     wrong_type,      // a control key has a value of the wrong type (error_key names it)
-    wrong_value,     // right type, impossible value: a negative max_tokens (error_key names it)
+    wrong_value,     // right type, impossible value: a negative n (error_key names it)
     value_too_long,  // the body is valid, but `model` or `routing-mode` is longer than is kept (error_key
                      // names it): no registered model has such a name. Known only after finish().
     too_large,       // multipart: header block, boundary or number of parts over the limit
@@ -41,6 +41,7 @@ struct ControlKeys {
 
     std::optional<bool> stream;
     std::optional<int32_t> priority;
+    // Limits below 0 are none, as `null` is.
     std::optional<uint32_t> max_tokens;
     std::optional<uint32_t> max_completion_tokens;
     std::optional<uint32_t> max_output_tokens;

@@ -182,7 +182,9 @@ void JsonScan::set_count(std::optional<uint32_t>& field, const char* p) {
     if (!integer_) {
         wrong_type(p);
     } else if (negative_ && magnitude_ != 0) {
-        fail(ErrorKind::wrong_value, "a count is negative", p, key_);
+        if (key_ == Key::n) {
+            fail(ErrorKind::wrong_value, "a count is negative", p, key_);
+        }  // else no limit to some engines (llama.cpp, Ollama), a mistake to others: they say so
     } else {
         field =
             static_cast<uint32_t>(magnitude_ < ControlKeys::kMaxCount ? magnitude_ : ControlKeys::kMaxCount);

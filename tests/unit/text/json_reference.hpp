@@ -148,8 +148,11 @@ class JsonReferenceSax : public nlohmann::json_sax<nlohmann::json> {
                                   {"max_output_tokens", &out_.max_output_tokens},
                                   {"n", &out_.n}}) {
             if (name == key) {
+                if (negative && value != 0) {
+                    return name != "n";
+                }
                 *field = static_cast<uint32_t>(std::min<uint64_t>(value, ControlKeys::kMaxCount));
-                return !negative || value == 0;
+                return true;
             }
         }
         const bool given = in_ == "prompt" || in_ == "input" || in_ == "token_ids";

@@ -194,9 +194,9 @@ TEST(JsonScan, RefusesWrongTypes) {
         {"routing-mode", " \"x\" \"true\" \"1\" "},
         {"stream", " true false "},
         {"priority", " 1 0 -1 "},
-        {"max_tokens", " 1 0 "},
-        {"max_completion_tokens", " 1 0 "},
-        {"max_output_tokens", " 1 0 "},
+        {"max_tokens", " 1 0 -1 "},
+        {"max_completion_tokens", " 1 0 -1 "},
+        {"max_output_tokens", " 1 0 -1 "},
         {"n", " 1 0 "},
         {"stream_options", " {} "},
     };
@@ -231,6 +231,9 @@ TEST(JsonScan, BoundsNumbers) {
     EXPECT_EQ(keys_of(R"({"max_tokens":18446744073709551617})").max_tokens, ControlKeys::kMaxCount);
     expect_refused(R"({"max_tokens":1e400})", ErrorKind::wrong_type, "max_tokens");
     expect_refused(R"({"n":-5})", ErrorKind::wrong_value, "n");
+    EXPECT_EQ(keys_of(R"({"max_tokens":-1})").output_limit(), std::nullopt);
+    EXPECT_EQ(keys_of(R"({"max_tokens":-1,"max_completion_tokens":7})").output_limit(), 7u);
+    expect_refused(R"({"max_tokens":-1,"max_tokens":7})", ErrorKind::duplicate, "max_tokens");
 }
 
 TEST(JsonScan, BoundsStrings) {
