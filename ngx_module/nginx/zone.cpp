@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <new>
 #include <set>
+#include <utility>
 
 #include "ngx_module/core/start_up.hpp"
 #include "ngx_module/nginx/conf.hpp"
@@ -67,12 +68,12 @@ ZoneContext* context_of(const MainConf* conf) {
     return conf != nullptr && conf->zone != nullptr ? static_cast<ZoneContext*>(conf->zone->data) : nullptr;
 }
 
-const SharedRoot* root_of(const ZoneContext* context) {
+SharedRoot* root_of(const ZoneContext* context) {
     return context != nullptr ? context->root : nullptr;
 }
 
 // Of the zone that the workers use while another configuration is read.
-const SharedRoot* running_root() {
+SharedRoot* running_root() {
     return ngx_cycle == nullptr || ngx_is_init_cycle(ngx_cycle) ? nullptr
                                                                 : root_of(context_of(running_conf()));
 }
@@ -189,6 +190,13 @@ void warn_of_new_zone(ngx_conf_t* cf, const MainConf& conf) {
     }
 }
 
+// Usage records that nobody takes over any more.
+void tell_lost_records(const SharedRoot& root, ngx_log_t* log, const char* why) {
+    if (const size_t lost = sources::UsageHandover(root.usage_fd).count(); lost > 0) {
+        ngx_log_error(NGX_LOG_ERR, log, 0, "llm: %uz usage records lost: %s", lost, why);
+    }
+}
+
 // What no zone of this size can hold; what reports have filled it with is known when the configuration is
 // applied.
 bool engines_fit(ngx_conf_t* cf, const MainConf& conf, const core::ZonePlan& plan) {
@@ -218,24 +226,23 @@ ngx_int_t adopt_zone(ngx_cycle_t* cycle) {
     if (ngx_process != NGX_PROCESS_MASTER) {
         return NGX_OK;
     }
-    const SharedRoot* old = running_root();
+    SharedRoot* old = running_root();
     if (old != nullptr && old != root_of(context)) {
         for (const int fd : old->wake_fd) {
             close(fd);
         }
         if (context == nullptr) {
-            close(old->usage_fd);
+            tell_lost_records(*old, cycle->log, "no llm_zone is left");
+            // the old workers have nobody to leave theirs to
+            close(std::exchange(old->usage_fd, -1));
         }
     }
     return NGX_OK;
 }
 
 void leave_zone_for_good(ngx_cycle_t* cycle) {
-    const SharedRoot* root = root_of(context_of(main_conf(cycle)));
-    const size_t lost = root != nullptr ? sources::UsageHandover(root->usage_fd).count() : 0;
-    if (lost > 0) {
-        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
-                      "llm: %uz usage records lost: nginx ends and the database does not answer", lost);
+    if (const SharedRoot* root = root_of(context_of(main_conf(cycle)))) {
+        tell_lost_records(*root, cycle->log, "nginx ends and the database does not answer");
     }
 }
 

@@ -25,7 +25,7 @@ constexpr uint32_t kWakeFds = 64;
 struct SharedRoot {
     // Made by the master: the numbers hold in all its descendants.
     int wake_fd[kWakeFds];  // eventfds
-    int usage_fd;           // of sources::UsageHandover; later zones of the master have the same
+    int usage_fd;           // of sources::UsageHandover; later zones of the master have the same. -1: nobody comes after
     QueueTimeouts queue_timeouts;
     size_t core_bytes;
     alignas(64) unsigned char core[];

@@ -99,6 +99,18 @@ def test_rows_that_nobody_is_to_write_any_more_are_counted_as_lost(away):
         assert connection.execute("SELECT count(*) FROM metrics").fetchone()[0] == 0
 
 
+def test_the_log_says_what_is_lost_when_the_module_is_no_longer_in_use(away):
+    """The old workers left their rows to others, though there were none."""
+    case = away()
+    old = case.gate.workers()
+    case.gate.conf.write_text(re.sub(r"\nhttp \{.*", f"\nhttp {{ server {{ listen 127.0.0.1:{case.gate.port}; }} }}\n", case.gate.conf.read_text(), flags=re.DOTALL))
+    case.gate.send_signal(signal.SIGHUP)
+    until(lambda: not set(old) & set(children_of(case.gate.pid)), "the old workers have ended")
+    lost = re.findall(r"llm: (\d+) usage records lost: the worker ends and the database does not answer", case.gate.error_log())
+    assert sum(int(count) for count in lost) == ASKED and "left to other workers" not in case.gate.error_log()
+    case.gate.metered = False
+
+
 def test_the_log_says_what_is_lost_when_nginx_ends(away):
     case = away()
     case.gate.send_signal(signal.SIGQUIT)
