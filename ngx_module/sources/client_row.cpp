@@ -18,7 +18,6 @@ constexpr std::array<std::string_view, kColumnCount> kNames = {
     "weight",     "band",      "max_running", "tokens_per_minute",    "models",
     "expires_at", "disabled"};
 
-constexpr size_t kMaxIdBytes = 63;
 constexpr double kMaxWeight = 1e6;
 
 bool has_control(std::string_view text) {
@@ -120,8 +119,8 @@ std::string parse_texts(const RawRow& row, uint64_t position, ClientRecord& out)
             return std::string(to_string(column)) + ": " + std::string(why);
         }
     }
-    if (text(Column::id).size() > kMaxIdBytes) {
-        return "id: longer than " + std::to_string(kMaxIdBytes) + " bytes";
+    if (text(Column::id).size() > kMaxRowIdBytes) {
+        return "id: longer than " + std::to_string(kMaxRowIdBytes) + " bytes";
     }
     // cut, two organisations might look the same
     if (text(Column::organization).size() > core::kMaxOrgBytes) {

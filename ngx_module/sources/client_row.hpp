@@ -39,9 +39,11 @@ inline constexpr size_t kColumnCount = 17;
 std::string_view to_string(Column column);
 std::optional<Column> column_by_name(std::string_view name);
 
+inline constexpr size_t kMaxRowIdBytes = 255;  // a table synchronised from a directory has names like uid=…,ou=…,dc=…
+
 // A valid row that owns its texts.
 struct ClientRecord {
-    std::string id;  // the row's id as text, at most 63 bytes; empty when the source has none
+    std::string id;  // the row's id as text; empty when the source has none
     TokenHash token{};
     std::string name;  // never empty: name, else email, else "client-<id>"; cut at core::kMaxNameBytes
     std::string organization;  // empty = none

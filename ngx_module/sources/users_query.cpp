@@ -78,7 +78,7 @@ std::string array_literal(std::span<const std::string> ids) {
 }
 
 bool is_row_id(std::string_view payload) {
-    return !payload.empty() && payload.size() <= 63 &&
+    return !payload.empty() && payload.size() <= kMaxRowIdBytes &&
            std::all_of(payload.begin(), payload.end(), [](char c) {
                return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                       c == '-' || c == '_';

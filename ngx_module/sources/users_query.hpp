@@ -48,8 +48,8 @@ class UsersQuery {
 // '{"1","2"}': the text form of an array of ids.
 std::string array_literal(std::span<const std::string> ids);
 
-// Whether the payload of a notification names one row: 1..63 letters, digits, '-' or '_'. Anything else means
-// that something has changed somewhere.
+// Whether the payload of a notification names one row: 1..kMaxRowIdBytes letters, digits, '-' or '_'. Anything
+// else means that something has changed somewhere.
 bool is_row_id(std::string_view payload);
 
 }  // namespace llm::nginx::sources

@@ -399,3 +399,20 @@ def test_a_row_with_the_id_0_is_followed(database, fake_engine, gateway):
     assert gate.client.ask(token="alice").status == 200
     connection.execute("DELETE FROM users WHERE id = 0")
     until(lambda: gate.client.ask(token="alice").status == 401, "the change is seen", 3)
+
+
+@pytest.mark.parametrize("ids", [[f"{number:064x}" for number in range(2)], [f"uid=user{number},ou={'staff' * 20},dc=example,dc=org" for number in range(2)]])
+def test_rows_with_long_ids_are_clients_too(postgres_cluster, fake_engine, gateway, ids):
+    """A digest, a directory's name: such rows were skipped as a whole, although nobody has to have an id."""
+    name = postgres_cluster.create_database(schema=False, notify=False)
+    with postgres_cluster.connect(name) as connection:
+        connection.execute("CREATE TABLE users (id text, token text, priority int, threshold int)")
+        connection.execute((CONF / "llm_notify.sql").read_text())
+        connection.execute("INSERT INTO users VALUES (%s, 'alice', 5, 10)", [ids[0]])
+        gate = gateway([fake_engine()], users=None, http=use(postgres_cluster, name, "refresh=1h"))
+        gate.wait_ready()
+        assert gate.client.ask(token="alice").status == 200
+        connection.execute("INSERT INTO users VALUES (%s, 'bob', 5, 10)", [ids[1]])
+        until(lambda: gate.client.ask(token="bob").status == 200, "a new row is seen", 3)
+        connection.execute("DELETE FROM users WHERE id = %s", [ids[0]])
+        until(lambda: gate.client.ask(token="alice").status == 401, "a deleted one, too", 3)

@@ -134,7 +134,8 @@ TEST(UsersQuery, RowIds) {
     for (const char* bad : {"", "1 2", "1;", "{1}", "é", "\n"}) {
         EXPECT_FALSE(is_row_id(bad)) << bad;
     }
-    EXPECT_FALSE(is_row_id(std::string(64, '1')));
+    EXPECT_TRUE(is_row_id(std::string(kMaxRowIdBytes, '1')));
+    EXPECT_FALSE(is_row_id(std::string(kMaxRowIdBytes + 1, '1')));
 }
 
 TEST(RowIndex, FindsWhatWasSet) {
