@@ -26,7 +26,7 @@ REFUSED = [
     b'{M,"stre\\u0061m":false,"stream":true,P}', b'{M,"priority":1,"priority":2,P}', b'{M,"max_tokens":1,"max_tokens":9,P}',
     b'{M,"max_tok\\u0065ns":1,"max_tokens":9,P}', b'{M,"n":1,"n":2,P}', b'{M,"stream":"true",P}', b'{M,"stream":"false",P}',
     b'{M,"stream":1,P}', b'{M,"stream":0,P}', b'{M,"stream":[],P}', b'{M,"stream":True,P}', b'{M,"stream":TRUE,P}', b'{M,"stream":truer,P}',
-    b'{M,"max_tokens":1e400,P}', b'{M,"max_tokens":1e2,P}', b'{M,"max_tokens":1.0,P}', b'{M,"max_tokens":-1,P}',
+    b'{M,"max_tokens":1e400,P}', b'{M,"max_tokens":1e2,P}', b'{M,"max_tokens":1.0,P}', b'{M,"n":-1,P}',
     b'{M,"max_tokens":01,P}', b'{M,"max_tokens":+1,P}', b'{M,"max_tokens":0x10,P}', b'{M,"max_tokens":1_000,P}', b'{M,"max_tokens":NaN,P}',
     b'{M,"max_tokens":Infinity,P}', b'{M,"max_tokens":"5",P}', b'{M,"priority":1.5,P}', b'{M,"priority":"9",P}', b'{M,"priority":true,P}',
     b'{M,P}{"model":"other"}', b'{M,P},', b'{M,P}]', b'{M,P}}', b'{M,P}\0', b'{M,P}x', b'{M,P}//x', b'/**/{M,P}', b'{M,/**/P}', b'{M,P,}',
@@ -163,7 +163,8 @@ def test_random_bodies(fake_engine, gateway):
         assert entry["stream"] == ("1" if document.get("stream") else "0"), body
         assert document.get("stream") in (None, True, False), body
         for key in ("max_tokens", "max_completion_tokens", "n"):
-            assert document.get(key) is None or type(document[key]) is int and document[key] >= 0, body
+            assert document.get(key) is None or type(document[key]) is int, body
+        assert (document.get("n") or 0) >= 0, body
         lowered = document.get("priority")
         assert lowered is None or type(lowered) is int
         assert entry["priority"] == str(5 if lowered is None else max(1, min(5, lowered))), (body, entry)
