@@ -94,15 +94,23 @@ void append_value(std::string& out, const UsageColumn& column, const UsageRecord
     }
 }
 
-template <typename Value>
-void append_bytes(std::string& out, const Value& value) {
-    static_assert(std::is_trivially_copyable_v<Value>);
-    out.append(reinterpret_cast<const char*>(&value), sizeof value);
+template <typename Number>
+requires std::is_arithmetic_v<Number>
+void pack(std::string& out, Number number) {
+    out.append(reinterpret_cast<const char*>(&number), sizeof number);
+}
+void pack(std::string& out, const std::string& text) {
+    pack(out, text.size());
+    out += text;
+}
+void pack(std::string& out, const std::optional<int64_t>& number) {
+    pack(out, number.has_value());
+    pack(out, number.value_or(0));
 }
 
-template <typename Value>
-bool take_bytes(std::string_view& in, Value& out) {
-    static_assert(std::is_trivially_copyable_v<Value>);
+template <typename Number>
+requires std::is_arithmetic_v<Number>
+bool take(std::string_view& in, Number& out) {
     if (in.size() < sizeof out) {
         return false;
     }
@@ -110,41 +118,19 @@ bool take_bytes(std::string_view& in, Value& out) {
     in.remove_prefix(sizeof out);
     return true;
 }
-
-void pack(std::string& out, const std::string& text) {
-    append_bytes(out, text.size());
-    out += text;
-}
-void pack(std::string& out, double number) {
-    append_bytes(out, number);
-}
-void pack(std::string& out, int64_t number) {
-    append_bytes(out, number);
-}
-void pack(std::string& out, const std::optional<int64_t>& number) {
-    append_bytes(out, number.has_value());
-    append_bytes(out, number.value_or(0));
-}
-
 bool take(std::string_view& in, std::string& out) {
     size_t size = 0;
-    if (!take_bytes(in, size) || in.size() < size) {
+    if (!take(in, size) || in.size() < size) {
         return false;
     }
     out = in.substr(0, size);
     in.remove_prefix(size);
     return true;
 }
-bool take(std::string_view& in, double& out) {
-    return take_bytes(in, out);
-}
-bool take(std::string_view& in, int64_t& out) {
-    return take_bytes(in, out);
-}
 bool take(std::string_view& in, std::optional<int64_t>& out) {
     bool given = false;
     int64_t number = 0;
-    if (!take_bytes(in, given) || !take_bytes(in, number)) {
+    if (!take(in, given) || !take(in, number)) {
         return false;
     }
     out = given ? std::optional(number) : std::nullopt;

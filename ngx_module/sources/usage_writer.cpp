@@ -70,6 +70,13 @@ void UsageWriter::on_lost() {
     table_known_ = false;
 }
 
+std::vector<UsageRecord> UsageWriter::take_first(size_t most) {
+    const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(most, backlog_.size()));
+    std::vector<UsageRecord> first(std::make_move_iterator(backlog_.begin()), std::make_move_iterator(end));
+    backlog_.erase(backlog_.begin(), end);
+    return first;
+}
+
 void UsageWriter::put_back() {
     backlog_.insert(backlog_.begin(), std::make_move_iterator(sending_.begin()),
                     std::make_move_iterator(sending_.end()));
@@ -116,9 +123,7 @@ void UsageWriter::send() {
         discover();
         return;
     }
-    const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(batch_, backlog_.size()));
-    sending_.assign(std::make_move_iterator(backlog_.begin()), std::make_move_iterator(end));
-    backlog_.erase(backlog_.begin(), end);
+    sending_ = take_first(batch_);
     client_.query(
         query_.insert(), query_.parameters(sending_), [](const PGresult&) {},
         [this](const PGresult*, const std::string& error) { on_answer(error); });
@@ -187,10 +192,7 @@ void UsageWriter::leave(UsageHandover& left) {
     size_t kept = 0;
     size_t lost = 0;
     while (!backlog_.empty()) {
-        const auto end = backlog_.begin() + static_cast<std::ptrdiff_t>(std::min(kBatch, backlog_.size()));
-        const std::vector<UsageRecord> block(std::make_move_iterator(backlog_.begin()),
-                                             std::make_move_iterator(end));
-        backlog_.erase(backlog_.begin(), end);
+        const std::vector<UsageRecord> block = take_first(kBatch);
         (left.put(block) ? kept : lost) += block.size();
     }
     drop(lost, "the worker ends and the database does not answer");

@@ -47,6 +47,7 @@ class UsageWriter : private PgClient::Listener {
     void discover();
     void send();
     void on_answer(const std::string& error);
+    std::vector<UsageRecord> take_first(size_t most);
     void put_back();
     void complain_of(const std::string& error);
     void drop(size_t records, const std::string& reason);
