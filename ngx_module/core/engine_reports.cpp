@@ -128,6 +128,22 @@ void copy_facts(Core& c, Engine& e, const EngineReport& report) {
         std::isfinite(report.tokens_per_second_per_user) ? report.tokens_per_second_per_user : 0;
 }
 
+// Whether what is at the URL of an engine, which has fallen silent, goes by another name now: another one has
+// been heard of since that is there and serves all that it served. What succeeds there is no sign of life of
+// the former name.
+bool has_successor(const Core& c, const Engine& e) {
+    const auto serves = [](const Engine& other, uint32_t model) {
+        return std::find(other.models, other.models + other.model_count, model) !=
+               other.models + other.model_count;
+    };
+    return find_engine(c, [&](const Engine& other) {
+               return &other != &e && other.announced != 0 && other.seen_us > e.seen_us + e.ttl_us &&
+                      view(other.url) == view(e.url) &&
+                      std::all_of(e.models, e.models + e.model_count,
+                                  [&](uint32_t model) { return serves(other, model); });
+           }) != kNone;
+}
+
 }  // namespace
 
 ApplyResult apply_report(const ZoneLock& lock, const EngineReport& report, const EnginePlace* place,
@@ -214,24 +230,6 @@ void set_redis_state(const ZoneLock& lock, bool up, int64_t now_us) {
 bool redis_up(const Zone& zone) {
     return std::atomic_ref<uint32_t>(zone.header()->redis_up).load(std::memory_order_relaxed) != 0;
 }
-
-namespace {
-
-// Whether what is at the URL of an engine, which has fallen silent, goes by another name now: another one has been
-// heard of since that is there and serves all that it served. What succeeds there is no sign of life of the former name.
-bool has_successor(const Core& c, const Engine& e) {
-    const auto serves = [](const Engine& other, uint32_t model) {
-        return std::find(other.models, other.models + other.model_count, model) != other.models + other.model_count;
-    };
-    return find_engine(c, [&](const Engine& other) {
-               return &other != &e && other.announced != 0 && other.seen_us > e.seen_us + e.ttl_us &&
-                      view(other.url) == view(e.url) &&
-                      std::all_of(e.models, e.models + e.model_count,
-                                  [&](uint32_t model) { return serves(other, model); });
-           }) != kNone;
-}
-
-}  // namespace
 
 uint32_t lose_silent_engines(Core& c, char* first_id) {
     if (c.header.redis_up == 0) {
