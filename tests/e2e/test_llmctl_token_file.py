@@ -1,6 +1,5 @@
 """llmctl token … --file: a token file, and a gateway that reads it."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -11,13 +10,9 @@ import tempfile
 
 import pytest
 
-from support.llmctl import LLMCTL, llmctl
+from support.llmctl import LLMCTL, llmctl, sha256
 from support.poll import until
 from support.users import user
-
-
-def sha256(text):
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_token_file(tmp_path, fake_engine, gateway):

@@ -1,6 +1,5 @@
 """llmctl token …, db …: against a real PostgreSQL, and a gateway that reads it."""
 
-import hashlib
 import json
 import pathlib
 import subprocess
@@ -9,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from support.llmctl import LLMCTL, llmctl
+from support.llmctl import LLMCTL, llmctl, sha256
 from support.poll import until
 
 # Aristote Dispatcher's table as its own migrations leave it
@@ -24,10 +23,6 @@ CREATE TABLE metrics (id SERIAL PRIMARY KEY, user_name VARCHAR(255) NOT NULL REF
 INSERT INTO users (token, priority, threshold, name, organization) VALUES
     ('plain-a', 1, 5, 'a', 'cs'), ('plain-b', 2, 10, 'b', NULL);
 """
-
-
-def sha256(text):
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.fixture

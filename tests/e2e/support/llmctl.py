@@ -1,6 +1,7 @@
 """The operator's tool, run as an operator runs it."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -34,3 +35,8 @@ def llmctl(*words, stdin="", env=None, status=0):
     assert status is None or done.returncode == status, f"{words} ended with {done.returncode}, not {status}:\n{done.stdout}{done.stderr}"
     assert "Sanitizer" not in done.stderr, done.stderr
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+def sha256(secret):
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
